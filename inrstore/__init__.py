@@ -1,0 +1,43 @@
+"""Archives of medical images as Zarr stores of quantised sinusoidal networks.
+
+The public names are loaded when they are first used, so that `import inrstore` stays fast and a reader
+never imports what only a converter needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inrstore.archive.convert import convert
+    from inrstore.archive.export import export
+    from inrstore.archive.verify import info, verify
+    from inrstore.views.backend import open
+
+    __version__: str
+
+__all__ = ["__version__", "convert", "export", "info", "open", "verify"]
+
+_HOMES = {
+    "convert": "inrstore.archive.convert",
+    "export": "inrstore.archive.export",
+    "info": "inrstore.archive.verify",
+    "open": "inrstore.views.backend",
+    "verify": "inrstore.archive.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = importlib.import_module("importlib.metadata").version("inrstore")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'inrstore' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,257 @@
+"""What a store looks like: names, dimensions, chunks and the metadata documents; here and only here.
+
+The documents are written by this module instead of by zarr-python: they hold no defaults that the Zarr
+specifications let a writer leave out, because at a ratio of several hundred every byte of JSON counts.
+zarr-python reads them like its own.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from inrstore import limits
+
+ZarrFormat: TypeAlias = Literal[2, 3]
+
+LAYOUT_VERSION = 1
+"""Version of what this module describes, stored in every store."""
+
+IMAGE = "image"
+HEADER = "nifti"
+ATTRIBUTES = "inrstore"
+
+DIMS = ("x", "y", "z", "t", "u", "v", "w")
+"""Names of the axes of a NIfTI in its own order; a store has them reversed."""
+
+CHUNK_VOXELS = 1 << 17
+"""Voxels of space in one chunk: enough that the parameters of its network are shared by many of them."""
+
+CHUNK_VALUES = 1 << 25
+"""Values in one chunk that a reader has to hold at once; far below `limits.MAX_CHUNK_VALUES`."""
+
+GZIP_LEVEL = 9
+
+
+def image_dims(ndim: int) -> tuple[str, ...]:
+    """Return the dimension names of an image of `ndim` axes, slowest first: (z, y, x), (t, z, y, x)."""
+    return DIMS[:ndim][::-1]
+
+
+def measurement_axes(dims: Sequence[str]) -> int:
+    """Return how many leading axes hold measurements (t and beyond) rather than space."""
+    return sum(name not in "xyz" for name in dims)
+
+
+def choose_chunks(shape: Sequence[int], dims: Sequence[str]) -> tuple[int, ...]:
+    """Choose the chunk shape of an image: all of t, whole z-slabs of about `CHUNK_VOXELS` voxels.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Shape of the image, (..., t, z, y, x).
+    dims : sequence of str
+        Names of these axes.
+
+    Returns
+    -------
+    tuple of int
+        One length for each axis. Axes beyond t have length 1.
+    """
+    chunks = [1] * len(shape)
+    values = min(CHUNK_VALUES, limits.MAX_CHUNK_VALUES)
+    if "t" in dims:
+        axis = dims.index("t")
+        chunks[axis] = _even(shape[axis], values)
+        values //= chunks[axis]
+    space = max(1, min(CHUNK_VOXELS, values))
+    for name in ("x", "y", "z"):
+        if name in dims:
+            axis = dims.index(name)
+            chunks[axis] = _even(shape[axis], space)
+            space = max(1, space // chunks[axis])
+    return tuple(chunks)
+
+
+def _even(length: int, wanted: int) -> int:
+    """Return a piece length near `wanted`, such that the last piece is not much shorter than the others."""
+    if length <= wanted:
+        return length
+    pieces = range(math.ceil(0.75 * wanted), min(length, math.floor(1.5 * wanted)) + 1)
+    return min(pieces, key=lambda piece: (-length % piece, abs(piece - wanted)))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The regular chunk grid of an array.
+
+    Parameters
+    ----------
+    shape, chunks : tuple of int
+        Of the array, and of one (full) chunk.
+    """
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Chunks along each axis."""
+        return tuple(math.ceil(n / c) for n, c in zip(self.shape, self.chunks, strict=True))
+
+    def __len__(self) -> int:
+        return math.prod(self.counts)
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        return product(*(range(n) for n in self.counts))
+
+    def region(self, index: tuple[int, ...]) -> tuple[slice, ...]:
+        """Return the part of the array that chunk `index` covers; shorter than a chunk at the far edges."""
+        return tuple(
+            slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, self.chunks, self.shape, strict=True)
+        )
+
+    def cut(self, array: npt.NDArray[Any], index: tuple[int, ...]) -> npt.NDArray[Any]:
+        """Return chunk `index` of `array`: full shape, C order, native little-endian, padded with zeros."""
+        part = array[self.region(index)]
+        chunk = np.zeros(self.chunks, stored_dtype(array.dtype))
+        chunk[tuple(slice(n) for n in part.shape)] = part
+        return chunk
+
+
+def stored_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """Return the dtype in the store for voxels of `dtype`: the same numbers, always little-endian."""
+    return np.dtype(dtype).newbyteorder("<")
+
+
+def chunk_key(zarr_format: ZarrFormat, array: str, index: Sequence[int]) -> str:
+    """Return the path of a chunk inside the store."""
+    parts = [str(i) for i in index]
+    return "/".join([array, "c", *parts] if zarr_format == 3 else [array, *parts])
+
+
+def encode_json(document: Mapping[str, Any]) -> bytes:
+    """Return a metadata document as bytes, without blanks."""
+    return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array of a store, apart from its chunks.
+
+    Parameters
+    ----------
+    name : str
+        Its name in the group.
+    grid : Grid
+        Shape and chunks.
+    dtype : numpy.dtype
+        Little-endian dtype of its values.
+    dims : tuple of str
+        A name for each axis.
+    codec : dict
+        The array-to-bytes codec (Zarr v3) or the compressor (v2); empty for the gzip of small arrays.
+    attributes : dict
+        JSON attributes.
+    """
+
+    name: str
+    grid: Grid
+    dtype: np.dtype[Any]
+    dims: tuple[str, ...]
+    codec: dict[str, Any]
+    attributes: dict[str, Any]
+
+    def document_v3(self) -> dict[str, Any]:
+        """Return the content of zarr.json."""
+        endian = {"configuration": {"endian": "little"}} if self.dtype.itemsize > 1 else {}
+        small = [{"name": "bytes", **endian}, {"name": "gzip", "configuration": {"level": GZIP_LEVEL}}]
+        document = {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(self.grid.shape),
+            "data_type": self.dtype.name,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(self.grid.chunks)}},
+            "chunk_key_encoding": {"name": "default"},
+            "fill_value": 0,
+            "codecs": [self.codec] if self.codec else small,
+            "dimension_names": list(self.dims),
+            "attributes": self.attributes,
+        }
+        return document
+
+    def documents_v2(self) -> dict[str, dict[str, Any]]:
+        """Return the content of .zarray and .zattrs.
+
+        The fill value is null: readers that follow the netCDF conventions take any other value of a v2
+        array for a mark of missing data, and would turn every 0 of an integer image into NaN.
+        """
+        document = {
+            "zarr_format": 2,
+            "shape": list(self.grid.shape),
+            "chunks": list(self.grid.chunks),
+            "dtype": self.dtype.str,
+            "compressor": self.codec or {"id": "gzip", "level": GZIP_LEVEL},
+            "fill_value": None,
+            "order": "C",
+            "filters": None,
+            "dimension_separator": "/",
+        }
+        return {
+            ".zarray": document,
+            ".zattrs": {"_ARRAY_DIMENSIONS": list(self.dims), **self.attributes},
+        }
+
+
+def small_array(
+    name: str, values: npt.NDArray[Any], dims: tuple[str, ...], **attributes: Any
+) -> tuple[Array, bytes]:
+    """Return a small array of one chunk, and the bytes of that chunk (gzip carries a checksum)."""
+    values = np.ascontiguousarray(values, stored_dtype(values.dtype))
+    array = Array(name, Grid(values.shape, values.shape), values.dtype, dims, {}, attributes)
+    return array, gzip.compress(values.tobytes(), GZIP_LEVEL, mtime=0)
+
+
+def metadata_files(
+    zarr_format: ZarrFormat, attributes: Mapping[str, Any], arrays: Sequence[Array]
+) -> dict[str, bytes]:
+    """Return every metadata file of a store: those of the arrays, the group's, and all of them consolidated.
+
+    Parameters
+    ----------
+    zarr_format : {2, 3}
+        Format of the files.
+    attributes : dict
+        Attributes of the group.
+    arrays : sequence of Array
+        Arrays of the group.
+
+    Returns
+    -------
+    dict of str to bytes
+        Content by path inside the store.
+    """
+    if zarr_format == 3:
+        documents = {array.name: array.document_v3() for array in arrays}
+        group = {
+            "zarr_format": 3,
+            "node_type": "group",
+            "attributes": attributes,
+            "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": documents},
+        }
+        files = {f"{name}/zarr.json": encode_json(document) for name, document in documents.items()}
+        return files | {"zarr.json": encode_json(group)}
+    flat: dict[str, Any] = {".zgroup": {"zarr_format": 2}, ".zattrs": attributes}
+    for array in arrays:
+        for name, document in array.documents_v2().items():
+            flat[f"{array.name}/{name}"] = document
+    files = {path: encode_json(document) for path, document in flat.items()}
+    return files | {".zmetadata": encode_json({"zarr_consolidated_format": 1, "metadata": flat})}

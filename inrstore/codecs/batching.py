@@ -1,0 +1,65 @@
+"""Concurrent encodes become batches: whoever comes while networks are being fitted waits and is taken along.
+
+Zarr calls a codec from many threads, one chunk at a time; fits that run beside each other would fight for the
+same cores, and a GPU wants many chunks at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inrstore.encoder import encode_chunks
+from inrstore.format.target import Target
+from inrstore.options import EncodeOptions
+
+
+class _Request:
+    def __init__(self, chunks: Sequence[npt.NDArray[Any]], target: Target, options: EncodeOptions) -> None:
+        self.chunks, self.target, self.options = list(chunks), target, options
+        self.frames: list[bytes] | None = None
+        self.error: BaseException | None = None
+
+
+_fitting = threading.Lock()
+_waiting: list[_Request] = []
+_waiting_guard = threading.Lock()
+
+
+def encode_batch(
+    chunks: Sequence[npt.NDArray[Any]], target: Target, options: EncodeOptions
+) -> list[bytes]:
+    """Encode chunks, together with those of other threads that ask for the same options meanwhile."""
+    if target.rmse is None:  # nothing is fitted: let threads run side by side
+        return encode_chunks(chunks, target, options)
+    request = _Request([np.asarray(c) for c in chunks], target, options)
+    with _waiting_guard:
+        _waiting.append(request)
+    with _fitting:
+        if request.frames is None and request.error is None:
+            with _waiting_guard:
+                batch = [r for r in _waiting if r.options == options]
+                _waiting[:] = [r for r in _waiting if r.options != options]
+            _run(batch, options)
+    if request.error is not None:
+        raise request.error
+    assert request.frames is not None
+    return request.frames
+
+
+def _run(batch: list[_Request], options: EncodeOptions) -> None:
+    try:
+        chunks = [c for r in batch for c in r.chunks]
+        frames = encode_chunks(chunks, [r.target for r in batch for _ in r.chunks], options)
+        for request in batch:
+            request.frames, frames = frames[: len(request.chunks)], frames[len(request.chunks) :]
+    except Exception as error:
+        if len(batch) == 1:
+            batch[0].error = error
+            return
+        for request in batch:  # one bad chunk must not fail its neighbours
+            _run([request], options)

@@ -1,0 +1,163 @@
+"""Chunks -> frames: the one place where the bytes (`inrstore.format`) meet the fitting (`inrstore.fit`).
+
+Torch is imported only when a lossy target asks for a network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inrstore.errors import ConfigurationError, MissingDependencyError
+from inrstore.format import chunk as chunks_
+from inrstore.format import dtypes, frame, normalize, planes, quality, siren
+from inrstore.format.problem import FitProblem
+from inrstore.format.target import Target
+from inrstore.options import EncodeOptions, Progress, ProgressCallback
+
+_SMALLEST_FIT = 1024  # bytes of fallback under which no network can pay
+
+
+def encode_chunks(
+    chunks: Sequence[npt.NDArray[Any]],
+    targets: Target | Sequence[Target],
+    options: EncodeOptions | None = None,
+    progress: ProgressCallback | None = None,
+) -> list[bytes]:
+    """Encode chunks together, so that their networks are fitted in batches.
+
+    Every candidate is decoded by the reader's own decoder; the smallest frame that keeps its target is
+    returned, so a frame is never worse than asked and never larger than the raw chunk and its frame.
+
+    Parameters
+    ----------
+    chunks : sequence of ndarray
+        Any shape up to eight axes, any byte order and memory layout.
+    targets : Target or sequence of Target
+        One for all or one for each.
+    options : EncodeOptions, optional
+    progress : callable, optional
+        Called with a `Progress` now and then.
+
+    Returns
+    -------
+    list of bytes
+        One frame for each chunk.
+
+    Raises
+    ------
+    ConfigurationError
+        A dtype or shape that the format does not hold, or a target that does not fit the chunk.
+    MissingDependencyError
+        A network is needed and torch is not installed.
+    """
+    options = options or EncodeOptions()
+    each = [targets] * len(chunks) if isinstance(targets, Target) else list(targets)
+    if len(each) != len(chunks):
+        raise ConfigurationError(f"{len(each)} targets for {len(chunks)} chunks")
+    if any(t.rmse is not None for t in each):
+        require_fit()
+    frames: list[bytes] = []
+    problems: list[FitProblem] = []
+    for index, (chunk, target) in enumerate(zip(chunks, each, strict=True)):
+        frames.append(_encode_without_network(np.asarray(chunk), target))
+        problem = _problem(index, np.asarray(chunk), target, len(frames[-1]))
+        if problem is not None:
+            problems.append(problem)
+    if problems:
+        from inrstore.fit.search import fit_networks
+
+        for problem, network in fit_networks(problems, options, progress):
+            coded = _seal_network(problem, network)
+            if coded is not None and len(coded) < len(frames[problem.index]):
+                frames[problem.index] = coded
+    if progress is not None:
+        progress(Progress(chunks_done=len(chunks), chunks_total=len(chunks), fraction=1.0, rmse=None, stage="done"))
+    return frames
+
+
+def require_fit() -> None:
+    """Raise `MissingDependencyError` unless torch can be imported."""
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        raise MissingDependencyError(
+            "encoding to a target rmse fits networks with torch, which is not installed: "
+            'pip install "inrstore[fit]" (reading needs no torch)'
+        )
+
+
+def _encode_without_network(chunk: npt.NDArray[Any], target: Target) -> bytes:
+    dtypes.code_of(chunk.dtype)  # names an unsupported dtype before any work
+    trivial = chunks_.encode_trivial(chunk)
+    if trivial is not None:
+        return trivial
+    target.channel_scale(chunk.shape)  # names a scale of the wrong length
+    lossless = chunks_.encode_lossless(chunk)
+    if target.lossless or chunk.dtype.kind == "b":
+        return lossless
+    coded = _encode_on_grid(chunk, target)
+    return lossless if coded is None else min(lossless, coded, key=len)
+
+
+def _encode_on_grid(chunk: npt.NDArray[Any], target: Target) -> bytes | None:
+    """Return the smallest planes frame with a step that keeps the target, or None."""
+    values = np.array(chunk, dtypes.little(chunk.dtype), order="C")
+    core, envelope = normalize.split(values)
+    axis = target.resolve_channel_axis(chunk.ndim)
+    scale = target.channel_scale(chunk.shape)
+    per_channel = scale.reshape(-1)
+    if axis is not None and scale.size > 1:
+        per_channel = per_channel[envelope.box[axis]]
+    if target.max_error is not None:
+        bound = math.floor(target.max_error) if core.dtype.kind in "iu" else target.max_error * (1 - 1e-9)
+        candidates = [2.0 * bound + (core.dtype.kind in "iu")]
+        if candidates[0] <= 1 and core.dtype.kind in "iu":
+            return None
+    else:
+        assert target.rmse is not None
+        # The error of a fine uniform quantiser has a standard deviation of step / sqrt(12).
+        candidates = [target.rmse * math.sqrt(12) * f for f in (1.06, 1.03, 1.0, 0.97, 0.92, 0.8, 0.6)]
+    for candidate in candidates:
+        steps = candidate * per_channel if target.rmse is not None else np.array([candidate])
+        if core.dtype.kind in "iu":
+            steps = np.clip(np.rint(steps), 1, 2.0**62)
+        try:
+            payload = planes.encode(core, steps, axis)
+        except OverflowError:
+            return None
+        coded = chunks_.seal_checked(frame.PLANES, chunk, normalize.write(envelope, chunk.shape) + payload)
+        decoded = chunks_.decode_chunk(coded)
+        if quality.meets(values, decoded.astype(values.dtype, copy=False), target, envelope.box):
+            return coded
+    return None
+
+
+def _problem(index: int, chunk: npt.NDArray[Any], target: Target, fallback: int) -> FitProblem | None:
+    """Return what there is to fit, or None when no network is wanted or could pay."""
+    if target.rmse is None or fallback < _SMALLEST_FIT or chunk.dtype.kind == "b":
+        return None
+    values = np.array(chunk, dtypes.little(chunk.dtype), order="C")
+    core, envelope = normalize.split(values)
+    axis = target.resolve_channel_axis(chunk.ndim)
+    if core.ndim - (axis is not None) < 1:
+        return None
+    scale = np.broadcast_to(target.channel_scale(chunk.shape), chunk.shape)[envelope.box]
+    per_channel = scale.take(0, axis=0).reshape(-1)[:1] if axis is None else np.moveaxis(scale, axis, 0).reshape(
+        core.shape[axis], -1)[:, 0]  # fmt: skip
+    return FitProblem(index=index, chunk=values, like=chunk, core=core, envelope=envelope,
+                      channel_axis=axis, scale=per_channel, target=target, budget=fallback)  # fmt: skip
+
+
+def _seal_network(problem: FitProblem, network: siren.Network | None) -> bytes | None:
+    """Return the frame of a fitted network if what readers decode keeps the target."""
+    if network is None:
+        return None
+    payload = normalize.write(problem.envelope, problem.chunk.shape) + siren.write(network)
+    coded = chunks_.seal_checked(frame.SIREN, problem.like, payload)
+    decoded = chunks_.decode_chunk(coded).astype(problem.chunk.dtype, copy=False)
+    return coded if quality.meets(problem.chunk, decoded, problem.target, problem.envelope.box) else None

@@ -1,0 +1,59 @@
+"""One tree of exceptions; every error a user can cause names the file and the field."""
+
+from __future__ import annotations
+
+
+class InrstoreError(Exception):
+    """Base class of every error this package raises on purpose."""
+
+
+class CorruptChunkError(InrstoreError):
+    """The bytes of a chunk are not a valid frame (specification section 2).
+
+    Parameters
+    ----------
+    field : str
+        Name of the field of the specification that is wrong.
+    reason : str
+        What is wrong with it.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"corrupt chunk: {field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.field, self.reason)
+
+
+class UnsupportedVersionError(CorruptChunkError):
+    """The frame is intact, but of a version or mode this reader does not know."""
+
+
+class LimitExceededError(CorruptChunkError):
+    """A number in the chunk asks for more than `inrstore.limits` allows."""
+
+
+class ConfigurationError(InrstoreError, ValueError):
+    """A codec or command option is unknown, missing or out of range."""
+
+
+class MissingDependencyError(InrstoreError, ImportError):
+    """An optional package is needed; the message says which extra to install."""
+
+
+class SourceError(InrstoreError):
+    """A source image cannot be read; the message names the file and the field."""
+
+
+class StoreError(InrstoreError):
+    """A store is incomplete, damaged or not an inrstore store."""
+
+
+class DestinationExistsError(StoreError):
+    """The destination exists already; nothing was touched."""
+
+
+class QualityError(StoreError):
+    """The stored voxels do not keep the quality that the store promises."""

@@ -1,0 +1,217 @@
+"""Frames <-> chunks: picks the mode and runs its steps in order (specification section 3)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inrstore import limits
+from inrstore.errors import ConfigurationError, CorruptChunkError
+from inrstore.format import dtypes, frame, normalize, planes, siren
+from inrstore.format.frame import Frame, Reader
+
+Selection = tuple[int | slice, ...]
+
+
+# ---- decoding ----------------------------------------------------------------------------------------------
+
+
+def decode_chunk(
+    data: bytes | memoryview, shape: tuple[int, ...] | None = None, dtype: npt.DTypeLike | None = None
+) -> npt.NDArray[Any]:
+    """Decode a frame and check the decoded values against their checksum.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The frame.
+    shape, dtype : optional
+        What the array says a chunk is; a frame that says otherwise is refused before anything is allocated.
+        Byte order is not compared.
+
+    Returns
+    -------
+    ndarray
+        Writable, of the frame's shape, dtype, byte order and memory layout.
+
+    Raises
+    ------
+    CorruptChunkError
+        Naming the field that is wrong; never another exception.
+    """
+    parsed = frame.unpack(data, shape, None if dtype is None else np.dtype(dtype))
+    chunk = _decode(parsed)
+    if chunk.dtype.kind == "b" and (dtypes.bits(chunk) > 1).any():
+        raise CorruptChunkError("payload", "a truth value that is neither 0 nor 1")
+    if frame.crc_of(chunk) != parsed.decoded_crc:
+        raise CorruptChunkError("decoded_crc", "the decoded values are not those that were stored")
+    return np.asarray(chunk, parsed.dtype, order="F" if parsed.fortran else "C")
+
+
+def decode_region(
+    data: bytes | memoryview,
+    selection: Selection,
+    shape: tuple[int, ...] | None = None,
+    dtype: npt.DTypeLike | None = None,
+) -> npt.NDArray[Any]:
+    """Decode only the values that a basic selection asks for; equal to the slice of the whole.
+
+    A network is evaluated at the wanted voxels alone, so the checksum of the decoded chunk is not tested
+    (that of the frame is); the other modes decode the chunk and slice it.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The frame.
+    selection : tuple of int and slice
+        One entry for each axis; integers drop their axis.
+    shape, dtype : optional
+        As for `decode_chunk`.
+    """
+    parsed = frame.unpack(data, shape, None if dtype is None else np.dtype(dtype))
+    if parsed.mode != frame.SIREN:
+        return decode_chunk(data, shape, dtype)[selection]
+    ranges = [range(*s.indices(n)) if isinstance(s, slice) else range(n)[s : s + 1 or None]
+              for s, n in zip(selection, parsed.shape, strict=True)]  # fmt: skip
+    kind = dtypes.little(parsed.dtype)
+    reader = Reader(parsed.payload)
+    envelope = normalize.read(reader, parsed.shape, kind)
+    network = siren.read(reader, kind, envelope.box_shape)
+    out = np.empty([len(r) for r in ranges], kind)
+    if envelope.fill:
+        dtypes.bits(out)[...] = np.frombuffer(envelope.fill, dtypes.bits_dtype(kind.itemsize))[0]
+    inside, wanted = [], []
+    for r, a, b in zip(ranges, envelope.start, envelope.stop, strict=True):
+        position = np.array(r, np.int64)
+        hit = np.flatnonzero((position >= a) & (position < b))
+        inside.append(hit)
+        wanted.append(position[hit] - a)
+    if all(len(w) for w in wanted):
+        values = siren.evaluate(network, kind, envelope.box_shape, wanted)
+        if envelope.exceptions is not None and envelope.values is not None:
+            full = np.zeros(envelope.box_shape, kind)
+            full[envelope.exceptions] = envelope.values
+            grid = np.ix_(*wanted)
+            values = np.where(envelope.exceptions[grid], full[grid], values)
+        out[np.ix_(*inside)] = values
+    drop = tuple(0 if not isinstance(s, slice) else slice(None) for s in selection)
+    return out[drop].astype(parsed.dtype, copy=False)
+
+
+def _decode(parsed: Frame) -> npt.NDArray[Any]:
+    kind, reader = dtypes.little(parsed.dtype), Reader(parsed.payload)
+    if parsed.mode == frame.RAW:
+        size = math.prod(parsed.shape) * kind.itemsize
+        if reader.remaining != size:
+            raise CorruptChunkError("raw.values", f"{reader.remaining} bytes where {size} belong")
+        return np.frombuffer(reader.take(size, "raw.values"), kind).reshape(parsed.shape).copy()
+    if not all(parsed.shape):
+        raise CorruptChunkError("shape", "an empty chunk is always raw")
+    if parsed.mode == frame.CONSTANT:
+        value = reader.array(kind.str, 1, "constant.value")
+        reader.finish("constant.value")
+        return np.full(parsed.shape, value[0], kind)
+    envelope = normalize.read(reader, parsed.shape, kind)
+    if parsed.mode == frame.PLANES:
+        core = planes.decode(reader, kind, envelope.box_shape)
+    else:
+        network = siren.read(reader, kind, envelope.box_shape)
+        everywhere = [np.arange(n) for n in envelope.box_shape]
+        core = siren.evaluate(network, kind, envelope.box_shape, everywhere)
+    return np.ascontiguousarray(normalize.join(core, envelope, parsed.shape))
+
+
+# ---- encoding ----------------------------------------------------------------------------------------------
+
+
+def encode_trivial(chunk: npt.NDArray[Any]) -> bytes | None:
+    """Return the frame of an empty, single-valued or 0-D chunk; None when there is more to code."""
+    values = np.ascontiguousarray(chunk, dtypes.little(chunk.dtype))
+    if chunk.size == 0:
+        return seal(frame.RAW, chunk, b"")
+    flat = dtypes.bits(values.reshape(-1))
+    if (flat == flat[0]).all():
+        return seal(frame.CONSTANT, chunk, flat[:1].tobytes())
+    return None
+
+
+def encode_raw(chunk: npt.NDArray[Any]) -> bytes:
+    """Return the frame that holds the values as they are."""
+    return seal(frame.RAW, chunk, np.ascontiguousarray(chunk, dtypes.little(chunk.dtype)).tobytes())
+
+
+def encode_lossless(chunk: npt.NDArray[Any]) -> bytes:
+    """Return the smallest frame that keeps every bit."""
+    trivial = encode_trivial(chunk)
+    if trivial is not None:
+        return trivial
+    values = np.ascontiguousarray(chunk, dtypes.little(chunk.dtype))
+    # Borders deflate to nothing and non-finite values are bit patterns like any other: no envelope needed.
+    envelope = normalize.write(normalize.whole(chunk.shape), chunk.shape)
+    coded = seal(frame.PLANES, chunk, envelope + planes.encode(values, None, None))
+    return min(coded, encode_raw(chunk), key=len)
+
+
+def seal(
+    mode: int, like: npt.NDArray[Any], payload: bytes, decoded: npt.NDArray[Any] | None = None
+) -> bytes:
+    """Return the frame of a payload; `decoded` is what it decodes to when that is not `like` itself."""
+    if like.size > limits.MAX_CHUNK_VALUES:
+        raise ConfigurationError(f"a chunk of {like.size} values; the most is {limits.MAX_CHUNK_VALUES}")
+    if like.ndim > limits.MAX_DIMS:
+        raise ConfigurationError(f"a chunk of {like.ndim} axes; the most is {limits.MAX_DIMS}")
+    crc = frame.crc_of(like if decoded is None else decoded)
+    return frame.pack(mode, like, crc, payload)
+
+
+def seal_checked(mode: int, like: npt.NDArray[Any], payload: bytes) -> bytes:
+    """Return the frame of a lossy payload; its checksum is that of what the reader's decoder makes of it."""
+    decoded = _decode(Frame(mode, like.dtype, like.shape, 0, memoryview(payload)))
+    return seal(mode, like, payload, decoded)
+
+
+# ---- looking -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ChunkInfo:
+    """What a frame says of itself, nothing decoded.
+
+    Parameters
+    ----------
+    mode : str
+        raw, constant, planes or siren.
+    dtype : str
+        numpy dtype string.
+    shape : tuple of int
+    frame_bytes : int
+        Size of the frame.
+    details : dict
+        For siren: layers, width, channels, parameters.
+    """
+
+    mode: str
+    dtype: str
+    shape: tuple[int, ...]
+    frame_bytes: int
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def describe_chunk(data: bytes | memoryview) -> ChunkInfo:
+    """Parse a frame and its header fields without decoding values."""
+    parsed = frame.unpack(data)
+    details: dict[str, Any] = {}
+    if parsed.mode == frame.SIREN:
+        kind, reader = dtypes.little(parsed.dtype), Reader(parsed.payload)
+        network = siren.read(reader, kind, normalize.read(reader, parsed.shape, kind).box_shape)
+        layers, width = network.biases.shape
+        groups = [*network.weights, network.biases, network.readout]
+        details = {"layers": layers, "width": width, "channels": len(network.readout),
+                   "parameters": sum(g.size for g in groups)}  # fmt: skip
+    return ChunkInfo(
+        frame.MODE_NAMES[parsed.mode], parsed.dtype.str, parsed.shape, len(bytes(data)), details
+    )

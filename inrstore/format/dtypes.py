@@ -1,0 +1,58 @@
+"""Data type codes of the frame (specification section 2.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inrstore.errors import ConfigurationError, CorruptChunkError
+
+CODES = {
+    1: "i1", 2: "i2", 3: "i4", 4: "i8",
+    5: "u1", 6: "u2", 7: "u4", 8: "u8",
+    9: "f2", 10: "f4", 11: "f8",
+    12: "b1",
+}  # fmt: skip
+BIG_ENDIAN = 0x80
+FORTRAN = 0x40
+"""Memory layout in which Zarr version 2 expects the decoded array; the values are coded in C order always."""
+_BY_NAME = {name: code for code, name in CODES.items()}
+
+
+def code_of(dtype: np.dtype[Any]) -> int:
+    """Return the code byte of a numpy dtype.
+
+    Raises
+    ------
+    ConfigurationError
+        For dtypes the format does not hold (complex, structured, strings, dates, long double).
+    """
+    code = _BY_NAME.get(f"{dtype.kind}{dtype.itemsize}")
+    if code is None:
+        raise ConfigurationError(f"dtype {dtype} is not supported; known are {', '.join(_BY_NAME)}")
+    return code | (BIG_ENDIAN if dtype.newbyteorder("<") != dtype else 0)
+
+
+def dtype_of(code: int) -> np.dtype[Any]:
+    """Return the numpy dtype of a code byte, byte order included."""
+    name = CODES.get(code & ~BIG_ENDIAN)
+    if name is None or (code & BIG_ENDIAN and name[1] == "1"):
+        raise CorruptChunkError("dtype", f"unknown code {code}")
+    return np.dtype(name).newbyteorder(">" if code & BIG_ENDIAN else "<")
+
+
+def little(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype in little-endian byte order, in which all arithmetic of the format is defined."""
+    return dtype.newbyteorder("<")
+
+
+def bits_dtype(itemsize: int) -> np.dtype[Any]:
+    """Return the unsigned integer dtype of that many bytes."""
+    return np.dtype(f"<u{itemsize}")
+
+
+def bits(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """View a little-endian array as unsigned integers of the same width."""
+    return array.view(bits_dtype(array.dtype.itemsize))

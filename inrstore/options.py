@@ -1,0 +1,67 @@
+"""How to encode: values that change time and size, never the meaning of the bytes; they are not stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from inrstore.errors import ConfigurationError
+
+Preset: TypeAlias = Literal["fast", "balanced", "small"]
+Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions:
+    """Effort and device of an encode.
+
+    Parameters
+    ----------
+    preset : {"fast", "balanced", "small"}
+        How much time goes into each chunk.
+    device : {"auto", "cpu", "cuda"}
+        Where networks are fitted; "auto" takes CUDA when present.
+    seed : int
+        Mixed with a hash of the chunk; the same input, seed and kind of device give the same bytes.
+    threads : int
+        Torch threads on the CPU; 0 takes the number of processor cores available.
+    """
+
+    preset: Preset = "balanced"
+    device: Device = "auto"
+    seed: int = 0
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (("preset", get_args(Preset)), ("device", get_args(Device))):
+            if getattr(self, name) not in known:
+                raise ConfigurationError(
+                    f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where an encode stands.
+
+    Parameters
+    ----------
+    chunks_done, chunks_total : int
+        Chunks whose bytes are final, and all.
+    fraction : float
+        Estimated part of the work done, 0 to 1.
+    rmse : float or None
+        Current root mean square error of the nets being fitted, each divided by its target; 1 is on target.
+    stage : str
+        What is being done, for people.
+    """
+
+    chunks_done: int
+    chunks_total: int
+    fraction: float
+    rmse: float | None
+    stage: str
+
+
+ProgressCallback: TypeAlias = Callable[[Progress], None]
