@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from inrstore.errors import ConfigurationError, MissingDependencyError
 from inrstore.format import chunk as chunks_
-from inrstore.format import dtypes, frame, normalize, planes, quality, siren
+from inrstore.format import dtypes, frame, levels, normalize, planes, quality, siren
 from inrstore.format.problem import FitProblem
 from inrstore.format.target import Target
 from inrstore.options import EncodeOptions, Progress, ProgressCallback
 
+_STEP_TRIALS = (1.3, 1.2, 1.1, 1.05, 1.02, 1.0, 0.98, 0.94, 0.88, 0.8, 0.6)
 _SMALLEST_FIT = 1024  # bytes of fallback under which no network can pay
 
 
@@ -97,43 +98,38 @@ def _encode_without_network(chunk: npt.NDArray[Any], target: Target) -> bytes:
     if trivial is not None:
         return trivial
     target.channel_scale(chunk.shape)  # names a scale of the wrong length
-    lossless = chunks_.encode_lossless(chunk)
-    if target.lossless or chunk.dtype.kind == "b":
-        return lossless
-    coded = _encode_on_grid(chunk, target)
-    return lossless if coded is None else min(lossless, coded, key=len)
+    coded = None if target.lossless or chunk.dtype.kind == "b" else _encode_on_grid(chunk, target)
+    return chunks_.encode_lossless(chunk) if coded is None else min(coded, chunks_.encode_raw(chunk), key=len)
 
 
 def _encode_on_grid(chunk: npt.NDArray[Any], target: Target) -> bytes | None:
-    """Return the smallest planes frame with a step that keeps the target, or None."""
+    """Return the frame of the coarsest uniform grid that keeps the target, or None when that is exact anyway."""
     values = np.array(chunk, dtypes.little(chunk.dtype), order="C")
     core, envelope = normalize.split(values)
     axis = target.resolve_channel_axis(chunk.ndim)
-    scale = target.channel_scale(chunk.shape)
-    per_channel = scale.reshape(-1)
-    if axis is not None and scale.size > 1:
-        per_channel = per_channel[envelope.box[axis]]
+    whole = core.dtype.kind in "iu"
     if target.max_error is not None:
-        bound = math.floor(target.max_error) if core.dtype.kind in "iu" else target.max_error * (1 - 1e-9)
-        candidates = [2.0 * bound + (core.dtype.kind in "iu")]
-        if candidates[0] <= 1 and core.dtype.kind in "iu":
-            return None
+        bound = math.floor(target.max_error) if whole else target.max_error * (1 - 1e-9)
+        trials = [np.array([2.0 * bound + whole])]
     else:
         assert target.rmse is not None
+        scale = target.channel_scale(chunk.shape)
+        steps = np.broadcast_to(scale, chunk.shape)[envelope.box]
+        steps = np.moveaxis(steps, axis or 0, 0).reshape(steps.shape[axis or 0], -1)[:, 0] if scale.size > 1 else scale
         # The error of a fine uniform quantiser has a standard deviation of step / sqrt(12).
-        candidates = [target.rmse * math.sqrt(12) * f for f in (1.06, 1.03, 1.0, 0.97, 0.92, 0.8, 0.6)]
-    for candidate in candidates:
-        steps = candidate * per_channel if target.rmse is not None else np.array([candidate])
-        if core.dtype.kind in "iu":
-            steps = np.clip(np.rint(steps), 1, 2.0**62)
+        trials = [target.rmse * math.sqrt(12) * f * steps.reshape(-1) for f in _STEP_TRIALS]
+    for trial in trials:
+        grid = levels.Grid.over(core, trial, axis)
+        if whole and (grid.steps == 1).all():
+            return None
         try:
-            payload = planes.encode(core, steps, axis)
+            decoded = grid.values(grid.index(core), core.dtype)
+            rebuilt = normalize.join(decoded, envelope, chunk.shape)
+            if quality.meets(values, rebuilt, target, envelope.box):
+                payload = normalize.write(envelope, chunk.shape) + planes.encode(core, grid)
+                return chunks_.seal(frame.PLANES, chunk, payload, rebuilt)
         except OverflowError:
             return None
-        coded = chunks_.seal_checked(frame.PLANES, chunk, normalize.write(envelope, chunk.shape) + payload)
-        decoded = chunks_.decode_chunk(coded)
-        if quality.meets(values, decoded.astype(values.dtype, copy=False), target, envelope.box):
-            return coded
     return None
 
 

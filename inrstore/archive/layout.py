@@ -28,6 +28,7 @@ LAYOUT_VERSION = 1
 IMAGE = "image"
 HEADER = "nifti"
 ATTRIBUTES = "inrstore"
+SMALL_ARRAYS = frozenset({"x", "y", "z", "t", "bval", "bvec", HEADER})
 
 DIMS = ("x", "y", "z", "t", "u", "v", "w")
 """Names of the axes of a NIfTI in its own order; a store has them reversed."""
@@ -39,6 +40,9 @@ CHUNK_VALUES = 1 << 25
 """Values in one chunk that a reader has to hold at once; far below `limits.MAX_CHUNK_VALUES`."""
 
 GZIP_LEVEL = 9
+
+MAX_SMALL_BYTES = 1 << 28
+"""Size of an array beside the image; the header of a source has no more."""
 
 
 def image_dims(ndim: int) -> tuple[str, ...]:
@@ -85,8 +89,9 @@ def _even(length: int, wanted: int) -> int:
     """Return a piece length near `wanted`, such that the last piece is not much shorter than the others."""
     if length <= wanted:
         return length
-    pieces = range(math.ceil(0.75 * wanted), min(length, math.floor(1.5 * wanted)) + 1)
-    return min(pieces, key=lambda piece: (-length % piece, abs(piece - wanted)))
+    step = max(1, wanted // 256)
+    pieces = range(math.ceil(0.75 * wanted), min(length, math.floor(1.5 * wanted)) + 1, step)
+    return min(pieces, key=lambda piece: (-length % piece / piece, abs(piece - wanted)))
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def encode_lossless(chunk: npt.NDArray[Any]) -> bytes:
     values = np.ascontiguousarray(chunk, dtypes.little(chunk.dtype))
     # Borders deflate to nothing and non-finite values are bit patterns like any other: no envelope needed.
     envelope = normalize.write(normalize.whole(chunk.shape), chunk.shape)
-    coded = seal(frame.PLANES, chunk, envelope + planes.encode(values, None, None))
+    coded = seal(frame.PLANES, chunk, envelope + planes.encode(values, None))
     return min(coded, encode_raw(chunk), key=len)
 
 

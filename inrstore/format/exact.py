@@ -21,8 +21,11 @@ PHASE_BITS = 12
 
 @lru_cache(maxsize=1)
 def sine_table() -> npt.NDArray[np.float32]:
-    """Return round(1023 sin(2 pi p / 4096)) for p = 0..4095, as integers held in float32."""
-    turn = np.arange(1 << PHASE_BITS) / (1 << PHASE_BITS)
+    """Return round(1023 sin(2 pi (p + 1/2) / 4096)) for p = 0..4095, as integers held in float32.
+
+    The half centres each entry on the phases that are cut off to its index.
+    """
+    turn = (np.arange(1 << PHASE_BITS) + 0.5) / (1 << PHASE_BITS)
     table = np.rint(AMPLITUDE * np.sin(2 * np.pi * turn)).astype(np.float32)
     table.setflags(write=False)
     return table

@@ -1,0 +1,5 @@
+"""`python -m inrstore.cli`."""
+
+from inrstore.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""How well an image is kept: measures and pictures."""

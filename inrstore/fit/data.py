@@ -1,0 +1,118 @@
+"""Problems -> tensors: coordinates and normalised measurements of a batch of chunks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from inrstore.format.problem import FitProblem
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """One chunk, ready to fit: zero mean in each channel, unit variance over all, errors weighted by 1 / scale.
+
+    Parameters
+    ----------
+    problem : FitProblem
+    values : ndarray of float32, shape (points, channels)
+    extents : tuple of int
+        Points along each coordinate axis.
+    mean : ndarray of float64, shape (channels,)
+        Stored units.
+    unit : ndarray of float64, shape (channels,)
+        Stored units for one unit of `values`.
+    noise : float
+        Mean square error in units of `values` that is exactly on target.
+    """
+
+    problem: FitProblem
+    values: npt.NDArray[np.float32]
+    extents: tuple[int, ...]
+    mean: npt.NDArray[np.float64]
+    unit: npt.NDArray[np.float64]
+    noise: float
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Chunks of equal key (axes, channels) can share a batch."""
+        return len(self.extents), self.values.shape[1]
+
+    @property
+    def seed(self) -> int:
+        """A hash of the content, so that a result does not depend on which chunks are fitted beside it."""
+        return int.from_bytes(hashlib.sha256(self.values.tobytes()).digest()[:6], "little")
+
+
+def prepare(problem: FitProblem) -> Measurements:
+    """Normalise the box of a chunk."""
+    axis = problem.channel_axis
+    core = problem.core if axis is not None else problem.core[None]
+    space = np.moveaxis(core, axis or 0, -1)
+    extents = space.shape[:-1]
+    flat = space.reshape(-1, space.shape[-1]).astype(np.float64)  # (points, channels)
+    mean = flat.mean(0)
+    scaled = (flat - mean) / problem.scale
+    spread = float(np.sqrt(np.mean(scaled**2))) or 1.0
+    assert problem.target.rmse is not None
+    return Measurements(problem, (scaled / spread).astype(np.float32), extents, mean, problem.scale * spread,
+                        (problem.target.rmse / spread) ** 2)  # fmt: skip
+
+
+class Batch:
+    """Tensors of several chunks of one key.
+
+    Attributes
+    ----------
+    coordinates : Tensor, shape (nets, points, axes)
+        Half voxels from the centre of the box, divided by the longest extent: the same length on every axis.
+    values : Tensor, shape (nets, points, channels)
+    counts : Tensor, shape (nets,)
+        Points that are real; the rest is padding.
+    noise : Tensor, shape (nets,)
+    """
+
+    def __init__(self, items: Sequence[Measurements], device: torch.device) -> None:
+        self.items = list(items)
+        most = max(len(m.values) for m in items)
+        self.values = torch.zeros((len(items), most, items[0].values.shape[1]), device=device)
+        self.coordinates = torch.zeros((len(items), most, len(items[0].extents)), device=device)
+        for i, item in enumerate(items):
+            self.values[i, : len(item.values)] = torch.from_numpy(item.values)
+            self.coordinates[i, : len(item.values)] = grid(item.extents)
+        self.counts = torch.tensor([len(m.values) for m in items], device=device)
+        self.noise = torch.tensor([m.noise for m in items], device=device, dtype=torch.float64)
+
+    def subset(self, keep: Sequence[int]) -> Batch:
+        """Return the batch of some of the chunks."""
+        other = object.__new__(Batch)
+        index = torch.tensor(list(keep), device=self.values.device)
+        other.items = [self.items[i] for i in keep]
+        other.values, other.coordinates = self.values[index], self.coordinates[index]
+        other.counts, other.noise = self.counts[index], self.noise[index]
+        return other
+
+    def sample(self, fraction: Tensor) -> tuple[Tensor, Tensor]:
+        """Return coordinates and values at fractions in [0, 1) of each chunk's points, (nets, samples, ...)."""
+        index = (fraction[None, :] * self.counts[:, None]).long()
+        index = torch.minimum(index, self.counts[:, None] - 1)
+        nets = torch.arange(len(self.items), device=index.device)[:, None]
+        return self.coordinates[nets, index], self.values[nets, index]
+
+
+def length_unit(extents: tuple[int, ...]) -> int:
+    """Return the half voxels in one unit of coordinate."""
+    return max(extents)
+
+
+def grid(extents: tuple[int, ...]) -> Tensor:
+    """Return the coordinates of every point of a box in C order, (points, axes)."""
+    unit = length_unit(extents)
+    axes = [(2 * torch.arange(n) - (n - 1)).float() / unit for n in extents]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(extents))

@@ -1,0 +1,123 @@
+"""The pass with rounded weights: each network's steps grow while it keeps its target, its rate falls to zero.
+
+At the end the integers are evaluated by the reader's own decoder; only a network that keeps its target there
+is returned.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrstore.fit.data import Batch, Measurements
+from inrstore.fit.networks import Networks
+from inrstore.fit.quantise import Quantiser, equal_slope_steps, to_format
+from inrstore.fit.trainer import Schedule, Trainer, distortion
+from inrstore.format import siren
+
+AIM = 0.994
+"""Distortion aimed at, relative to the target: what is left goes to rounding of outputs and offsets."""
+REPAIRS = 3
+
+
+class Report(Protocol):
+    """Called now and then."""
+
+    def __call__(self, step: int, distortion: Tensor, steps: int = 0) -> None:
+        """Take the step, each network's distortion relative to its target, and the steps in all."""
+
+
+@dataclass
+class _Found:
+    coarseness: float
+    networks: Networks
+
+
+def round_in_the_loop(
+    batch: Batch, networks: Networks, schedule: Schedule, omega_0: float, report: Report
+) -> list[siren.Network | None]:
+    """Return the integer network of each chunk, or None where the target is out of reach.
+
+    Parameters
+    ----------
+    batch : Batch
+    networks : Networks
+        Fitted, each under its target.
+    schedule : Schedule
+        Length of the pass.
+    omega_0 : float
+        As in the fit.
+    report : callable
+    """
+    trainer = Trainer(batch, networks, replace(schedule, warm_up=10), omega_0)
+    float_distortion = distortion(batch, networks)
+    base = equal_slope_steps(batch, networks, trainer.probe)
+    slack = (1 - float_distortion).clamp(min=0.02)
+    quantiser = Quantiser(base, slack.sqrt().float() * 1.5)
+    trainer.quantiser = quantiser
+    # The probe sees a part of the voxels; how far it is off is known from the float networks.
+    bias = float_distortion / distortion(batch, networks, trainer.probe)
+    found: list[_Found | None] = [None] * len(batch.items)
+
+    def steer(step: int, seen: Tensor) -> None:
+        part = step / schedule.steps
+        now = distortion(batch, quantiser(trainer.networks)) if part > 0.6 else seen * bias
+        if part > 0.6:
+            for i, value in enumerate(now.tolist()):
+                old = found[i]
+                coarse = float(quantiser.coarseness[i])
+                if value <= AIM and (old is None or coarse >= old.coarseness):
+                    found[i] = _Found(coarse, trainer.networks.subset([i]))
+        if step < schedule.steps:
+            power = 0.6 if part < 0.7 else 0.3
+            change = (AIM * 0.998 / now).pow(power).clamp(0.85, 1.15)
+            quantiser.coarseness = quantiser.coarseness * change.float()
+        report(step, now, schedule.steps)
+
+    trainer.run(steer)
+    out: list[siren.Network | None] = []
+    for i, item in enumerate(batch.items):
+        best = found[i] or _Found(float(quantiser.coarseness[i]), trainer.networks.subset([i]))
+        out.append(_settle(item, batch.subset([i]), best, base[i : i + 1], schedule, omega_0))
+    return out
+
+
+def _settle(
+    item: Measurements, batch: Batch, found: _Found, base: Tensor, schedule: Schedule, omega_0: float
+) -> siren.Network | None:
+    """Return the integers of a network that keeps its target as decoded; mend near misses with finer steps."""
+    networks, coarseness = found.networks, found.coarseness
+    for attempt in range(REPAIRS + 1):
+        network = to_format(item, networks, 0, (base[0] * coarseness).double().cpu().numpy())
+        if network is None:
+            return None
+        excess = decoded_distortion(item, network)
+        if excess <= 1:
+            return network
+        if excess > 1.2 or attempt == REPAIRS:
+            return None
+        coarseness *= 0.94 if attempt == 0 else 0.88
+        quantiser = Quantiser(base, torch.full((1,), coarseness, device=base.device))
+        mend = replace(schedule, steps=max(60, schedule.steps // 8), warm_up=5, rate=schedule.rate / 4)
+        Trainer(batch, networks, mend, omega_0, quantiser).run()
+    return None
+
+
+def decoded_distortion(item: Measurements, network: siren.Network) -> float:
+    """Return the mean square error of what readers decode, relative to the target's; 1 is on target."""
+    core = item.problem.core
+    decoded = siren.evaluate(network, core.dtype, core.shape, [np.arange(n) for n in core.shape])
+    axis = item.problem.channel_axis
+    total = 0.0
+    for channel, scale in enumerate(item.problem.scale):
+        place = (...,) if axis is None else (slice(None),) * axis + (channel,)
+        error = decoded[place].astype(np.float64) - core[place].astype(np.float64)
+        total += float(np.vdot(error, error)) / float(scale) ** 2
+    assert item.problem.target.rmse is not None
+    value = total / core.size / item.problem.target.rmse**2
+    return value if math.isfinite(value) else math.inf

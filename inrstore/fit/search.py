@@ -1,0 +1,244 @@
+"""The fewest bytes that meet a target: size of the network, then coarseness of its weights, for each chunk.
+
+A short probe of two sizes tells how much each chunk gains from a larger network; the smallest one that should
+reach the target is fitted in full, rounded in the loop, and checked as readers will decode it. A miss is
+fitted again, larger; a chunk whose network would cost more than its fallback is left to the fallback.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrstore.fit.data import Batch, Measurements, prepare
+from inrstore.fit.networks import Networks, Size, initialise
+from inrstore.fit.rounding import round_in_the_loop
+from inrstore.fit.trainer import Schedule, Trainer, distortion
+from inrstore.format import siren
+from inrstore.format.problem import FitProblem
+from inrstore.options import EncodeOptions, Preset, Progress, ProgressCallback
+
+OMEGA_0 = 20.0
+"""First-layer frequencies, radians per unit of coordinate (half the longest extent)."""
+LAYERS = 4
+WIDTHS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72, 80, 96, 112, 128, 160, 192)
+PROBES = (Size(LAYERS, 24), Size(LAYERS, 64))
+BYTES_PER_PARAMETER = 0.7
+"""What a coded parameter takes, roughly; only to see that a network cannot pay."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """Steps of the phases of a fit.
+
+    Parameters
+    ----------
+    probe, fit, rounding : int
+        Optimiser steps of the size probe, of the fit, and of the pass with rounded weights.
+    samples : int
+        Voxels of each chunk in a step.
+    surplus : float
+        Decibels over the target that the float network should reach: spent on coarser weights.
+    retries : int
+        Larger networks to try after a miss.
+    """
+
+    probe: int
+    fit: int
+    rounding: int
+    samples: int = 4096
+    surplus: float = 0.35
+    retries: int = 2
+
+
+EFFORTS: dict[Preset, Effort] = {
+    "fast": Effort(probe=150, fit=600, rounding=300),
+    "balanced": Effort(probe=250, fit=2500, rounding=1000),
+    "small": Effort(probe=300, fit=8000, rounding=3000),
+}
+RATE, ROUNDING_RATE = 3e-2, 3e-3
+GAIN_PER_DOUBLING = 0.65
+"""Decibels that twice the steps bring; measured on diffusion MRI, see tools/trials.md."""
+_VALUES_AT_ONCE = {"cpu": 1 << 26, "cuda": 1 << 30}
+
+
+def fit_networks(
+    problems: Sequence[FitProblem], options: EncodeOptions, progress: ProgressCallback | None = None
+) -> Iterator[tuple[FitProblem, siren.Network | None]]:
+    """Fit a network to each chunk.
+
+    Yields
+    ------
+    problem : FitProblem
+    network : siren.Network or None
+        None when no network is expected to beat the budget, or none met the target.
+    """
+    device = choose_device(options)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
+    try:
+        watch = _Watch(len(problems), progress)
+        items = [prepare(p) for p in problems]
+        for group in _batches([m for m in items if math.isfinite(m.noise) and m.noise > 0], device):
+            for item, network in zip(group, _Group(group, options, device, watch).fit(), strict=True):
+                yield item.problem, network
+            watch.finish(len(group))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def choose_device(options: EncodeOptions) -> torch.device:
+    """Return the torch device of the options."""
+    if options.device == "cpu" or (options.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    return torch.device("cuda")
+
+
+def _batches(items: Sequence[Measurements], device: torch.device) -> Iterator[list[Measurements]]:
+    """Group chunks of equal axes and channels, in order, as many as fit."""
+    room = _VALUES_AT_ONCE[device.type]
+    for key in dict.fromkeys(m.key for m in items):
+        batch: list[Measurements] = []
+        for item in (m for m in items if m.key == key):
+            longest = max([item.values.size, *(m.values.size for m in batch)])
+            if batch and longest * (len(batch) + 1) > room:
+                yield batch
+                batch = []
+            batch.append(item)
+        if batch:
+            yield batch
+
+
+class _Watch:
+    """Turns what happens inside a fit into `Progress`."""
+
+    def __init__(self, total: int, callback: ProgressCallback | None) -> None:
+        self.total, self.callback, self.done = total, callback, 0
+
+    def finish(self, chunks: int) -> None:
+        self.done += chunks
+
+    def say(self, stage: str, chunks: int, fraction: float, distortion: Tensor) -> None:
+        if self.callback is not None:
+            self.callback(Progress(
+                chunks_done=self.done, chunks_total=self.total, stage=stage,
+                fraction=min(1.0, (self.done + chunks * fraction) / self.total),
+                rmse=float(distortion.mean().sqrt()),
+            ))  # fmt: skip
+
+
+class _Group:
+    """The search over one batch of chunks of equal axes and channels."""
+
+    def __init__(
+        self, items: list[Measurements], options: EncodeOptions, device: torch.device, watch: _Watch
+    ) -> None:
+        self.items, self.device, self.watch, self.seed = items, device, watch, options.seed
+        self.effort = EFFORTS[options.preset]
+        self.axes, self.channels = items[0].key
+        self.batch = Batch(items, device)
+        self.results: list[siren.Network | None] = [None] * len(items)
+
+    def fit(self) -> list[siren.Network | None]:
+        """Return a network, or None, for each chunk."""
+        decibels, slope = self._probe()
+        sizes = {i: self._choose(i, float(decibels[i]), float(slope[i])) for i in range(len(self.items))}
+        for attempt in range(self.effort.retries + 1):
+            missed: dict[int, Size | None] = {}
+            for size in sorted({s for s in sizes.values() if s is not None}):
+                nets = [i for i, s in sizes.items() if s == size]
+                for i, short in self._fit_size(nets, size, attempt).items():
+                    grown = math.log2(size.parameters(self.axes, self.channels)) + short / float(slope[i])
+                    missed[i] = self._smallest(i, grown, size)
+            sizes = missed
+        return self.results
+
+    # ---- size -----------------------------------------------------------------------------------------------
+
+    def _probe(self) -> tuple[Tensor, Tensor]:
+        """Return decibels over target expected of the larger probe's size, and decibels per doubling of size."""
+        reached = []
+        for size in PROBES:
+            networks = self._initialise(range(len(self.items)), size)
+            trainer = Trainer(self.batch, networks, self._schedule(self.effort.probe), OMEGA_0)
+            trainer.run(self._reporter("choosing sizes", 0.0, 0.1))
+            reached.append(-10 * trainer.best.log10())
+        small, large = (math.log2(s.parameters(self.axes, self.channels)) for s in PROBES)
+        # Longer fits make more of a larger network: the slope grows with the steps.
+        slope = ((reached[1] - reached[0]) / (large - small) * 1.2).clamp(min=0.3)
+        longer = GAIN_PER_DOUBLING * math.log2(self.effort.fit / self.effort.probe)
+        return reached[1] + longer, slope
+
+    def _choose(self, net: int, decibels: float, slope: float) -> Size | None:
+        wanted = math.log2(PROBES[1].parameters(self.axes, self.channels)) + (self.effort.surplus - decibels) / slope
+        return self._smallest(net, wanted, None)
+
+    def _smallest(self, net: int, log_parameters: float, above: Size | None) -> Size | None:
+        """Return the smallest size with that many parameters, larger than `above`, that could pay."""
+        for width in WIDTHS:
+            size = Size(LAYERS, width)
+            if above is not None and width <= above.width:
+                continue
+            parameters = size.parameters(self.axes, self.channels)
+            if parameters * BYTES_PER_PARAMETER > self.items[net].problem.budget:
+                return None
+            if math.log2(parameters) >= log_parameters:
+                return size
+        return None
+
+    # ---- fit ------------------------------------------------------------------------------------------------
+
+    def _fit_size(self, nets: list[int], size: Size, attempt: int) -> dict[int, float]:
+        """Fit networks of one size; return the decibels missing for those that fall short."""
+        batch = self.batch.subset(nets)
+        networks = self._initialise(nets, size)
+        trainer = Trainer(batch, networks, self._schedule(self.effort.fit), OMEGA_0)
+        begin = 0.1 + 0.3 * attempt
+        trainer.run(self._reporter("fitting", begin, 0.5))
+        decibels = -10 * distortion(batch, networks).log10()
+        short = {nets[i]: 0.3 - float(d) for i, d in enumerate(decibels) if d <= 0.02}
+        ready = [i for i in range(len(nets)) if nets[i] not in short]
+        if ready:
+            found = round_in_the_loop(
+                batch.subset(ready), networks.subset(ready), self._schedule(self.effort.rounding), OMEGA_0,
+                self._reporter("rounding weights", begin + 0.5, 0.3),
+            )  # fmt: skip
+            for i, network in zip(ready, found, strict=True):
+                if network is None:
+                    short[nets[i]] = 0.4
+                else:
+                    self.results[nets[i]] = network
+        return short
+
+    def _initialise(self, nets: Sequence[int], size: Size) -> Networks:
+        seeds = [self.items[i].seed ^ self.seed for i in nets]
+        return initialise(size, self.axes, self.channels, OMEGA_0, seeds, self.device)
+
+    def _schedule(self, steps: int) -> Schedule:
+        most = max(len(m.values) for m in self.items)
+        rate = ROUNDING_RATE if steps == self.effort.rounding else RATE
+        return Schedule(steps=steps, samples=min(self.effort.samples, most), rate=rate,
+                        check_every=max(25, steps // 25))  # fmt: skip
+
+    def _reporter(self, stage: str, begin: float, part: float) -> _Reporter:
+        return _Reporter(self.watch, stage, len(self.items), begin, part)
+
+
+@dataclass(frozen=True)
+class _Reporter:
+    """Says where a trainer stands; `part` of the whole work is the trainer's."""
+
+    watch: _Watch
+    stage: str
+    chunks: int
+    begin: float
+    part: float
+
+    def __call__(self, step: int, distortion: Tensor, steps: int = 0) -> None:
+        fraction = self.begin + self.part * (step / steps if steps else 0.5)
+        self.watch.say(self.stage, self.chunks, min(fraction, 0.99), distortion)

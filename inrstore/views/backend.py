@@ -1,0 +1,66 @@
+"""A store as an xarray Dataset, lazily."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from inrstore.archive import layout
+from inrstore.archive.attributes import SMALL_DIMS
+from inrstore.archive.reader import Store
+from inrstore.errors import MissingDependencyError, StoreError
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def open(store: str | os.PathLike[str]) -> xarray.Dataset:
+    """Open a store as a Dataset; chunks are decoded when their values are needed.
+
+    Parameters
+    ----------
+    store : path-like
+        Directory of the store.
+
+    Returns
+    -------
+    xarray.Dataset
+        `image`, a dask array of the stored (unscaled) voxels with dimensions (t, z, y, x) or (z, y, x);
+        coordinates x, y, z in mm along the voxel grid, t, bval and bvec as far as the source had them.
+        Attributes: affine, scl_slope, scl_inter, units, quality, source. `image * scl_slope + scl_inter`
+        gives real values.
+
+    Raises
+    ------
+    StoreError
+        If it is not a store of this package, names a codec that is not allowed, or lacks a chunk.
+    MissingDependencyError
+        Without xarray and dask.
+    """
+    opened = Store(store)
+    for index in opened.grid:
+        if not (opened.path / opened.key(index)).is_file():
+            raise StoreError(f"{opened.path}: {opened.key(index)} is missing; the store is incomplete")
+    try:
+        import dask.array  # noqa: F401
+        import xarray
+    except ImportError as error:
+        raise MissingDependencyError(
+            'opening a store as a Dataset needs xarray and dask: pip install "inrstore[xarray]"'
+        ) from error
+    small = opened.small_names()
+    # The small arrays are read by this package, which bounds their size, and not once more by zarr.
+    try:
+        dataset: xarray.Dataset = xarray.open_zarr(str(opened.path), consolidated=False, drop_variables=small)
+        for name in set(small) & SMALL_DIMS.keys():
+            attributes = {key: value for key, value in opened.group[name].attrs.items() if key == "units"}
+            dataset = dataset.assign_coords({name: (SMALL_DIMS[name], opened.read(name), attributes)})
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{opened.path}: its arrays do not fit together: {error}") from error
+    own = opened.attributes
+    names = ("affine", "affine_from", "coordinates", "scl_slope", "scl_inter", "units", "quality", "source")
+    dataset.attrs = {name: own[name] for name in names if name in own}
+    dataset[layout.IMAGE].attrs.update(
+        {name: own[name] for name in ("scl_slope", "scl_inter") if name in own}
+    )
+    return dataset

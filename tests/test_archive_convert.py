@@ -1,0 +1,439 @@
+"""Convert: every promise about quality, and nothing half-written after any error."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+import zarr
+from common import check_refused, check_same_bits, needs_torch, random_image, real_scan, tree, write_nifti
+
+import inrstore
+from inrstore.archive import convert as convert_module
+from inrstore.archive import layout, writer
+from inrstore.archive.quality import Promise
+from inrstore.archive.reader import Store, files_of
+from inrstore.encoder import encode_chunks
+from inrstore.errors import (
+    ConfigurationError,
+    DestinationExistsError,
+    MissingDependencyError,
+    QualityError,
+    SourceError,
+    StoreError,
+)
+from inrstore.evaluate.metrics import compare
+from inrstore.format.target import Target
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Chunks of about 40 voxels, so that small images have several."""
+    monkeypatch.setattr(layout, "CHUNK_VOXELS", 40)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A small 4-D image in a folder of its own."""
+    (tmp_path / "in").mkdir()
+    return write_nifti(tmp_path / "in/a.nii.gz", random_image((5, 4, 6, 3)))
+
+
+def stored_voxels(path):
+    return zarr.open_group(str(path), mode="r")["image"][...]
+
+
+def lossy(**options):
+    """Options that may fit networks."""
+    return pytest.param(options, marks=needs_torch)
+
+
+# ---- quality -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int16", "uint16", "int32", "int64", "uint64", "float32", "float64"]
+)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_lossless_keeps_every_bit(tmp_path, small, dtype, order):
+    values = random_image((5, 4, 7, 2), dtype)
+    path = write_nifti(tmp_path / "a.nii", values, order=order)
+    report = inrstore.convert(path, tmp_path / "s.zarr", lossless=True)
+    assert report.lossless
+    assert report.psnr is None
+    assert report.chunks > 1
+    check_same_bits(stored_voxels(tmp_path / "s.zarr"), values.T)
+
+
+@pytest.mark.parametrize(
+    "options", [lossy(psnr=20), lossy(psnr=30), lossy(rmse=3.0), {"max_error": 4}, lossy()]
+)
+@pytest.mark.parametrize("shape", [(5, 4, 6), (5, 4, 7, 3), (9, 8)])
+def test_the_promise_is_kept_and_reported_as_it_is(tmp_path, small, options, shape):
+    values = random_image(shape)
+    path = write_nifti(tmp_path / "a.nii", values)
+    report = inrstore.convert(path, tmp_path / "s.zarr", **options)
+    measured = compare(values.T, stored_voxels(tmp_path / "s.zarr"))
+    assert report.psnr == pytest.approx(measured.psnr, abs=1e-9)
+    assert report.psnr_range == pytest.approx(measured.psnr_range, abs=1e-9)
+    assert report.rmse == pytest.approx(measured.rmse)
+    assert report.max_error == measured.max_error
+    assert measured.psnr is None or measured.psnr >= options.get("psnr", 0 if options else 40)
+    assert measured.rmse <= options.get("rmse", np.inf)
+    assert measured.max_error <= options.get("max_error", np.inf)
+
+
+@needs_torch
+@pytest.mark.parametrize("shape", [(4, 4, 3, 2, 2), (4, 4, 3, 1, 3), (3, 3, 2, 2, 2, 2)])
+def test_psnr_holds_for_more_than_four_axes(tmp_path, shape):
+    values = random_image(shape)
+    values[..., -1] *= 30
+    path = write_nifti(tmp_path / "a.nii", values)
+    report = inrstore.convert(path, tmp_path / "s.zarr", psnr=25)
+    measured = compare(values.T, stored_voxels(tmp_path / "s.zarr"))
+    assert measured.psnr is None or measured.psnr >= 25
+    assert report.psnr == (None if measured.psnr is None else pytest.approx(measured.psnr))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("options", [{"lossless": True}, {"max_error": 0.5}, lossy(psnr=25)])
+def test_not_finite_voxels_keep_their_bits(tmp_path, dtype, options):
+    values = random_image((5, 4, 3, 2), dtype)
+    values[0, 0, 0, 0], values[1, 2, 1, 1], values[2, 2, 2, 0] = np.nan, np.inf, -np.inf
+    path = write_nifti(tmp_path / "a.nii", values)
+    report = inrstore.convert(path, tmp_path / "s.zarr", **options)
+    decoded = stored_voxels(tmp_path / "s.zarr").T
+    check_same_bits(decoded[~np.isfinite(values)], values[~np.isfinite(values)])
+    assert np.isfinite(report.rmse)
+    assert inrstore.verify(tmp_path / "s.zarr", path).same_file
+
+
+@pytest.mark.parametrize("value", [0, 7, -3.5, float("nan")])
+@pytest.mark.parametrize("options", [lossy(), {"max_error": 1}, {"lossless": True}])
+def test_constant_images_are_exact_and_tiny(tmp_path, value, options):
+    kind = "int16" if isinstance(value, int) else "float32"
+    values = np.full((7, 6, 5, 3), value, kind)
+    path = write_nifti(tmp_path / "a.nii", values)
+    report = inrstore.convert(path, tmp_path / "s.zarr", **options)
+    assert report.modes == {"constant": 1}
+    assert report.max_error == 0
+    assert report.psnr is None
+    check_same_bits(stored_voxels(tmp_path / "s.zarr"), values.T)
+
+
+@needs_torch
+@pytest.mark.parametrize("shape", [(1,), (1, 1), (1, 1, 1), (1, 1, 1, 1), (1, 1, 1, 5)])
+def test_images_of_one_voxel_work(tmp_path, shape):
+    values = random_image(shape)
+    path = write_nifti(tmp_path / "a.nii", values)
+    inrstore.convert(path, tmp_path / "s.zarr")
+    assert inrstore.verify(tmp_path / "s.zarr", path).psnr is None or np.ptp(values) > 0
+
+
+@needs_torch
+def test_every_chunk_is_written_also_the_empty_ones(tmp_path, small):
+    values = np.zeros((5, 4, 60), np.int16)
+    values[:, :, :2] = 9
+    path = write_nifti(tmp_path / "a.nii", values)
+    report = inrstore.convert(path, tmp_path / "s.zarr", psnr=30)
+    keys = [name for name, _ in files_of(tmp_path / "s.zarr") if name.startswith("image/c/")]
+    assert len(keys) == report.chunks > 10
+
+
+def test_a_missed_promise_leaves_nothing(tmp_path, source, monkeypatch):
+    def careless(chunks, targets, options, progress):
+        return encode_chunks([chunk // 8 * 8 for chunk in chunks], Target(lossless=True))
+
+    monkeypatch.setattr(convert_module, "encode_chunks", careless)
+    for options, words in (
+        ({"psnr": 60}, "PSNR"),
+        ({"lossless": True}, "bit"),
+        ({"max_error": 1}, "max_error"),
+    ):
+        check_refused(
+            lambda options=options: inrstore.convert(source, tmp_path / "s.zarr", **options),
+            QualityError, words, folder=tmp_path,
+        )  # fmt: skip
+
+
+def test_a_lost_nan_breaks_the_promise(tmp_path, monkeypatch):
+    values = random_image((5, 4, 3), "float32")
+    values[0, 0, 0] = np.nan
+    path = write_nifti(tmp_path / "a.nii", values)
+
+    def careless(chunks, targets, options, progress):
+        return encode_chunks([np.nan_to_num(chunk) for chunk in chunks], Target(lossless=True))
+
+    monkeypatch.setattr(convert_module, "encode_chunks", careless)
+    check_refused(
+        lambda: inrstore.convert(path, tmp_path / "s.zarr", psnr=10),
+        QualityError,
+        "non-finite",
+        folder=tmp_path,
+    )
+
+
+# ---- the report --------------------------------------------------------------------------------------------
+
+
+def test_the_report_counts_every_file_and_is_json(tmp_path, source, small):
+    report = inrstore.convert(source, tmp_path / "s.zarr", max_error=2)
+    sizes = sum(path.stat().st_size for path in (tmp_path / "s.zarr").rglob("*") if path.is_file())
+    assert report.stored_bytes == sizes
+    assert report.source_bytes == 5 * 4 * 6 * 3 * 2
+    assert report.ratio == report.source_bytes / sizes
+    assert sum(report.modes.values()) == report.chunks
+    assert report.seconds > 0
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False)) == report.to_dict()
+    with pytest.raises(FrozenInstanceError):
+        report.psnr = 1
+
+
+def test_progress_goes_from_nothing_to_all(tmp_path, source, small):
+    seen = []
+    report = inrstore.convert(source, tmp_path / "s.zarr", max_error=2, progress=seen.append)
+    assert seen[0].chunks_done == 0
+    assert seen[-1].chunks_done == seen[-1].chunks_total == report.chunks
+    assert seen[-1].fraction == 1.0
+    assert all(0 <= step.fraction <= 1 and step.mb_per_s >= 0 for step in seen)
+    assert [step.fraction for step in seen] == sorted(step.fraction for step in seen)
+
+
+def test_zarr_formats_hold_the_same_chunks(tmp_path, source, small):
+    inrstore.convert(source, tmp_path / "a.zarr", max_error=2, zarr_format=3)
+    inrstore.convert(source, tmp_path / "b.zarr", max_error=2, zarr_format=2)
+    one, other = Store(tmp_path / "a.zarr"), Store(tmp_path / "b.zarr")
+    for index in one.grid:
+        assert one.frame(index) == other.frame(index)
+
+
+# ---- bad input ---------------------------------------------------------------------------------------------
+
+
+def test_the_source_is_never_changed(tmp_path, source):
+    before = tree(source.parent), source.stat().st_mtime_ns
+    inrstore.convert(source, tmp_path / "s.zarr", max_error=2)
+    assert (tree(source.parent), source.stat().st_mtime_ns) == before
+
+
+def test_a_bad_source_leaves_nothing(tmp_path):
+    bad = tmp_path / "bad.nii"
+    bad.write_bytes(b"no image")
+    for path in (bad, tmp_path / "missing.nii"):
+        check_refused(
+            lambda path=path: inrstore.convert(path, tmp_path / "s.zarr"),
+            SourceError,
+            str(path),
+            folder=tmp_path,
+        )
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "store", "link"])
+def test_an_existing_destination_is_not_touched(tmp_path, source, kind):
+    target = tmp_path / "s.zarr"
+    if kind == "file":
+        target.write_text("mine")
+    elif kind == "folder":
+        target.mkdir()
+    elif kind == "store":
+        inrstore.convert(source, target, max_error=2)
+    else:
+        target.symlink_to(tmp_path / "nowhere")
+    check_refused(
+        lambda: inrstore.convert(source, target), DestinationExistsError, str(target), folder=tmp_path
+    )
+
+
+def test_a_destination_that_appears_meanwhile_is_not_replaced(tmp_path, source, monkeypatch):
+    target = tmp_path / "s.zarr"
+
+    def slow(*arguments):
+        target.mkdir()
+        return encode_chunks(*arguments)
+
+    monkeypatch.setattr(convert_module, "encode_chunks", slow)
+    with pytest.raises(DestinationExistsError):
+        inrstore.convert(source, target, max_error=2)
+    assert tree(tmp_path) == {
+        "in": "folder",
+        "in/a.nii.gz": tree(tmp_path)["in/a.nii.gz"],
+        "s.zarr": "folder",
+    }
+
+
+def test_a_destination_in_no_folder_is_refused(tmp_path, source):
+    check_refused(
+        lambda: inrstore.convert(source, tmp_path / "no/s.zarr"), StoreError, "No such file", folder=tmp_path
+    )
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
+def test_a_failing_disk_leaves_nothing_whichever_write_fails(tmp_path, source, small, monkeypatch, code):
+    writes = 0
+    put = writer.put
+
+    def count(file, data):
+        nonlocal writes
+        writes += 1
+        put(file, data)
+
+    monkeypatch.setattr(writer, "put", count)
+    inrstore.convert(source, tmp_path / "good.zarr", max_error=2)
+    total = writes
+    assert total >= 15
+    for failing in range(1, total + 1):
+        writes = 0
+
+        def full(file, data, failing=failing):
+            nonlocal writes
+            writes += 1
+            if writes == failing:
+                file.write(data[: len(data) // 2])
+                raise OSError(code, os.strerror(code))
+            put(file, data)
+
+        monkeypatch.setattr(writer, "put", full)
+        check_refused(
+            lambda: inrstore.convert(source, tmp_path / "s.zarr", max_error=2),
+            StoreError, "s.zarr", os.strerror(code), folder=tmp_path,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("step", ["rename", "fsync"])
+def test_a_failure_while_publishing_leaves_nothing(tmp_path, source, monkeypatch, step):
+    def fail(*arguments):
+        raise OSError(errno.EIO, "broken")
+
+    if step == "rename":
+        monkeypatch.setattr("pathlib.Path.rename", fail)
+    else:
+        monkeypatch.setattr(writer.os, "fsync", fail)
+    check_refused(
+        lambda: inrstore.convert(source, tmp_path / "s.zarr", max_error=2),
+        StoreError,
+        "broken",
+        folder=tmp_path,
+    )
+
+
+def test_a_full_disk_for_real(tmp_path, source):
+    """The kernel refuses the write here, not a stand-in: a limit on the size of a file."""
+    code = (
+        "import resource, sys, inrstore\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "try:\n"
+        "    inrstore.convert(sys.argv[1], sys.argv[2], lossless=True)\n"
+        "except inrstore.errors.StoreError as error:\n"
+        "    print(error)\n"
+    )
+    big = write_nifti(
+        tmp_path / "in/big.nii", np.random.default_rng(0).integers(0, 9999, (20, 20, 20), "int16")
+    )
+    before = tree(tmp_path)
+    done = subprocess.run([sys.executable, "-c", code, str(big), str(tmp_path / "s.zarr")],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert "File too large" in done.stdout
+    assert tree(tmp_path) == before
+
+
+def test_an_interrupt_leaves_nothing(tmp_path, source, monkeypatch):
+    before = tree(tmp_path)
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(convert_module, "encode_chunks", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        inrstore.convert(source, tmp_path / "s.zarr")
+    assert tree(tmp_path) == before
+
+
+def test_a_store_is_not_seen_under_its_name_before_it_is_complete(tmp_path, source, monkeypatch):
+    target, seen = tmp_path / "s.zarr", []
+    put = writer.put
+
+    def look(file, data):
+        seen.append(target.exists())
+        put(file, data)
+
+    monkeypatch.setattr(writer, "put", look)
+    inrstore.convert(source, target, max_error=2)
+    assert seen
+    assert not any(seen)
+
+
+def test_torch_missing_says_what_to_install(tmp_path, monkeypatch):
+    values = np.random.default_rng(0).integers(0, 1000, (16, 16, 8), "int16")
+    path = write_nifti(tmp_path / "a.nii", values)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    check_refused(
+        lambda: inrstore.convert(path, tmp_path / "s.zarr", psnr=40),
+        MissingDependencyError, "inrstore[fit]", folder=tmp_path,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options, word",
+    [
+        ({"psnr": 40, "rmse": 1}, "psnr and rmse"),
+        ({"max_error": 1, "lossless": True}, "max_error and lossless"),
+        ({"psnr": 0}, "psnr"), ({"psnr": -3}, "psnr"), ({"psnr": float("nan")}, "psnr"),
+        ({"psnr": 1000}, "psnr"),
+        ({"psnr": "high"}, "psnr"), ({"psnr": True}, "psnr"), ({"rmse": 0}, "rmse"), ({"rmse": -1}, "rmse"),
+        ({"rmse": float("inf")}, "rmse"), ({"max_error": 0}, "max_error"), ({"max_error": "x"}, "max_error"),
+        ({"preset": "tiny"}, "preset"), ({"device": "tpu"}, "device"), ({"zarr_format": 4}, "zarr_format"),
+    ],
+)  # fmt: skip
+def test_options_out_of_range_are_named(tmp_path, source, options, word):
+    check_refused(
+        lambda: inrstore.convert(source, tmp_path / "s.zarr", **options),
+        ConfigurationError,
+        word,
+        folder=tmp_path,
+    )
+
+
+def test_a_promise_survives_its_attributes():
+    for options in ({"psnr": 36.5}, {"rmse": 2.0}, {"max_error": 3.0}, {"lossless": True}):
+        promise = Promise.from_dict(options)
+        assert promise.to_dict() == options
+        assert Promise.from_dict(json.loads(json.dumps(promise.to_dict()))) == promise
+
+
+# ---- real scans --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["sub-s03", "sub-s06tiny"])
+def test_real_scans_are_kept_without_loss(tmp_path, name):
+    source = real_scan(name)
+    report = inrstore.convert(source, tmp_path / "s.zarr", lossless=True)
+    assert report.lossless
+    assert inrstore.verify(tmp_path / "s.zarr", source).same_file
+
+
+@pytest.mark.real
+@pytest.mark.fit
+@pytest.mark.slow
+def test_a_real_scan_is_fitted_to_its_psnr(tmp_path):
+    pytest.importorskip("torch")
+    source = real_scan("sub-s06tiny")
+    report = inrstore.convert(source, tmp_path / "s.zarr", psnr=30, preset="fast")
+    assert 30 <= report.psnr
+    assert inrstore.verify(tmp_path / "s.zarr", source).psnr == pytest.approx(report.psnr)
+    document = json.loads((tmp_path / "s.zarr/image/zarr.json").read_bytes())
+    configuration = document["codecs"][0]["configuration"]
+    assert configuration["rmse"] == pytest.approx(10 ** (-30 / 20))
+    assert len(configuration["scale"]) == 102
+
+
+def test_names_of_partial_stores_are_beside_the_destination(tmp_path):
+    name = writer.partial_path(tmp_path / "s.zarr").name
+    assert re.fullmatch(r"s\.zarr\.partial-[0-9a-f]{8}", name)

@@ -1,0 +1,314 @@
+"""Verify finds every kind of damage; info and the reader refuse hostile stores."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import tracemalloc
+
+import numpy as np
+import pytest
+from common import check_refused, needs_torch, patch_header, random_image, real_scan, tree, write_nifti
+
+import inrstore
+from inrstore.archive import layout, reader
+from inrstore.archive.reader import Store
+from inrstore.errors import QualityError, StoreError
+
+FORMATS = pytest.mark.parametrize("zarr_format", [3, 2])
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A small 4-D image."""
+    return write_nifti(tmp_path / "a.nii", random_image((5, 4, 6, 3)))
+
+
+@pytest.fixture
+def make(tmp_path, source, monkeypatch):
+    """A function that makes a store of several chunks."""
+    monkeypatch.setattr(layout, "CHUNK_VOXELS", 40)
+
+    def run(**options):
+        inrstore.convert(source, tmp_path / "s.zarr", **({"max_error": 2} | options))
+        return tmp_path / "s.zarr"
+
+    return run
+
+
+def chunks_of(store):
+    opened = Store(store)
+    return [store / opened.key(index) for index in opened.grid]
+
+
+# ---- good stores -------------------------------------------------------------------------------------------
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_error": 2},
+        pytest.param({"psnr": 25, "max_error": None}, marks=needs_torch),
+        {"lossless": True, "max_error": None},
+    ],
+)
+def test_a_good_store_is_found_good(make, source, options, zarr_format):
+    store = make(zarr_format=zarr_format, **options)
+    alone, against = inrstore.verify(store), inrstore.verify(store, source)
+    assert alone.against is None
+    assert alone.same_file is None
+    assert against.same_file is True
+    assert against.extra_files == ()
+    for name in ("psnr", "psnr_range", "rmse", "max_error"):
+        assert getattr(against, name) == pytest.approx(getattr(alone, name))
+    assert json.loads(json.dumps(against.to_dict(), allow_nan=False))["chunks"] > 1
+
+
+def test_a_source_compressed_anew_is_the_same_image(make, source, tmp_path):
+    store = make()
+    packed = tmp_path / "again.nii.gz"
+    packed.write_bytes(gzip.compress(source.read_bytes()))
+    report = inrstore.verify(store, packed)
+    assert report.same_file is False
+    assert report.psnr == pytest.approx(inrstore.verify(store, source).psnr)
+
+
+def test_verify_changes_nothing(make, source, tmp_path):
+    store = make()
+    before = tree(tmp_path)
+    inrstore.verify(store, source)
+    assert tree(tmp_path) == before
+
+
+def test_info_tells_sizes_and_modes_and_decodes_nothing(make, monkeypatch):
+    store = make()
+
+    def never(*arguments):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(reader, "decode_chunk", never)
+    info = inrstore.info(store)
+    assert info.shape == (3, 6, 4, 5)
+    assert info.dims == ("t", "z", "y", "x")
+    assert info.zarr_format == 3
+    assert sum(info.modes.values()) == info.chunks == len(info.chunk_list) > 1
+    assert info.image_bytes == sum(path.stat().st_size for path in chunks_of(store))
+    assert info.image_bytes < info.stored_bytes
+    assert json.loads(json.dumps(info.to_dict(), allow_nan=False))["promised"] == {"max_error": 2.0}
+
+
+# ---- damage ------------------------------------------------------------------------------------------------
+
+
+@FORMATS
+def test_a_missing_chunk_is_named(make, tmp_path, zarr_format):
+    store = make(zarr_format=zarr_format)
+    lost = chunks_of(store)[1]
+    lost.unlink()
+    key = lost.relative_to(store).as_posix()
+    check_refused(lambda: inrstore.verify(store), StoreError, key, "missing", folder=tmp_path)
+    check_refused(lambda: inrstore.info(store), StoreError, key, "missing", folder=tmp_path)
+    check_refused(lambda: inrstore.open(store), StoreError, key, "missing", folder=tmp_path)
+    check_refused(lambda: inrstore.export(store, tmp_path / "o.nii"), StoreError, key, folder=tmp_path)
+
+
+@FORMATS
+@pytest.mark.parametrize("name", ["x", "t", "nifti"])
+def test_a_missing_small_array_is_named(make, tmp_path, zarr_format, name):
+    store = make(zarr_format=zarr_format)
+    (store / layout.chunk_key(zarr_format, name, (0,))).unlink()
+    check_refused(lambda: inrstore.verify(store), StoreError, name, "missing", folder=tmp_path)
+
+
+@FORMATS
+def test_a_missing_array_is_named(make, tmp_path, zarr_format):
+    store = make(zarr_format=zarr_format)
+    shutil.rmtree(store / "nifti")
+    check_refused(lambda: inrstore.verify(store), StoreError, "nifti is missing", folder=tmp_path)
+    shutil.rmtree(store / "image")
+    check_refused(lambda: inrstore.verify(store), StoreError, "image", folder=tmp_path)
+
+
+def test_every_bad_chunk_is_named_with_the_field(make, tmp_path):
+    store = make()
+    chunks = chunks_of(store)
+    data = bytearray(chunks[0].read_bytes())
+    data[-6] ^= 4
+    chunks[0].write_bytes(data)
+    chunks[1].write_bytes(chunks[1].read_bytes()[:-3])
+    chunks[-1].unlink()
+    text = str(check_refused(lambda: inrstore.verify(store), StoreError, "3 of", folder=tmp_path))
+    for path in (chunks[0], chunks[1], chunks[-1]):
+        assert path.relative_to(store).as_posix() in text
+    assert "corrupt chunk" in text
+
+
+def test_every_flipped_bit_of_a_chunk_is_found(make):
+    store = make()
+    path = chunks_of(store)[0]
+    good = path.read_bytes()
+    for position in range(0, len(good) * 8, 11):
+        data = bytearray(good)
+        data[position // 8] ^= 1 << position % 8
+        path.write_bytes(data)
+        with pytest.raises(StoreError, match="corrupt chunk"):
+            inrstore.verify(store)
+    path.write_bytes(good)
+    inrstore.verify(store)
+
+
+@pytest.mark.parametrize("name", ["x", "nifti"])
+def test_damage_of_a_small_array_is_found(make, tmp_path, name):
+    store = make()
+    path = store / name / "c/0"
+    good = path.read_bytes()
+    for damaged in (good[:-1], good[: len(good) // 2], b"", good[:-6] + bytes([good[-6] ^ 1]) + good[-5:]):
+        path.write_bytes(damaged)
+        check_refused(lambda: inrstore.verify(store), StoreError, f"{name}/c/0", folder=tmp_path)
+
+
+def test_chunks_in_each_others_place_are_found_with_the_source(make, source, tmp_path):
+    store = make()
+    one, other = chunks_of(store)[:2]
+    one_bytes, other_bytes = one.read_bytes(), other.read_bytes()
+    one.write_bytes(other_bytes)
+    other.write_bytes(one_bytes)
+    check_refused(lambda: inrstore.verify(store, source), QualityError, "max_error", folder=tmp_path)
+
+
+def test_extra_files_are_reported(make):
+    store = make()
+    (store / "image/c/9").mkdir()
+    (store / "image/c/9/junk").write_text("x")
+    (store / "notes.txt").write_text("x")
+    assert inrstore.verify(store).extra_files == ("image/c/9/junk", "notes.txt")
+
+
+def test_another_source_is_refused(make, source, tmp_path):
+    store = make()
+    other = write_nifti(tmp_path / "b.nii", random_image((5, 4, 6, 3), seed=1))
+    check_refused(lambda: inrstore.verify(store, other), QualityError, "promised", folder=tmp_path)
+    shape = write_nifti(tmp_path / "c.nii", random_image((5, 4, 3, 3)))
+    check_refused(lambda: inrstore.verify(store, shape), StoreError, "(3, 3, 4, 5)", folder=tmp_path)
+    kind = write_nifti(tmp_path / "d.nii", random_image((5, 4, 6, 3), "int32"))
+    check_refused(lambda: inrstore.verify(store, kind), StoreError, "int32", folder=tmp_path)
+    header = tmp_path / "e.nii"
+    shutil.copy(source, header)
+    patch_header(header, scl_slope=3.0)
+    check_refused(lambda: inrstore.verify(store, header), StoreError, "header", folder=tmp_path)
+
+
+def test_a_store_worse_than_it_says_is_found(make, source, tmp_path):
+    store = make()
+    path = store / "zarr.json"
+    path.write_text(path.read_text().replace('"asked":{"max_error":2.0}', '"asked":{"max_error":0.5}'))
+    check_refused(lambda: inrstore.verify(store, source), QualityError, "0.5 promised", folder=tmp_path)
+
+
+# ---- what is no store, and what is meant to harm -----------------------------------------------------------
+
+
+def test_what_is_no_store_is_refused(tmp_path, source):
+    check_refused(lambda: inrstore.verify(tmp_path / "none.zarr"), StoreError, "no such", folder=tmp_path)
+    check_refused(lambda: inrstore.verify(source), StoreError, "not a directory", folder=tmp_path)
+    (tmp_path / "empty.zarr").mkdir()
+    check_refused(lambda: inrstore.verify(tmp_path / "empty.zarr"), StoreError, "not a Zarr", folder=tmp_path)
+    other = tmp_path / "other.zarr"
+    other.mkdir()
+    (other / "zarr.json").write_text('{"zarr_format":3,"node_type":"group","attributes":{}}')
+    check_refused(lambda: inrstore.info(other), StoreError, "not an inrstore store", folder=tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"zarr_format":9}', "[" * 100_000])
+def test_damaged_metadata_is_refused(make, tmp_path, text):
+    store = make()
+    for name in ("zarr.json", "image/zarr.json"):
+        good = (store / name).read_text()
+        (store / name).write_text(text)
+        check_refused(lambda: Store(store), StoreError, str(store), folder=tmp_path)
+        (store / name).write_text(good)
+
+
+@pytest.mark.parametrize(
+    "old, new, word",
+    [
+        ('"version":1', '"version":2', "layout version"), ('"dtype":"<i2"', '"dtype":"O"', "voxels"),
+        ('"dtype":"<i2"', '"dtype":"<f8"', "voxels"), ('"dtype":"<i2"', '"dtype":"<i2,<i2"', "voxels"),
+    ],
+)  # fmt: skip
+def test_forged_attributes_are_refused(make, tmp_path, old, new, word):
+    path = make() / "zarr.json"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    check_refused(lambda: Store(path.parent), StoreError, word, folder=tmp_path)
+
+
+def test_a_forged_chunk_shape_is_refused_before_anything_is_allocated(make, tmp_path):
+    path = make() / "image/zarr.json"
+    document = json.loads(path.read_bytes())
+    document["shape"] = document["chunk_grid"]["configuration"]["chunk_shape"] = [1 << 20] * 4
+    path.write_text(json.dumps(document))
+    check_refused(
+        lambda: inrstore.verify(path.parent.parent), StoreError, "larger than allowed", folder=tmp_path
+    )
+
+
+HOSTILE = ["pickle", "msgpack2", "json2", "numcodecs.pickle", "sharding_indexed", "vlen-utf8"]
+
+
+@pytest.mark.parametrize("codec", HOSTILE)
+@pytest.mark.parametrize("place", ["image", "x", "group", "deep"])
+def test_codecs_that_are_not_allowed_are_refused_v3(make, tmp_path, codec, place):
+    store = make()
+    path = store / ("zarr.json" if place in ("group", "deep") else f"{place}/zarr.json")
+    document = json.loads(path.read_bytes())
+    array = document["consolidated_metadata"]["metadata"]["x"] if place in ("group", "deep") else document
+    bad = {"name": codec, "configuration": {}}
+    if place == "deep":
+        bad = {"name": "bytes", "configuration": {"codecs": [bad]}}
+    array["codecs"].append(bad)
+    path.write_text(json.dumps(document))
+    for action in (inrstore.open, inrstore.info, inrstore.verify):
+        check_refused(lambda action=action: action(store), StoreError, codec, "not allowed", folder=tmp_path)
+
+
+@pytest.mark.parametrize("codec", HOSTILE)
+@pytest.mark.parametrize("place", ["compressor", "filters", "consolidated"])
+def test_codecs_that_are_not_allowed_are_refused_v2(make, tmp_path, codec, place):
+    store = make(zarr_format=2)
+    path = store / (".zmetadata" if place == "consolidated" else "image/.zarray")
+    document = json.loads(path.read_bytes())
+    if place == "consolidated":
+        document["metadata"]["image/.zarray"]["compressor"] = {"id": codec}
+    else:
+        document[place] = {"id": codec} if place == "compressor" else [{"id": codec}]
+    path.write_text(json.dumps(document))
+    for action in (inrstore.open, inrstore.info, inrstore.verify):
+        check_refused(lambda action=action: action(store), StoreError, codec, "not allowed", folder=tmp_path)
+
+
+def test_a_gzip_bomb_in_a_small_array_allocates_little(make, tmp_path):
+    store = make()
+    (store / "x/c/0").write_bytes(gzip.compress(bytes(64 << 20)))
+    for action in (inrstore.open, inrstore.verify):
+        with pytest.raises(StoreError, match="x/c/0 is corrupt"):
+            action(store)  # imports what it needs
+        tracemalloc.start()
+        try:
+            check_refused(lambda action=action: action(store), StoreError, "x/c/0", folder=tmp_path)
+            assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.real
+def test_a_real_scan_verifies(tmp_path):
+    source = real_scan("sub-s03")
+    inrstore.convert(source, tmp_path / "s.zarr", max_error=20)
+    report = inrstore.verify(tmp_path / "s.zarr", source)
+    assert report.same_file
+    assert 0 < report.max_error <= 20
+    assert np.isfinite(report.psnr)
