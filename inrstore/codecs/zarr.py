@@ -81,7 +81,7 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
         self.target.resolve_channel_axis(len(shape))
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:
-        """Encoded sizes are not known in advance."""
+        """Refuse: encoded sizes are not known in advance."""
         raise NotImplementedError
 
     # Whole batches -------------------------------------------------------------------------------------------

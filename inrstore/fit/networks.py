@@ -88,3 +88,8 @@ def initialise(
         drawn.append(weights + biases)
     stacked = [torch.stack(t).to(device) for t in zip(*drawn, strict=True)]
     return Networks(stacked[: size.layers + 1], stacked[size.layers + 1 :])
+
+
+def join(parts: Sequence[Networks]) -> Networks:
+    """Return all networks of several batches of one size in one batch."""
+    return parts[0].map([torch.cat(t) for t in zip(*(p.tensors for p in parts), strict=True)])

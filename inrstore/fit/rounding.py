@@ -28,8 +28,8 @@ REPAIRS = 3
 class Report(Protocol):
     """Called now and then."""
 
-    def __call__(self, step: int, distortion: Tensor, steps: int = 0) -> None:
-        """Take the step, each network's distortion relative to its target, and the steps in all."""
+    def __call__(self, step: int, distortion: Tensor) -> None:
+        """Take the step and each network's distortion relative to its target."""
 
 
 @dataclass
@@ -77,7 +77,7 @@ def round_in_the_loop(
             power = 0.6 if part < 0.7 else 0.3
             change = (AIM * 0.998 / now).pow(power).clamp(0.85, 1.15)
             quantiser.coarseness = quantiser.coarseness * change.float()
-        report(step, now, schedule.steps)
+        report(step, now)
 
     trainer.run(steer)
     out: list[siren.Network | None] = []

@@ -7,6 +7,7 @@ fitted again, larger; a chunk whose network would cost more than its fallback is
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -16,12 +17,14 @@ import torch
 from torch import Tensor
 
 from inrstore.fit.data import Batch, Measurements, prepare
-from inrstore.fit.networks import Networks, Size, initialise
+from inrstore.fit.networks import Networks, Size, initialise, join
 from inrstore.fit.rounding import round_in_the_loop
 from inrstore.fit.trainer import Schedule, Trainer, distortion
 from inrstore.format import siren
 from inrstore.format.problem import FitProblem
 from inrstore.options import EncodeOptions, Preset, Progress, ProgressCallback
+
+_log = logging.getLogger(__name__)
 
 OMEGA_0 = 20.0
 """First-layer frequencies, radians per unit of coordinate (half the longest extent)."""
@@ -44,6 +47,8 @@ class Effort:
         Voxels of each chunk in a step.
     surplus : float
         Decibels over the target that the float network should reach: spent on coarser weights.
+    leave : float
+        Decibels over the target at which a network leaves the batch: time is better spent on the others.
     retries : int
         Larger networks to try after a miss.
     """
@@ -53,6 +58,7 @@ class Effort:
     rounding: int
     samples: int = 4096
     surplus: float = 0.35
+    leave: float = 1.2
     retries: int = 2
 
 
@@ -148,6 +154,7 @@ class _Group:
         """Return a network, or None, for each chunk."""
         decibels, slope = self._probe()
         sizes = {i: self._choose(i, float(decibels[i]), float(slope[i])) for i in range(len(self.items))}
+        _log.info("probe: decibels %s, slopes %s, sizes %s", decibels.tolist(), slope.tolist(), sizes)
         for attempt in range(self.effort.retries + 1):
             missed: dict[int, Size | None] = {}
             for size in sorted({s for s in sizes.values() if s is not None}):
@@ -165,8 +172,8 @@ class _Group:
         reached = []
         for size in PROBES:
             networks = self._initialise(range(len(self.items)), size)
-            trainer = Trainer(self.batch, networks, self._schedule(self.effort.probe), OMEGA_0)
-            trainer.run(self._reporter("choosing sizes", 0.0, 0.1))
+            trainer = Trainer(self.batch, networks, self._schedule(self.effort.probe, RATE), OMEGA_0)
+            trainer.run(self._reporter("choosing sizes", 0.0, 0.1, self.effort.probe))
             reached.append(-10 * trainer.best.log10())
         small, large = (math.log2(s.parameters(self.axes, self.channels)) for s in PROBES)
         # Longer fits make more of a larger network: the slope grows with the steps.
@@ -195,18 +202,17 @@ class _Group:
 
     def _fit_size(self, nets: list[int], size: Size, attempt: int) -> dict[int, float]:
         """Fit networks of one size; return the decibels missing for those that fall short."""
-        batch = self.batch.subset(nets)
-        networks = self._initialise(nets, size)
-        trainer = Trainer(batch, networks, self._schedule(self.effort.fit), OMEGA_0)
         begin = 0.1 + 0.3 * attempt
-        trainer.run(self._reporter("fitting", begin, 0.5))
-        decibels = -10 * distortion(batch, networks).log10()
+        networks = self._fit_floats(nets, size, self._reporter("fitting", begin, 0.5, self.effort.fit))
+        decibels = -10 * distortion(self.batch.subset(nets), networks).log10()
+        _log.info("%s: chunks %s at %s dB over target", size, nets, decibels.tolist())
         short = {nets[i]: 0.3 - float(d) for i, d in enumerate(decibels) if d <= 0.02}
         ready = [i for i in range(len(nets)) if nets[i] not in short]
         if ready:
             found = round_in_the_loop(
-                batch.subset(ready), networks.subset(ready), self._schedule(self.effort.rounding), OMEGA_0,
-                self._reporter("rounding weights", begin + 0.5, 0.3),
+                self.batch.subset([nets[i] for i in ready]), networks.subset(ready),
+                self._schedule(self.effort.rounding, ROUNDING_RATE), OMEGA_0,
+                self._reporter("rounding weights", begin + 0.5, 0.3, self.effort.rounding),
             )  # fmt: skip
             for i, network in zip(ready, found, strict=True):
                 if network is None:
@@ -215,30 +221,53 @@ class _Group:
                     self.results[nets[i]] = network
         return short
 
+    def _fit_floats(self, nets: list[int], size: Size, reporter: _Reporter) -> Networks:
+        """Fit in full precision; a network that is well over its target leaves the batch."""
+        trainer = Trainer(self.batch.subset(nets), self._initialise(nets, size), self._schedule(self.effort.fit, RATE),
+                          OMEGA_0)  # fmt: skip
+        alive, done = list(nets), dict[int, Networks]()
+
+        def watch(step: int, seen: Tensor) -> bool:
+            reporter(step, seen)
+            enough = [-10 * math.log10(value) >= self.effort.leave for value in seen.tolist()]
+            stays = [j for j in range(len(alive)) if not enough[j]]
+            for j in range(len(alive)):
+                if enough[j]:
+                    done[alive[j]] = trainer.networks.subset([j])
+            if stays and len(stays) < len(alive):
+                trainer.keep_only(stays)
+            alive[:] = [alive[j] for j in stays]
+            return not alive
+
+        trainer.run(watch)
+        done |= {net: trainer.networks.subset([j]) for j, net in enumerate(alive)}
+        if trainer.restarts:
+            _log.info("%s: %d restarts", size, trainer.restarts)
+        return join([done[net] for net in nets])
+
     def _initialise(self, nets: Sequence[int], size: Size) -> Networks:
         seeds = [self.items[i].seed ^ self.seed for i in nets]
         return initialise(size, self.axes, self.channels, OMEGA_0, seeds, self.device)
 
-    def _schedule(self, steps: int) -> Schedule:
+    def _schedule(self, steps: int, rate: float) -> Schedule:
         most = max(len(m.values) for m in self.items)
-        rate = ROUNDING_RATE if steps == self.effort.rounding else RATE
-        return Schedule(steps=steps, samples=min(self.effort.samples, most), rate=rate,
-                        check_every=max(25, steps // 25))  # fmt: skip
+        return Schedule(steps=steps, samples=min(self.effort.samples, most), rate=rate, check_every=max(25, steps // 25))
 
-    def _reporter(self, stage: str, begin: float, part: float) -> _Reporter:
-        return _Reporter(self.watch, stage, len(self.items), begin, part)
+    def _reporter(self, stage: str, begin: float, part: float, steps: int) -> _Reporter:
+        return _Reporter(self.watch, stage, len(self.items), begin, part, steps)
 
 
 @dataclass(frozen=True)
 class _Reporter:
-    """Says where a trainer stands; `part` of the whole work is the trainer's."""
+    """Says where a trainer of so many steps stands; `part` of the whole work is the trainer's."""
 
     watch: _Watch
     stage: str
     chunks: int
     begin: float
     part: float
+    steps: int
 
-    def __call__(self, step: int, distortion: Tensor, steps: int = 0) -> None:
-        fraction = self.begin + self.part * (step / steps if steps else 0.5)
+    def __call__(self, step: int, distortion: Tensor) -> None:
+        fraction = self.begin + self.part * step / self.steps
         self.watch.say(self.stage, self.chunks, min(fraction, 0.99), distortion)

@@ -73,10 +73,11 @@ def decode_region(
         As for `decode_chunk`.
     """
     parsed = frame.unpack(data, shape, None if dtype is None else np.dtype(dtype))
-    if parsed.mode != frame.SIREN:
-        return decode_chunk(data, shape, dtype)[selection]
     ranges = [range(*s.indices(n)) if isinstance(s, slice) else range(n)[s : s + 1 or None]
               for s, n in zip(selection, parsed.shape, strict=True)]  # fmt: skip
+    everything = all(r == range(n) for r, n in zip(ranges, parsed.shape, strict=True))
+    if parsed.mode != frame.SIREN or everything:
+        return decode_chunk(data, shape, dtype)[selection]
     kind = dtypes.little(parsed.dtype)
     reader = Reader(parsed.payload)
     envelope = normalize.read(reader, parsed.shape, kind)
@@ -84,22 +85,27 @@ def decode_region(
     out = np.empty([len(r) for r in ranges], kind)
     if envelope.fill:
         dtypes.bits(out)[...] = np.frombuffer(envelope.fill, dtypes.bits_dtype(kind.itemsize))[0]
-    inside, wanted = [], []
-    for r, a, b in zip(ranges, envelope.start, envelope.stop, strict=True):
-        position = np.array(r, np.int64)
-        hit = np.flatnonzero((position >= a) & (position < b))
-        inside.append(hit)
-        wanted.append(position[hit] - a)
+    inside = [_within(r, a, b) for r, a, b in zip(ranges, envelope.start, envelope.stop, strict=True)]
+    wanted = [range(r.start - a, r.stop - a, r.step)
+              for r, a in zip((r[i] for r, i in zip(ranges, inside, strict=True)), envelope.start, strict=True)]  # fmt: skip
     if all(len(w) for w in wanted):
         values = siren.evaluate(network, kind, envelope.box_shape, wanted)
         if envelope.exceptions is not None and envelope.values is not None:
             full = np.zeros(envelope.box_shape, kind)
             full[envelope.exceptions] = envelope.values
-            grid = np.ix_(*wanted)
-            values = np.where(envelope.exceptions[grid], full[grid], values)
-        out[np.ix_(*inside)] = values
+            grid = tuple(slice(w.start, w.stop if w.stop >= 0 else None, w.step) for w in wanted)
+            np.copyto(values, full[grid], where=envelope.exceptions[grid])
+        out[tuple(inside)] = values
     drop = tuple(0 if not isinstance(s, slice) else slice(None) for s in selection)
     return out[drop].astype(parsed.dtype, copy=False)
+
+
+def _within(positions: range, start: int, stop: int) -> slice:
+    """Return the places in `positions` of those in start..stop-1; they lie side by side."""
+    first, last = (start, stop - 1) if positions.step > 0 else (stop - 1, start)
+    low = -((positions.start - first) // positions.step)
+    high = (last - positions.start) // positions.step + 1
+    return slice(min(max(low, 0), len(positions)), min(max(high, 0), len(positions)))
 
 
 def _decode(parsed: Frame) -> npt.NDArray[Any]:
@@ -112,17 +118,17 @@ def _decode(parsed: Frame) -> npt.NDArray[Any]:
     if not all(parsed.shape):
         raise CorruptChunkError("shape", "an empty chunk is always raw")
     if parsed.mode == frame.CONSTANT:
-        value = reader.array(kind.str, 1, "constant.value")
+        value = reader.array(dtypes.bits_dtype(kind.itemsize).str, 1, "constant.value")
         reader.finish("constant.value")
-        return np.full(parsed.shape, value[0], kind)
+        return np.full(parsed.shape, value[0], value.dtype).view(kind)
     envelope = normalize.read(reader, parsed.shape, kind)
     if parsed.mode == frame.PLANES:
         core = planes.decode(reader, kind, envelope.box_shape)
     else:
         network = siren.read(reader, kind, envelope.box_shape)
-        everywhere = [np.arange(n) for n in envelope.box_shape]
+        everywhere = [range(n) for n in envelope.box_shape]
         core = siren.evaluate(network, kind, envelope.box_shape, everywhere)
-    return np.ascontiguousarray(normalize.join(core, envelope, parsed.shape))
+    return np.asarray(normalize.join(core, envelope, parsed.shape), order="C")
 
 
 # ---- encoding ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ no entry is closer than 1e-4 to a rounding tie.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +27,12 @@ def sine_table() -> npt.NDArray[np.float32]:
     The half centres each entry on the phases that are cut off to its index.
     """
     turn = (np.arange(1 << PHASE_BITS) + 0.5) / (1 << PHASE_BITS)
-    table = np.rint(AMPLITUDE * np.sin(2 * np.pi * turn)).astype(np.float32)
+    table: npt.NDArray[np.float32] = np.rint(AMPLITUDE * np.sin(2 * np.pi * turn)).astype(np.float32)
     table.setflags(write=False)
     return table
 
 
-def check_row_bound(weights: npt.NDArray[np.int64], field: str) -> None:
+def check_row_bound(weights: npt.NDArray[np.signedinteger[Any]], field: str) -> None:
     """Refuse a matrix (out, in) whose products with activations could leave the exact range."""
-    if weights.size and int(np.abs(weights).sum(axis=1).max()) * AMPLITUDE >= limits.EXACT_FLOAT32:
+    if weights.size and int(np.abs(weights).sum(axis=1, dtype=np.int64).max()) * AMPLITUDE >= limits.EXACT_FLOAT32:
         raise LimitExceededError(field, "the sum of a row's magnitudes leaves the range of exact float32")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,7 @@ from inrstore.format import dtypes
 from inrstore.format.frame import Reader
 
 EXACT, INTEGER, FLOAT = 0, 1, 2
+_BLOCK = 1 << 17  # values whose 64-bit temporaries are held at a time
 
 
 def ordered(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -74,7 +77,8 @@ class Grid:
             When indices would need more bytes than values: the step is too fine to pay.
         """
         if values.dtype.kind == "f":
-            index = np.rint((values.astype(np.float64) - self.low) / self._view(values.ndim))
+            with np.errstate(over="ignore"):
+                index = np.rint((values.astype(np.float64) - self.low) / self._view(values.ndim))
             if not np.isfinite(index).all() or index.max() >= 2.0**53:
                 raise OverflowError("the step is too fine for exact indices")
             grid = index.astype(np.uint64)
@@ -87,14 +91,17 @@ class Grid:
         width = next(w for w in (1, 2, 4, 8) if peak < 1 << 8 * w)
         if width > values.dtype.itemsize:
             raise OverflowError("the step is too fine for an index no wider than a value")
-        return grid.astype(dtypes.bits_dtype(width))
+        narrow: npt.NDArray[Any] = grid.astype(dtypes.bits_dtype(width))
+        return narrow
 
     def values(self, grid: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """Return the levels of indices."""
-        out = np.empty(grid.shape, dtype)
-        view = np.broadcast_to(self._view(grid.ndim), grid.shape)
-        for i in _slabs(grid.shape):
-            index, step = grid[i], view[i]
+        result = np.empty(grid.shape, dtype)
+        # Rows share a step: everything from the channel axis on, or the whole when there is none.
+        rows = 1 if self.axis is None else math.prod(grid.shape[: self.axis + 1])
+        grid, out = grid.reshape(rows, -1), result.reshape(rows, -1)
+        for i in _blocks(grid.shape):
+            index, step = grid[i], self.steps[np.arange(i[0].start, i[0].stop) % len(self.steps), None]
             if dtype.kind == "f":
                 # Two separately rounded float64 operations, the limits, one cast: the same everywhere.
                 with np.errstate(over="ignore"):
@@ -106,7 +113,7 @@ class Grid:
                 wide = index.astype(np.uint64)
                 distance = np.where(wide > span // step, span, wide * step)
                 out[i] = (distance + np.uint64(int(self.low) % 2**64)).astype(dtype)
-        return out
+        return result
 
     def write(self, dtype: np.dtype[Any]) -> bytes:
         """Return the bytes of the fields range and steps."""
@@ -145,7 +152,10 @@ def read_grid(reader: Reader, dtype: np.dtype[Any], shape: tuple[int, ...], axis
     return Grid(low, high, steps, axis)
 
 
-def _slabs(shape: tuple[int, ...]) -> list[slice]:
-    """Return slices of the first axis whose 64-bit temporaries stay small."""
-    rows = max(1, (1 << 17) * shape[0] // max(1, int(np.prod(shape, dtype=np.int64))))
-    return [slice(i, i + rows) for i in range(0, shape[0], rows)]
+def _blocks(shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    """Yield the blocks of a matrix whose 64-bit temporaries stay small, whatever its shape."""
+    columns = min(shape[1], _BLOCK)
+    rows = max(1, _BLOCK // columns)
+    for row in range(0, shape[0], rows):
+        for column in range(0, shape[1], columns):
+            yield slice(row, min(row + rows, shape[0])), slice(column, column + columns)

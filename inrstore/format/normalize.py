@@ -65,7 +65,7 @@ def split(chunk: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Envelope]:
     Returns
     -------
     core : ndarray
-        The box, contiguous; non-finite values are replaced by the mean of the finite ones.
+        The box, contiguous; non-finite values are replaced by the mean of the finite ones (0 if that is huge).
     envelope : Envelope
         What `join` needs.
     """
@@ -86,7 +86,9 @@ def split(chunk: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Envelope]:
         if exceptions.any():
             values = core[exceptions]
             finite = core[~exceptions].astype(np.float64)
-            core[exceptions] = finite.mean() if finite.size else 0
+            with np.errstate(over="ignore"):
+                mean = finite.mean() if finite.size else 0.0
+            core[exceptions] = mean if np.isfinite(mean) else 0.0
         else:
             exceptions = None
     return core, Envelope(tuple(start), tuple(stop), fill.tobytes(), exceptions, values)

@@ -78,7 +78,7 @@ def _read(reader: Reader, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.N
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     raw = normalize.inflate(reader.take(reader.remaining, "planes.data"), size, "planes.data")
     planes = np.frombuffer(raw, np.uint8).reshape(dtype.itemsize, -1)
-    index = np.ascontiguousarray(planes.T).view(dtype).reshape(shape)
+    index = np.array(planes.T, order="C").view(dtype).reshape(shape)  # a copy always: it is written to
     if axes:
         sign = index & dtype.type(1)
         index >>= dtype.type(1)

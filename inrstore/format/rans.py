@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -94,7 +95,9 @@ def encode(symbols: Ints, table_of: Ints, tables: Sequence[Table]) -> bytes:
     return state.astype("<u4").tobytes() + stream.astype("<u2").tobytes()
 
 
-def decode(reader: Reader, table_of: Ints, tables: Sequence[Table]) -> Ints:
+def decode(
+    reader: Reader, table_of: npt.NDArray[np.integer[Any]], tables: Sequence[Table]
+) -> npt.NDArray[np.int16]:
     """Decode `len(table_of)` symbols from the rest of the reader.
 
     Raises
@@ -118,14 +121,13 @@ def decode(reader: Reader, table_of: Ints, tables: Sequence[Table]) -> Ints:
         symbol_at[i] = which - table.peak
         frequency_at[i] = counts[which]
         offset_at[i] = np.arange(TOTAL) - (np.cumsum(counts) - counts)[which]
-    symbols = np.empty(count, np.int64)
-    row = table_of << PRECISION
+    symbols = np.empty(count, np.int16)
     flat_symbol, flat_frequency, flat_offset = symbol_at.ravel(), frequency_at.ravel(), offset_at.ravel()
     position = 0
     for begin in range(0, count, lanes):
-        index = row[begin : begin + lanes]
+        index = table_of[begin : begin + lanes].astype(np.int64) << PRECISION
         x = state[: len(index)]
-        index = index + (x & (TOTAL - 1))
+        index += x & (TOTAL - 1)
         symbols[begin : begin + lanes] = flat_symbol[index]
         x = flat_frequency[index] * (x >> PRECISION) + flat_offset[index]
         low = np.flatnonzero(x < LOWER)

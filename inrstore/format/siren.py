@@ -22,9 +22,10 @@ from inrstore.format.frame import Reader
 
 _NO_CHANNELS = 0xFF
 _BLOCK = 4096  # points evaluated at a time: activations of 64 units then stay in the cache
+_ROOM = 1 << 19  # values of one layer held at a time, however wide
 MAX_SHIFT = 34
 
-Ints = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.signedinteger[Any]]
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class Network:
     ----------
     channel_axis : int or None
         Axis of the chunk that the outputs run along; the other axes are coordinates.
-    weights : list of ndarray of int64
+    weights : sequence of ndarray of int
         Sine layers, (out, in); the first takes one column for each coordinate axis.
-    biases : ndarray of int64, shape (layers, width)
+    biases : ndarray of int, shape (layers, width)
         Phase offsets.
     multipliers : list of int
         One unsigned 32-bit number for each sine layer and one for the biases: phase units (2^-32 turn) for one
         unit of the product-sum, or of a bias.
-    readout : ndarray of int64, shape (channels, width)
+    readout : ndarray of int, shape (channels, width)
         The linear last layer.
     gains : ndarray of int64, shape (1,) or (channels,)
         Output units for one unit of the read-out sum, times 2^shift; see `pack_gain`.
@@ -57,7 +58,7 @@ class Network:
     """
 
     channel_axis: int | None
-    weights: list[Ints]
+    weights: Sequence[Ints]
     biases: Ints
     multipliers: list[int]
     readout: Ints
@@ -148,7 +149,7 @@ def read(reader: Reader, dtype: np.dtype[Any], box_shape: tuple[int, ...]) -> Ne
     gains = unpack_gain(reader.array("<u2", channels if many else 1, "siren.gains").astype(np.int64))
     offsets = reader.array("<i4", channels, "siren.offsets").astype(np.int64)
     sizes = [a * b for a, b in shapes]
-    table_of = np.repeat(np.arange(len(shapes)), sizes)
+    table_of = np.repeat(np.arange(len(shapes), dtype=np.uint8), sizes)
     symbols = rans.decode(reader, table_of, tables)
     groups = [g.reshape(s) for g, s in zip(np.split(symbols, np.cumsum(sizes)[:-1]), shapes, strict=True)]
     for matrix in (*groups[1:layers], groups[-1]):
@@ -183,7 +184,7 @@ def evaluate(
     network: Network,
     dtype: np.dtype[Any],
     box_shape: tuple[int, ...],
-    indices: Sequence[npt.NDArray[np.int64]],
+    indices: Sequence[range | npt.NDArray[np.int64]],
 ) -> npt.NDArray[Any]:
     """Evaluate the network on the grid spanned by one index vector for each axis of the box.
 
@@ -194,7 +195,7 @@ def evaluate(
         Little-endian dtype of the result.
     box_shape : tuple of int
         Shape of the whole box; coordinates are centred on it.
-    indices : sequence of ndarray of int64
+    indices : sequence of range or ndarray of int64
         Positions wanted along each axis, the channel axis included.
 
     Returns
@@ -204,37 +205,48 @@ def evaluate(
     """
     axis = network.channel_axis
     space = [a for a in range(len(box_shape)) if a != axis]
-    channels = np.zeros(1, np.int64) if axis is None else indices[axis]
-    # phase contribution of every position on every axis, (width, positions)
-    parts = []
-    for column, a in enumerate(space):
-        coordinate = 2 * indices[a] - (box_shape[a] - 1)
-        parts.append(_turns(np.outer(network.weights[0][:, column], coordinate), network.multipliers[0]))
+    channels = np.zeros(1, np.int64) if axis is None else np.asarray(indices[axis])
+    turns = _turns(network.weights[0], network.multipliers[0])  # phase for one unit of each coordinate
     bias = _turns(network.biases, network.multipliers[-1])[:, :, None]
     extents = [len(indices[a]) for a in space]
     inner = extents[-1] if extents else 1
     outer = int(np.prod(extents[:-1], dtype=np.int64))
     out = np.empty((len(channels), outer, inner), dtype)
     layers = _Layers(network, channels)
-    rows_at_once = max(1, _BLOCK // max(1, inner))
-    for row in range(0, outer, rows_at_once):
-        rows = np.arange(row, min(row + rows_at_once, outer))
-        base = np.broadcast_to(bias[0], (bias.shape[1], len(rows))).copy()
-        for part, position in zip(parts[:-1], np.unravel_index(rows, extents[:-1] or (1,)), strict=False):
-            base += part[:, position]
-        for col in range(0, inner, _BLOCK):
-            stop = min(col + _BLOCK, inner)
-            last = parts[-1][:, col:stop] if parts else np.zeros((bias.shape[1], 1), np.uint32)
+    block = max(1, min(_BLOCK, _ROOM // max(bias.shape[1], len(channels))))
+    rows_at_once = max(1, block // max(1, inner))
+    for col in range(0, inner, block):
+        stop = min(col + block, inner)
+        last = np.zeros((bias.shape[1], 1), np.uint32)
+        if space:
+            last = turns[:, -1:] * _coordinate(indices[space[-1]], np.arange(col, stop), box_shape[space[-1]])
+        for row in range(0, outer, rows_at_once):
+            rows = np.arange(row, min(row + rows_at_once, outer))
+            base = np.broadcast_to(bias[0], (bias.shape[1], len(rows))).copy()
+            places = np.unravel_index(rows, extents[:-1] or (1,))
+            for column, (a, place) in enumerate(zip(space[:-1], places, strict=False)):
+                base += turns[:, column, None] * _coordinate(indices[a], place, box_shape[a])
             phase = base[:, :, None] + last[:, None, :]
             values = layers.run(phase.reshape(len(base), -1), bias[1:], dtype)
             out[:, rows[0] : rows[-1] + 1, col:stop] = values.reshape(-1, len(rows), stop - col)
     result = out.reshape(len(channels), *extents)
-    return result[0] if axis is None else np.moveaxis(result, 0, axis)
+    return result.reshape(extents) if axis is None else np.moveaxis(result, 0, axis)
+
+
+def _coordinate(
+    positions: range | npt.NDArray[np.int64], places: npt.NDArray[np.intp], extent: int
+) -> npt.NDArray[np.uint32]:
+    """Return the centred coordinates, modulo 2^32, of some of the positions along an axis."""
+    if isinstance(positions, range):  # a long axis is never spelled out
+        chosen = positions.start + positions.step * places
+    else:
+        chosen = positions[places]
+    return (2 * chosen - (extent - 1)).astype(np.uint32)
 
 
 def _turns(number: Ints, multiplier: int) -> npt.NDArray[np.uint32]:
     """Return number * multiplier modulo one turn (int64 wraps at a multiple of it)."""
-    return (number * multiplier).astype(np.uint32)
+    return (number.astype(np.int64) * multiplier).astype(np.uint32)
 
 
 class _Layers:
@@ -274,8 +286,9 @@ class _Layers:
         number += self.offset
         number >>= network.shift
         np.clip(number, network.low, network.high, out=number)
+        values: npt.NDArray[Any]
         if dtype.kind == "f":
-            return np.ldexp(number.astype(np.float64), network.exponent).astype(dtype)
-        if network.exponent:
-            number <<= network.exponent
-        return number.astype(dtype)
+            values = np.ldexp(number.astype(np.float64), network.exponent).astype(dtype)
+        else:
+            values = (number << network.exponent).astype(dtype)
+        return values
