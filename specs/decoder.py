@@ -107,8 +107,7 @@ def decode(data: bytes, shape: tuple[int, ...] | None = None, dtype: Any = None)
     check((version := reader.number("u8", "version")) == 1, "version", f"{version} is not known")
     check((mode := reader.number("u8", "mode")) in MODES, "mode", f"{mode} is reserved")
 
-    code = reader.number("u8", "dtype")
-    check(code & 63 in TYPES, "dtype", f"{code & 63} is reserved")
+    check((code := reader.number("u8", "dtype")) & 63 in TYPES, "dtype", f"{code & 63} is reserved")
     kind = np.dtype(TYPES[code & 63])
     big_endian, fortran = bool(code & 128), bool(code & 64)
     check(not (big_endian and kind.itemsize == 1), "dtype", "one byte has no byte order")
@@ -122,8 +121,7 @@ def decode(data: bytes, shape: tuple[int, ...] | None = None, dtype: Any = None)
 
     decoded_crc = reader.number("u32", "decoded_crc")
     payload_length = reader.number("u32", "payload_length")
-    left = len(reader.rest)
-    check(payload_length == left, "payload_length", f"{payload_length}, but {left} bytes are there")
+    check(payload_length == len(reader.rest), "payload_length", f"{payload_length}, not {len(reader.rest)}")
     values = MODES[mode](reader, kind, lengths)
     check(len(reader.rest) == 0, "payload", "bytes are left over")
     check(crc32c(values.tobytes()) == decoded_crc, "decoded_crc", "the result differs")
@@ -195,6 +193,7 @@ def decode_siren(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.n
     channels = 1 if channel_axis == 255 else box[channel_axis]
     check(1 <= (layers := payload.number("u8", "layers")) <= 16, "layers", f"{layers} is not in 1..16")
     check(1 <= (width := payload.number("u16", "width")) <= 256, "width", f"{width} is not in 1..256")
+    # Of W[0], W[1] .. W[L-1], B, V:
     shapes = [(width, len(space))] + [(width, width)] * (layers - 1) + [(layers, width), (channels, width)]
     parameters = sum(rows * columns for rows, columns in shapes)
     check(parameters <= min(2**22, 64 * size), "width", f"{parameters} parameters are too many")
@@ -231,7 +230,7 @@ def decode_siren(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.n
     for first in range(0, count, step):
         index = np.arange(first, min(first + step, count))
         sums = evaluate(index, space, weights, multipliers)
-        k = (sums * gains + (offsets << (shift - 4)) + (1 << (shift - 1))) >> shift
+        k = (sums * gains + (offsets << (shift - 4)) + (1 << (shift - 1))) >> shift  # within 64 bits
         k = np.clip(k, low, high)
         if dtype.kind == "f":  # exact in binary64, then rounded once
             values[index] = np.ldexp(k.astype(np.float64), exponent).astype(dtype)
@@ -275,8 +274,7 @@ def decode_symbols(payload: Reader, shapes: list[tuple[int, ...]], tables: list[
     check(len(payload.rest) % 2 == 0, "words", "an odd byte is left over")
     words = payload.array("<u2", len(payload.rest) // 2, "words").astype(np.int64)
 
-    symbols = np.empty(n, np.int32)
-    used = 0
+    symbols, used = np.empty(n, np.int32), 0
     for first in range(0, n, lanes):
         now = slice(first, min(first + lanes, n))
         x = states[: now.stop - first]  # a view: changing x changes the states
@@ -315,12 +313,10 @@ def evaluate(index: np.ndarray, space: tuple, weights: list, multipliers: np.nda
 # Section 8. Planes.
 def decode_planes(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.ndarray:
     """Mode 2: an index for each value, deflated byte plane by byte plane."""
-    kind = payload.number("u8", "kind")
-    check(kind <= 2, "kind", f"{kind} is reserved")
+    check((kind := payload.number("u8", "kind")) <= 2, "kind", f"{kind} is reserved")
     check(kind == 0 or dtype.kind in ("iu", "f")[kind - 1], "kind", f"{kind} is not for {dtype}")
     channel_axis = payload.number("u8", "channel_axis")
-    axes = range(len(box) if kind else 0)
-    check(channel_axis in (*axes, 255), "channel_axis", f"{channel_axis} is not allowed")
+    check(channel_axis in (*range(len(box) if kind else 0), 255), "channel_axis", f"{channel_axis} is not allowed")
     width = dtype.itemsize
     if kind:
         wide = f"<{dtype.kind}8"
@@ -344,7 +340,6 @@ def decode_planes(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.
     for axis in range(len(box)):
         if axes >> axis & 1:
             u = np.cumsum(u, axis=axis, dtype=u.dtype)
-
     u = u.reshape(-1)
 
     # Section 8.2. Kind 0.

@@ -94,12 +94,10 @@ def convert(
 
     with PartialStore(destination) as partial:
         clock.tell("encoding", 0)
-        frames = encode_chunks(
-            [grid.cut(source.voxels, index) for index in grid],
-            promise.chunk_targets(grid, ranges, dims),
-            options,
-            show if progress else None,
-        )
+        chunks = [grid.cut(source.voxels, index) for index in grid]
+        targets = promise.chunk_targets(grid, ranges, dims, chunks)
+        frames = encode_chunks(chunks, targets, options, show if progress else None)
+        del chunks
         for index, frame in zip(grid, frames, strict=True):
             partial.write(layout.chunk_key(zarr_format, layout.IMAGE, index), frame)
         modes = Counter(describe_chunk(frame).mode for frame in frames)

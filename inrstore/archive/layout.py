@@ -33,7 +33,7 @@ SMALL_ARRAYS = frozenset({"x", "y", "z", "t", "bval", "bvec", HEADER})
 DIMS = ("x", "y", "z", "t", "u", "v", "w")
 """Names of the axes of a NIfTI in its own order; a store has them reversed."""
 
-CHUNK_VOXELS = 1 << 17
+CHUNK_VOXELS = 1 << 18
 """Voxels of space in one chunk: enough that the parameters of its network are shared by many of them."""
 
 CHUNK_VALUES = 1 << 25

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from inrstore.archive.layout import Grid, measurement_axes
 from inrstore.errors import ConfigurationError
 from inrstore.evaluate.metrics import Measures, Ranges
+from inrstore.format.normalize import coded_values
 from inrstore.format.target import Target
 
 DEFAULT_PSNR = 40.0
@@ -90,22 +92,42 @@ class Promise:
         spread = float(ranges.each.max()) if leading else ranges.whole
         return Target(rmse=relative * spread, channel_axis=axis)
 
-    def chunk_targets(self, grid: Grid, ranges: Ranges, dims: tuple[str, ...]) -> list[Target]:
+    def chunk_targets(
+        self, grid: Grid, ranges: Ranges, dims: tuple[str, ...], chunks: Sequence[npt.NDArray[Any]]
+    ) -> list[Target]:
         """Return a target for each chunk of an image, in the order of the grid.
 
-        The codec counts no constant border, so the padding of an edge chunk does not dilute its error, and
-        chunks that keep their targets make an image that keeps the promise.
+        The codec counts the values inside the constant border of a chunk only; the promise is over the whole
+        image. So the error that the image may have is shared among the counted values, the same for each
+        (reverse water-filling: nothing is gained by giving some of them more).
+
+        Parameters
+        ----------
+        grid : Grid
+        ranges : Ranges
+            Of the original image.
+        dims : tuple of str
+            Its axes.
+        chunks : sequence of ndarray
+            The chunks themselves, in the order of the grid.
         """
         leading = measurement_axes(dims)
         base = self.target(ranges, dims)
-        if self.psnr is None or leading < 2:
+        if base.rmse is None:
             return [base] * len(grid)
+        coded = sum(coded_values(chunk) for chunk in chunks)
+        # Non-finite values are kept exactly and count in neither number; chunks may be padded beyond the image.
+        finite = sum(int(np.isfinite(c[tuple(slice(s.stop - s.start) for s in grid.region(i))]).sum())
+                     for i, c in zip(grid, chunks, strict=True))  # fmt: skip
+        share = math.sqrt(max(1.0, finite / coded)) if coded else 1.0
+        if self.psnr is None or leading < 2:
+            return [replace(base, rmse=base.rmse * share)] * len(grid)
         targets = []
         for index in grid:
             own = ranges.each[grid.region(index)[:leading]].reshape(-1)
             scale = np.ones(grid.chunks[leading - 1])
             scale[: own.size] = own
-            relative = 10 ** (-self.psnr / 20)
+            relative = 10 ** (-self.psnr / 20) * share
             targets.append(Target(rmse=relative, scale=tuple(scale.tolist()), channel_axis=base.channel_axis))
         return targets
 

@@ -86,8 +86,8 @@ def decode_region(
     if envelope.fill:
         dtypes.bits(out)[...] = np.frombuffer(envelope.fill, dtypes.bits_dtype(kind.itemsize))[0]
     inside = [_within(r, a, b) for r, a, b in zip(ranges, envelope.start, envelope.stop, strict=True)]
-    wanted = [range(r.start - a, r.stop - a, r.step)
-              for r, a in zip((r[i] for r, i in zip(ranges, inside, strict=True)), envelope.start, strict=True)]  # fmt: skip
+    hit = [r[i] for r, i in zip(ranges, inside, strict=True)]
+    wanted = [range(r.start - a, r.stop - a, r.step) for r, a in zip(hit, envelope.start, strict=True)]
     if all(len(w) for w in wanted):
         values = siren.evaluate(network, kind, envelope.box_shape, wanted)
         if envelope.exceptions is not None and envelope.values is not None:
@@ -115,8 +115,6 @@ def _decode(parsed: Frame) -> npt.NDArray[Any]:
         if reader.remaining != size:
             raise CorruptChunkError("raw.values", f"{reader.remaining} bytes where {size} belong")
         return np.frombuffer(reader.take(size, "raw.values"), kind).reshape(parsed.shape).copy()
-    if not all(parsed.shape):
-        raise CorruptChunkError("shape", "an empty chunk is always raw")
     if parsed.mode == frame.CONSTANT:
         value = reader.array(dtypes.bits_dtype(kind.itemsize).str, 1, "constant.value")
         reader.finish("constant.value")

@@ -147,6 +147,8 @@ def unpack(
     echo = tuple(reader.number("I", "shape") for _ in range(ndim))
     if math.prod(echo) > limits.MAX_CHUNK_VALUES:
         raise LimitExceededError("shape", f"{echo} holds more than {limits.MAX_CHUNK_VALUES} values")
+    if mode != RAW and not all(echo):
+        raise CorruptChunkError("shape", "a chunk without values is always raw")
     if shape is not None and echo != tuple(shape):
         raise CorruptChunkError("shape", f"{echo} where the array has {tuple(shape)}")
     if dtype is not None and dtypes.little(kind) != dtypes.little(np.dtype(dtype)):

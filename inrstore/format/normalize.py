@@ -94,6 +94,16 @@ def split(chunk: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Envelope]:
     return core, Envelope(tuple(start), tuple(stop), fill.tobytes(), exceptions, values)
 
 
+def coded_values(chunk: npt.NDArray[Any]) -> int:
+    """Return how many values a lossy coder has to carry: the finite ones of the box, none of a constant chunk."""
+    values = np.ascontiguousarray(chunk, dtypes.little(chunk.dtype))
+    pattern = dtypes.bits(values.reshape(-1))
+    if pattern.size == 0 or (pattern == pattern[0]).all():
+        return 0
+    core, envelope = split(values)
+    return core.size - (0 if envelope.values is None else envelope.values.size)
+
+
 def join(core: npt.NDArray[Any], envelope: Envelope, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """Return the chunk; the inverse of `split`."""
     if envelope.exceptions is not None:
