@@ -20,6 +20,7 @@ from inrstore.format.target import Target
 from inrstore.options import EncodeOptions, Progress, ProgressCallback
 
 _STEP_TRIALS = (1.3, 1.2, 1.1, 1.05, 1.02, 1.0, 0.98, 0.94, 0.88, 0.8, 0.6)
+_LARGEST = 1e30  # magnitudes whose squares leave float32 are not for networks
 _SMALLEST_FIT = 1024  # bytes of fallback under which no network can pay
 
 
@@ -140,7 +141,7 @@ def _problem(index: int, chunk: npt.NDArray[Any], target: Target, fallback: int)
     values = np.array(chunk, dtypes.little(chunk.dtype), order="C")
     core, envelope = normalize.split(values)
     axis = target.resolve_channel_axis(chunk.ndim)
-    if core.ndim - (axis is not None) < 1:
+    if core.ndim - (axis is not None) < 1 or max(abs(float(core.min())), abs(float(core.max()))) > _LARGEST:
         return None
     scale = np.broadcast_to(target.channel_scale(chunk.shape), chunk.shape)[envelope.box]
     per_channel = scale.take(0, axis=0).reshape(-1)[:1] if axis is None else np.moveaxis(scale, axis, 0).reshape(

@@ -1,0 +1,1 @@
+"""Programs for developers: vectors, long runs, measurements; no part of the package."""

@@ -95,7 +95,7 @@ def boxed(start: tuple[int, ...], stop: tuple[int, ...], fill: Array) -> Envelop
 def with_exceptions(envelope: Envelope, dtype: str, seed: int) -> Envelope:
     """Return the envelope with a few non-finite values of many bit patterns in its box."""
     rng = np.random.default_rng(seed)
-    marks = rng.random(envelope.box_shape) < 0.12
+    marks = np.asarray(rng.random(envelope.box_shape) < 0.12)
     marks.reshape(-1)[[0, -1]] = True
     kind = np.dtype(dtype)
     width = kind.itemsize

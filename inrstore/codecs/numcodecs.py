@@ -62,8 +62,9 @@ class InrNumcodec(Codec):  # type: ignore[misc]  # numcodecs ships no types
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> InrNumcodec:
-        """Build from a stored configuration."""
-        return cls(**{k: v for k, v in config.items() if k != "id"})
+        """Build from a stored configuration; unknown options are refused by name."""
+        target = Target.from_dict({k: v for k, v in config.items() if k != "id"})
+        return cls(**target.to_dict())
 
     def __repr__(self) -> str:
         inner = ", ".join(f"{k}={v!r}" for k, v in self._target.to_dict().items())

@@ -39,15 +39,17 @@ class Quantiser:
         Steps at coarseness 1.
     coarseness : Tensor, shape (nets,)
         The knob: every step of a network is multiplied by it.
+    floor : Tensor, shape (nets, groups)
+        No step is finer, see `finest_steps`.
     """
 
-    def __init__(self, base: Tensor, coarseness: Tensor) -> None:
-        self.base, self.coarseness = base, coarseness
+    def __init__(self, base: Tensor, coarseness: Tensor, floor: Tensor) -> None:
+        self.base, self.coarseness, self.floor = base, coarseness, floor
 
     @property
     def steps(self) -> Tensor:
         """Steps in force, (nets, groups)."""
-        return self.base * self.coarseness[:, None]
+        return torch.maximum(self.base * self.coarseness[:, None], self.floor)
 
     def __call__(self, networks: Networks) -> Networks:
         """Return the rounded networks."""
@@ -62,6 +64,13 @@ class Quantiser:
 def _round(value: Tensor, step: Tensor) -> Tensor:
     rounded = torch.round(value / step).clamp(-limits.MAX_SYMBOL, limits.MAX_SYMBOL) * step
     return value + (rounded - value).detach()
+
+
+@torch.no_grad()
+def finest_steps(networks: Networks) -> Tensor:
+    """Return the steps, (nets, groups), under which the largest weight would not fit a symbol; a tenth to grow."""
+    largest = [torch.stack([t.abs().amax((1, 2)) for t in group]).amax(0) for group in groups(networks)]
+    return torch.stack(largest, 1) / (0.9 * limits.MAX_SYMBOL)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inrstore.fit.data import Batch, Measurements
 from inrstore.fit.networks import Networks
-from inrstore.fit.quantise import Quantiser, equal_slope_steps, to_format
+from inrstore.fit.quantise import Quantiser, equal_slope_steps, finest_steps, to_format
 from inrstore.fit.trainer import Schedule, Trainer, distortion
 from inrstore.format import siren
 
@@ -58,7 +58,8 @@ def round_in_the_loop(
     float_distortion = distortion(batch, networks)
     base = equal_slope_steps(batch, networks, trainer.probe)
     slack = (1 - float_distortion).clamp(min=0.02)
-    quantiser = Quantiser(base, slack.sqrt().float() * 1.5)
+    floor = finest_steps(networks)
+    quantiser = Quantiser(base, slack.sqrt().float() * 1.5, floor)
     trainer.quantiser = quantiser
     # The probe sees a part of the voxels; how far it is off is known from the float networks.
     bias = float_distortion / distortion(batch, networks, trainer.probe)
@@ -83,17 +84,17 @@ def round_in_the_loop(
     out: list[siren.Network | None] = []
     for i, item in enumerate(batch.items):
         best = found[i] or _Found(float(quantiser.coarseness[i]), trainer.networks.subset([i]))
-        out.append(_settle(item, batch.subset([i]), best, base[i : i + 1], schedule, omega_0))
+        own = Quantiser(base[i : i + 1], torch.full((1,), best.coarseness, device=base.device), floor[i : i + 1])
+        out.append(_settle(item, batch.subset([i]), best.networks, own, schedule, omega_0))
     return out
 
 
 def _settle(
-    item: Measurements, batch: Batch, found: _Found, base: Tensor, schedule: Schedule, omega_0: float
+    item: Measurements, batch: Batch, networks: Networks, quantiser: Quantiser, schedule: Schedule, omega_0: float
 ) -> siren.Network | None:
     """Return the integers of a network that keeps its target as decoded; mend near misses with finer steps."""
-    networks, coarseness = found.networks, found.coarseness
     for attempt in range(REPAIRS + 1):
-        network = to_format(item, networks, 0, (base[0] * coarseness).double().cpu().numpy())
+        network = to_format(item, networks, 0, quantiser.steps[0].double().cpu().numpy())
         if network is None:
             return None
         excess = decoded_distortion(item, network)
@@ -101,8 +102,7 @@ def _settle(
             return network
         if excess > 1.2 or attempt == REPAIRS:
             return None
-        coarseness *= 0.94 if attempt == 0 else 0.88
-        quantiser = Quantiser(base, torch.full((1,), coarseness, device=base.device))
+        quantiser.coarseness = quantiser.coarseness * (0.94 if attempt == 0 else 0.88)
         mend = replace(schedule, steps=max(60, schedule.steps // 8), warm_up=5, rate=schedule.rate / 4)
         Trainer(batch, networks, mend, omega_0, quantiser).run()
     return None

@@ -93,7 +93,7 @@ def decode_region(
         if envelope.exceptions is not None and envelope.values is not None:
             full = np.zeros(envelope.box_shape, kind)
             full[envelope.exceptions] = envelope.values
-            grid = tuple(slice(w.start, w.stop if w.stop >= 0 else None, w.step) for w in wanted)
+            grid = tuple(siren.slice_of(w) for w in wanted)
             np.copyto(values, full[grid], where=envelope.exceptions[grid])
         out[tuple(inside)] = values
     drop = tuple(0 if not isinstance(s, slice) else slice(None) for s in selection)

@@ -79,11 +79,12 @@ def split(chunk: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Envelope]:
         start.append(int(used[0]) if used.size else 0)
         stop.append(int(used[-1]) + 1 if used.size else chunk.shape[axis])
     box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-    core = np.ascontiguousarray(chunk[box])
+    core = np.asarray(chunk[box], order="C")
     exceptions = values = None
     if chunk.dtype.kind == "f":
         exceptions = ~np.isfinite(core)
         if exceptions.any():
+            core = core.copy()  # the chunk itself stays as it is
             values = core[exceptions]
             finite = core[~exceptions].astype(np.float64)
             with np.errstate(over="ignore"):

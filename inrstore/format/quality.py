@@ -30,9 +30,9 @@ def rmse(
         original, decoded, scale = original[box], decoded[box], scale[box]
     total, count = 0.0, 0
     for i in range(len(original)) if original.ndim else (...,):
-        error = (decoded[i].astype(np.float64) - original[i].astype(np.float64)) / scale[i]
-        if original.dtype.kind == "f":
-            error = error[np.isfinite(original[i])]
+        finite = np.isfinite(original[i]) if original.dtype.kind == "f" else np.broadcast_to(True, original[i].shape)
+        error = decoded[i][finite].astype(np.float64) - original[i][finite].astype(np.float64)
+        error = error / scale[i][finite]
         total += float(np.vdot(error, error))
         count += error.size
     return math.sqrt(total / count) if count else 0.0

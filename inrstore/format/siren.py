@@ -47,7 +47,7 @@ class Network:
         The linear last layer.
     gains : ndarray of int64, shape (1,) or (channels,)
         Output units for one unit of the read-out sum, times 2^shift; see `pack_gain`.
-    offsets : ndarray of int64, shape (channels,)
+    offsets : ndarray of int, shape (channels,)
         Added to the outputs, in sixteenths.
     shift : int
         4..34.
@@ -147,7 +147,7 @@ def read(reader: Reader, dtype: np.dtype[Any], box_shape: tuple[int, ...]) -> Ne
     if many > 1:
         raise CorruptChunkError("siren.gain_kind", f"{many} is reserved")
     gains = unpack_gain(reader.array("<u2", channels if many else 1, "siren.gains").astype(np.int64))
-    offsets = reader.array("<i4", channels, "siren.offsets").astype(np.int64)
+    offsets = reader.array("<i4", channels, "siren.offsets")
     sizes = [a * b for a, b in shapes]
     table_of = np.repeat(np.arange(len(shapes), dtype=np.uint8), sizes)
     symbols = rans.decode(reader, table_of, tables)
@@ -205,7 +205,7 @@ def evaluate(
     """
     axis = network.channel_axis
     space = [a for a in range(len(box_shape)) if a != axis]
-    channels = np.zeros(1, np.int64) if axis is None else np.asarray(indices[axis])
+    channels = range(1) if axis is None else indices[axis]
     turns = _turns(network.weights[0], network.multipliers[0])  # phase for one unit of each coordinate
     bias = _turns(network.biases, network.multipliers[-1])[:, :, None]
     extents = [len(indices[a]) for a in space]
@@ -213,7 +213,7 @@ def evaluate(
     outer = int(np.prod(extents[:-1], dtype=np.int64))
     out = np.empty((len(channels), outer, inner), dtype)
     layers = _Layers(network, channels)
-    block = max(1, min(_BLOCK, _ROOM // max(bias.shape[1], len(channels))))
+    block = max(1, min(_BLOCK, _ROOM // max(bias.shape[1], min(len(channels), _BLOCK))))
     rows_at_once = max(1, block // max(1, inner))
     for col in range(0, inner, block):
         stop = min(col + block, inner)
@@ -231,6 +231,11 @@ def evaluate(
             out[:, rows[0] : rows[-1] + 1, col:stop] = values.reshape(-1, len(rows), stop - col)
     result = out.reshape(len(channels), *extents)
     return result.reshape(extents) if axis is None else np.moveaxis(result, 0, axis)
+
+
+def slice_of(positions: range) -> slice:
+    """Return the slice that takes these positions, all of them at least 0, along an axis."""
+    return slice(positions.start, positions.stop if positions.stop >= 0 else None, positions.step)
 
 
 def _coordinate(
@@ -252,14 +257,13 @@ def _turns(number: Ints, multiplier: int) -> npt.NDArray[np.uint32]:
 class _Layers:
     """Scratch memory and float32 matrices for one evaluation."""
 
-    def __init__(self, network: Network, channels: Ints) -> None:
+    def __init__(self, network: Network, channels: range | Ints) -> None:
+        chosen = slice_of(channels) if isinstance(channels, range) else channels
         self.network = network
         self.hidden = [w.astype(np.float32) for w in network.weights[1:]]
-        self.readout = network.readout[channels].astype(np.float32)
-        gains = network.gains if len(network.gains) == 1 else network.gains[channels]
-        self.gain = gains[:, None]
-        # offset and rounding half in one addition
-        self.offset = (network.offsets[channels] << (network.shift - 4))[:, None] + (1 << (network.shift - 1))
+        self.readout = network.readout[chosen].astype(np.float32)
+        self.gains = network.gains if len(network.gains) == 1 else network.gains[chosen]
+        self.offsets = network.offsets[chosen]
         self.table = exact.sine_table()
 
     def run(
@@ -281,14 +285,19 @@ class _Layers:
             np.right_shift(phase, np.uint32(top), out=phase)
             np.copyto(index, phase)
             np.take(self.table, index, out=activation, mode="wrap")
-        number = np.matmul(self.readout, activation).astype(np.int64)
-        number *= self.gain
-        number += self.offset
-        number >>= network.shift
-        np.clip(number, network.low, network.high, out=number)
-        values: npt.NDArray[Any]
-        if dtype.kind == "f":
-            values = np.ldexp(number.astype(np.float64), network.exponent).astype(dtype)
-        else:
-            values = (number << network.exponent).astype(dtype)
-        return values
+        out = np.empty((len(self.readout), phase.shape[1]), dtype)
+        for first in range(0, len(self.readout), _BLOCK):
+            part = slice(first, first + _BLOCK)
+            number = np.matmul(self.readout[part], activation).astype(np.int64)
+            number *= (self.gains if len(self.gains) == 1 else self.gains[part])[:, None]
+            # offset and rounding half in one addition
+            offset = self.offsets[part].astype(np.int64) << (network.shift - 4)
+            number += offset[:, None] + (1 << (network.shift - 1))
+            number >>= network.shift
+            np.clip(number, network.low, network.high, out=number)
+            if dtype.kind == "f":
+                out[part] = np.ldexp(number.astype(np.float64), network.exponent).astype(dtype)
+            else:
+                number <<= network.exponent
+                out[part] = number.astype(dtype)
+        return out

@@ -1,0 +1,186 @@
+"""The layers of the package: imports point downwards, torch stays in `fit`, nothing executes what it reads."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from checks import ROOT
+
+PACKAGE = ROOT / "inrstore"
+LAYERS = (
+    {"errors", "limits", "options"},
+    {"format"},
+    {"fit"},
+    {"encoder"},
+    {"codecs"},
+    {"evaluate.metrics"},
+    {"archive"},
+    {"views", "evaluate.picture"},
+    {"cli"},
+)
+"""Lowest first. A module imports from its own layer (only within one package) and from those below."""
+OPEN = {"evaluate"}  # the package's own __init__ holds no code
+MODULES = sorted(p.relative_to(ROOT) for p in PACKAGE.rglob("*.py"))
+ENTRY = {"inrstore"}  # the public names, loaded when they are used
+
+
+def dotted(path: Path) -> str:
+    """Return the name of a module of the package."""
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def layer(module: str) -> int | None:
+    """Return the layer of a module, or None for the package itself."""
+    inside = module.removeprefix("inrstore").lstrip(".")
+    for number, members in enumerate(LAYERS):
+        for member in members:
+            if inside == member or inside.startswith(member + "."):
+                return number
+    return None
+
+
+class Imports(ast.NodeVisitor):
+    """Collects (module, lazy, for type checkers only) of every import."""
+
+    def __init__(self, module: str, is_package: bool) -> None:
+        self.package = module if is_package else module.rpartition(".")[0]
+        self.found: list[tuple[str, bool, bool]] = []
+        self.depth = 0
+        self.typing = False
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        self.depth += 1
+        self.generic_visit(node)
+        self.depth -= 1
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]
+
+    def visit_If(self, node: ast.If) -> None:
+        guarded = ast.unparse(node.test).endswith("TYPE_CHECKING")
+        self.typing |= guarded
+        for child in node.body:
+            self.visit(child)
+        self.typing &= not guarded
+        for child in node.orelse:
+            self.visit(child)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self.found.append((alias.name, self.depth > 0, self.typing))
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        base = node.module or ""
+        if node.level:
+            parts = self.package.split(".")
+            base = ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [base])])
+        for alias in node.names:
+            whole = f"{base}.{alias.name}"
+            name = (
+                whole
+                if (ROOT / Path(*whole.split("."))).with_suffix(".py").exists()
+                or (ROOT / Path(*whole.split("."))).is_dir()
+                else base
+            )
+            self.found.append((name, self.depth > 0, self.typing))
+
+
+def imports(path: Path) -> list[tuple[str, bool, bool]]:
+    """Return the imports of a module."""
+    visitor = Imports(dotted(path), path.name == "__init__.py")
+    visitor.visit(ast.parse((ROOT / path).read_text()))
+    return visitor.found
+
+
+def test_every_module_has_a_layer():
+    for path in MODULES:
+        name = dotted(path)
+        assert name in ENTRY or name.removeprefix("inrstore.") in OPEN or layer(name) is not None, name
+    seen = {layer(dotted(p)) for p in MODULES}
+    assert seen >= set(range(len(LAYERS)))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_point_downwards(path):
+    own = dotted(path)
+    for name, lazy, typing in imports(path):
+        if not name.startswith("inrstore"):
+            continue
+        if own in ENTRY:
+            assert lazy or typing, f"{own} imports {name} eagerly"
+            continue
+        if name == "inrstore":  # its version
+            assert lazy, f"{own} imports the package eagerly"
+            continue
+        if typing:
+            continue
+        there, here = layer(name), layer(own)
+        assert there is not None and here is not None, (own, name)
+        same = own.split(".")[1] == name.split(".")[1]
+        assert there < here or (there == here and same) or here == 0 == there, f"{own} imports {name}"
+
+
+def test_fitting_is_imported_by_the_encoder_alone_and_lazily():
+    for path in MODULES:
+        own = dotted(path)
+        for name, lazy, typing in imports(path):
+            if layer(name) == layer("inrstore.fit") and layer(own) != layer("inrstore.fit") and not typing:
+                assert own == "inrstore.encoder" and lazy, f"{own} imports {name}"
+
+
+HEAVY = {"torch": "inrstore.fit", "nibabel": "inrstore.archive", "xarray": "inrstore.views", "typer": "inrstore.cli",
+         "rich": "inrstore.cli", "matplotlib": "inrstore.evaluate.picture"}  # fmt: skip
+
+
+def test_optional_packages_stay_where_they_are_needed():
+    for path in MODULES:
+        own = dotted(path)
+        for name, lazy, typing in imports(path):
+            package = name.split(".")[0]
+            if package not in HEAVY or typing:
+                continue
+            if package == "torch":
+                assert own.startswith("inrstore.fit"), f"{own} imports torch"
+            elif package in ("nibabel", "xarray", "matplotlib"):
+                assert lazy, f"{own} imports {package} eagerly"
+
+
+def test_the_format_needs_numpy_and_a_checksum_alone():
+    import sys
+
+    known = {"numpy", "google_crc32c", "inrstore", *sys.stdlib_module_names}
+    for path in MODULES:
+        if dotted(path).startswith("inrstore.format"):
+            for name, _, typing in imports(path):
+                assert name.split(".")[0] in known or typing, f"{path} imports {name}"
+
+
+def test_nothing_executes_what_it_reads():
+    for path in MODULES:
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [a.name for a in node.names] + [getattr(node, "module", None) or ""]
+                for name in names:
+                    assert name.split(".")[0] not in {
+                        "pickle",
+                        "cPickle",
+                        "dill",
+                        "marshal",
+                        "shelve",
+                        "cloudpickle",
+                    }, path
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in {"eval", "exec", "compile", "os.system", "torch.load", "os.popen", "__import__"}, (
+                    path
+                )
+                for keyword in node.keywords:
+                    value = ast.unparse(keyword.value)
+                    assert (keyword.arg, value) not in {("shell", "True"), ("allow_pickle", "True")}, path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_no_module_is_longer_than_400_lines(path):
+    assert len((ROOT / path).read_text().splitlines()) <= 400

@@ -1,0 +1,213 @@
+"""Fitting keeps its promises: targets, seeds, divergence, batches."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from inrstore.encoder import encode_chunks  # noqa: E402
+from inrstore.errors import ConfigurationError  # noqa: E402
+from inrstore.fit import quantise, rounding, search  # noqa: E402
+from inrstore.fit.data import Batch, prepare  # noqa: E402
+from inrstore.fit.networks import Size, initialise  # noqa: E402
+from inrstore.fit.trainer import Schedule, Trainer, distortion  # noqa: E402
+from inrstore.format import quality  # noqa: E402
+from inrstore.format.chunk import decode_chunk, describe_chunk  # noqa: E402
+from inrstore.format.target import Target  # noqa: E402
+from inrstore.options import EncodeOptions  # noqa: E402
+
+pytestmark = pytest.mark.fit
+
+FAST = EncodeOptions(preset="fast", device="cpu", threads=1)
+CPU = torch.device("cpu")
+
+
+def smooth(channels: int = 6, shape: tuple[int, ...] = (10, 32, 32), seed: int = 0, noise: float = 2.0) -> np.ndarray:
+    """A chunk like diffusion MRI: a smooth image, attenuated differently in each measurement, with noise."""
+    rng = np.random.default_rng(seed)
+    axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    radius = sum(a**2 for a in axes)
+    image = 400 * np.exp(-1.5 * radius) + 60 * np.sin(4 * axes[0] + 3 * axes[-1])
+    out = np.stack([image * (0.4 + 0.6 * np.cos(c + axes[1]) ** 2) for c in range(channels)])
+    return np.clip(out + rng.normal(0, noise, out.shape), 0, None).astype(np.int16)
+
+
+def problem(chunk: np.ndarray, target: Target):
+    from inrstore.encoder import _problem
+
+    return prepare(_problem(0, chunk, target, 10**6))
+
+
+def test_a_smooth_chunk_becomes_a_network_that_keeps_its_target():
+    chunk, target = smooth(), Target(rmse=8.0)
+    (frame,) = encode_chunks([chunk], target, FAST)
+    decoded = decode_chunk(frame, chunk.shape, chunk.dtype)
+    assert describe_chunk(frame).mode == "siren"
+    assert quality.rmse(chunk, decoded, target) <= 8.0
+    assert chunk.nbytes / len(frame) > 15
+
+
+def test_rounding_uses_up_the_error_that_is_allowed():
+    chunk, target = smooth(), Target(rmse=8.0)
+    (frame,) = encode_chunks([chunk], target, FAST)
+    assert quality.rmse(chunk, decode_chunk(frame), target) > 8.0 * 10 ** (-0.6 / 20)  # within 0.6 dB
+
+
+def test_noise_is_left_to_the_fallback_at_the_promised_quality():
+    chunk = np.random.default_rng(1).integers(0, 4000, (4, 5, 16, 16)).astype(np.uint16)
+    (frame,) = encode_chunks([chunk], Target(rmse=20.0), FAST)
+    assert describe_chunk(frame).mode == "planes"
+    assert quality.rmse(chunk, decode_chunk(frame), Target(rmse=20.0)) <= 20.0
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others():
+    chunk = smooth(shape=(8, 28, 30))
+    first, second = (encode_chunks([chunk], Target(rmse=10.0), FAST)[0] for _ in range(2))
+    other = encode_chunks([chunk], Target(rmse=10.0), EncodeOptions(preset="fast", device="cpu", seed=1, threads=1))[0]
+    assert describe_chunk(first).mode == "siren"
+    assert first == second != other
+
+
+def test_chunks_encoded_together_equal_chunks_encoded_alone():
+    chunks = [smooth(shape=(8, 28, 30), seed=s) for s in range(2)]
+    together = encode_chunks(chunks, Target(rmse=10.0), FAST)
+    alone = [encode_chunks([c], Target(rmse=10.0), FAST)[0] for c in chunks]
+    assert together == alone
+
+
+def test_scale_weighs_the_error_of_each_measurement():
+    chunk = smooth(channels=3)
+    chunk[1] = chunk[1] * 8
+    scale = tuple(float(np.ptp(c)) for c in chunk)
+    target = Target(rmse=0.02, scale=scale)
+    (frame,) = encode_chunks([chunk], target, FAST)
+    assert quality.rmse(chunk, decode_chunk(frame), target) <= 0.02
+
+
+@pytest.mark.parametrize("case", ["float with nan", "big-endian", "fortran", "padded", "3-D", "channels last", "1-D"])
+def test_every_kind_of_chunk_keeps_its_target(case):
+    chunk, target = smooth(shape=(8, 28, 30)), Target(rmse=10.0)
+    if case == "float with nan":
+        chunk = chunk.astype(np.float32) * 1.5
+        chunk[:, 1, 2:5, 3] = np.nan
+        chunk[0, 0, 0, :2] = np.inf
+        target = Target(rmse=16.0)
+    elif case == "big-endian":
+        chunk = chunk.astype(">i2")
+    elif case == "fortran":
+        chunk = np.asfortranarray(chunk)
+    elif case == "padded":
+        chunk = np.pad(chunk, ((0, 0), (0, 3), (0, 0), (0, 7)))
+    elif case == "3-D":
+        chunk = smooth(channels=1, shape=(12, 20, 24))[0]
+    elif case == "channels last":
+        chunk, target = np.ascontiguousarray(np.moveaxis(chunk, 0, -1)), Target(rmse=10.0, channel_axis=3)
+    elif case == "1-D":
+        chunk = np.rint(1000 * np.sin(np.linspace(0, 9, 5000))).astype(np.int32)
+    (frame,) = encode_chunks([chunk], target, FAST)
+    decoded = decode_chunk(frame, chunk.shape, chunk.dtype)
+    assert decoded.dtype == chunk.dtype
+    assert quality.meets(chunk, decoded, target)
+    if case not in ("3-D", "1-D"):  # there the fallback happens to be smaller
+        assert describe_chunk(frame).mode == "siren"
+
+
+def test_a_scale_of_the_wrong_length_is_named():
+    with pytest.raises(ConfigurationError, match="scale has 2 entries for 6"):
+        encode_chunks([smooth()], Target(rmse=0.1, scale=(1.0, 2.0)), FAST)
+
+
+def test_progress_rises_to_the_end():
+    seen = []
+    encode_chunks([smooth(shape=(8, 28, 30))], Target(rmse=8.0), FAST, seen.append)
+    fractions = [p.fraction for p in seen]
+    assert len(seen) > 10 and fractions[-1] == 1.0 and fractions == sorted(fractions)
+    assert any(p.rmse is not None for p in seen) and seen[-1].chunks_done == seen[-1].chunks_total == 1
+
+
+# ---- the loop ----------------------------------------------------------------------------------------------
+
+
+def make_trainer(rate: float, steps: int, nets: int = 2) -> Trainer:
+    batch = Batch([problem(smooth(seed=s), Target(rmse=8.0)) for s in range(nets)], CPU)
+    networks = initialise(Size(3, 24), *batch.items[0].key, 20.0, [m.seed for m in batch.items], CPU)
+    return Trainer(batch, networks, Schedule(steps=steps, samples=512, rate=rate, warm_up=10, check_every=10), 20.0)
+
+
+def test_a_diverged_network_goes_back_and_slows_down_and_leaves_the_others_alone():
+    trainer = make_trainer(1e-2, 40)
+    trainer.run()
+    best, other = trainer.best.clone(), [t[1].clone() for t in trainer.networks.tensors]
+    with torch.no_grad():
+        for tensor in trainer.networks.tensors:
+            tensor[0] = math.nan
+    seen = trainer.guard()
+    assert trainer.restarts == 1 and trainer.patience.tolist() == [0.5, 1.0]
+    assert seen[0] == best[0] and trainer.distortion(trainer.probe)[0] == pytest.approx(float(best[0]))
+    assert all(torch.equal(t[1], o) for t, o in zip(trainer.networks.tensors, other, strict=True))
+
+
+def test_a_rate_far_too_high_is_survived():
+    trainer = make_trainer(2.0, 300)
+    trainer.run()
+    assert trainer.restarts > 0
+    assert all(torch.isfinite(t).all() for t in trainer.networks.tensors)
+    assert (distortion(trainer.batch, trainer.kept, trainer.probe) <= trainer.best * 1.001).all()
+
+
+def test_a_network_that_reached_its_target_leaves_the_batch():
+    easy, hard = problem(smooth(noise=0.0), Target(rmse=60.0)), problem(smooth(seed=1), Target(rmse=5.0))
+    steps: list[int] = []
+    group = search._Group([easy, hard], FAST, CPU, search._Watch(2, None))
+
+    class Counting(Trainer):
+        def _update(self, step, gradients):
+            steps.append(len(self.batch.items))
+            super()._update(step, gradients)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "Trainer", Counting)
+        networks = group._fit_floats([0, 1], Size(4, 24), group._reporter("fitting", 0, 1, 1))
+    assert steps[0] == 2 and steps[-1] == 1
+    assert networks.weights[0].shape[0] == 2
+    assert distortion(group.batch, networks)[0] < 10 ** (-search.EFFORTS["fast"].leave / 10) * 1.05
+
+
+# ---- rounding ----------------------------------------------------------------------------------------------
+
+
+def test_integers_decode_to_what_the_rounded_floats_give():
+    trainer = make_trainer(1e-2, 200)
+    trainer.run()
+    base = quantise.equal_slope_steps(trainer.batch, trainer.networks, trainer.probe)
+    quantiser = quantise.Quantiser(base, torch.full((2,), 0.2), quantise.finest_steps(trainer.networks))
+    rounded = distortion(trainer.batch, quantiser(trainer.networks))
+    for net, item in enumerate(trainer.batch.items):
+        network = quantise.to_format(item, trainer.networks, net, quantiser.steps[net].double().numpy())
+        assert rounding.decoded_distortion(item, network) == pytest.approx(float(rounded[net]), rel=0.02, abs=0.005)
+
+
+def test_coarser_steps_cost_fewer_bits_and_more_error():
+    trainer = make_trainer(1e-2, 200)
+    trainer.run()
+    base = quantise.equal_slope_steps(trainer.batch, trainer.networks, trainer.probe)
+    bits, error = [], []
+    for coarse in (0.02, 0.1, 0.5):
+        quantiser = quantise.Quantiser(base, torch.full((2,), coarse), quantise.finest_steps(trainer.networks))
+        bits.append(float(quantise.estimated_bits(trainer.networks, quantiser.steps).sum()))
+        error.append(float(distortion(trainer.batch, quantiser(trainer.networks)).sum()))
+    assert bits == sorted(bits, reverse=True) and error == sorted(error)
+
+
+def test_values_too_large_for_the_format_get_no_network_and_keep_their_promise():
+    chunk = (smooth(shape=(8, 28, 30)).astype(np.int64) << 40) + (1 << 61)
+    target = Target(rmse=1e9)
+    (frame,) = encode_chunks([chunk], target, FAST)
+    assert quality.meets(chunk, decode_chunk(frame), target)
+    extreme = smooth(shape=(8, 28, 30)).astype(np.float64) * 1e300
+    (frame,) = encode_chunks([extreme], Target(rmse=1e301), FAST)
+    assert quality.meets(extreme, decode_chunk(frame), Target(rmse=1e301))

@@ -1,0 +1,161 @@
+"""The frame: echo of shape and dtype, lengths, checksums, sizes."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from types import SimpleNamespace
+
+import google_crc32c
+import numpy as np
+import pytest
+from checks import DTYPES, check_equal_bits, decoder, make_vectors, vectors
+
+from inrstore.errors import ConfigurationError, CorruptChunkError, LimitExceededError, UnsupportedVersionError
+from inrstore.format import chunk as chunks
+from inrstore.format import dtypes, frame
+from inrstore.format.chunk import decode_chunk
+
+
+def test_the_frame_is_laid_out_as_specified():
+    values = np.array([[1, -2, 3]], "<i2")
+    data = chunks.encode_raw(values)
+    body = b"\x89INR" + bytes([1, 0, 2, 2]) + struct.pack("<2I", 1, 3)
+    body += struct.pack("<II", google_crc32c.value(values.tobytes()), 6) + values.tobytes()
+    assert data == body + struct.pack("<I", google_crc32c.value(body))
+
+
+def test_the_checksum_is_crc32c():
+    assert google_crc32c.value(b"123456789") == 0xE3069283  # RFC 3720
+    assert decoder().crc32c(b"123456789") == 0xE3069283
+    assert frame.crc_of(np.frombuffer(b"123456789", np.uint8)) == 0xE3069283
+    assert frame.crc_of(np.array([0x0102], ">u2")) == frame.crc_of(np.array([0x0102], "<u2"))
+    long = np.arange(1 << 19, dtype="<u2")  # more than one block
+    assert frame.crc_of(long) == google_crc32c.value(long.tobytes())
+    grid = np.asfortranarray(np.arange(12, dtype="<u4").reshape(3, 4))
+    assert frame.crc_of(grid) == google_crc32c.value(np.ascontiguousarray(grid).tobytes())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype_has_a_code_of_its_own(dtype):
+    kind = np.dtype(dtype)
+    code = dtypes.code_of(kind)
+    assert dtypes.dtype_of(code) == kind
+    assert bool(code & 0x80) == (kind.str[0] == ">")
+    assert code & 0x40 == 0
+    values = np.zeros((2, 3), kind)
+    values[1, 2] = 1
+    for order in "CF":
+        decoded = decode_chunk(chunks.encode_raw(np.asarray(values, order=order)))
+        assert decoded.dtype == kind and decoded.dtype.str == kind.str
+        assert decoded.flags[f"{order}_CONTIGUOUS"]
+        check_equal_bits(decoded, values)
+
+
+@pytest.mark.parametrize("dtype", ["c8", "c16", "S3", "U2", "O", "M8[s]", "m8[D]", "V4", "i2,f4", "g", ">c8"])
+def test_other_dtypes_are_refused_by_name(dtype):
+    kind = np.dtype(dtype)
+    if kind.itemsize == 8 and kind.kind == "f":
+        pytest.skip("long double is float64 here")
+    with pytest.raises(ConfigurationError) as caught:
+        dtypes.code_of(kind)
+    assert str(kind) in str(caught.value) and "i2" in str(caught.value)
+
+
+def test_all_other_dtype_codes_are_reserved():
+    data = chunks.encode_raw(np.zeros(8, "u1"))
+    tool, accepted = make_vectors(), set()
+    for code in range(256):
+        forged = tool.edit(data, 6, bytes([code]))
+        try:
+            frame.unpack(forged)
+            accepted.add(code)
+        except CorruptChunkError as error:
+            assert error.field == "dtype"
+    assert accepted == {c | f | b for c in range(1, 13) for f in (0, 0x40) for b in (0, 0x80)
+                        if not (b and c in (1, 5, 12))}  # fmt: skip
+
+
+def test_a_frame_must_echo_the_arrays_shape_and_dtype():
+    data = chunks.encode_lossless(np.arange(24, dtype="<i2").reshape(2, 3, 4))
+    assert decode_chunk(data, (2, 3, 4), "<i2").shape == (2, 3, 4)
+    assert decode_chunk(data, (2, 3, 4), ">i2").dtype == "<i2"  # byte order is not compared
+    for shape in ((4, 3, 2), (24,), (2, 3, 4, 1), (2, 3, 5), ()):
+        with pytest.raises(CorruptChunkError) as caught:
+            decode_chunk(data, shape, "<i2")
+        assert caught.value.field == "shape"
+        assert "(2, 3, 4)" in str(caught.value) and str(shape) in str(caught.value)
+    for dtype in ("<u2", "<f2", "<i4", "i1", "bool"):
+        with pytest.raises(CorruptChunkError) as caught:
+            decode_chunk(data, (2, 3, 4), dtype)
+        assert caught.value.field == "dtype"
+
+
+def test_a_later_version_is_told_apart_from_damage():
+    tool, data = make_vectors(), chunks.encode_raw(np.arange(6, dtype="<i2"))
+    later = tool.edit(data, 4, b"\x02")
+    with pytest.raises(UnsupportedVersionError, match="version"):
+        decode_chunk(later)
+    broken = later[:-1] + bytes([later[-1] ^ 1])
+    with pytest.raises(CorruptChunkError) as caught:
+        decode_chunk(broken)
+    assert (type(caught.value), caught.value.field) == (CorruptChunkError, "frame_crc")
+
+
+def test_every_reserved_mode_is_refused():
+    tool, data = make_vectors(), chunks.encode_raw(np.arange(6, dtype="<i2"))
+    for mode in range(4, 256):
+        with pytest.raises(UnsupportedVersionError) as caught:
+            decode_chunk(tool.edit(data, 5, bytes([mode])))
+        assert caught.value.field == "mode"
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 0, 2), (2**27, 0)])
+def test_a_chunk_without_values_is_raw_and_comes_back(shape):
+    like = SimpleNamespace(shape=shape)
+    values = np.empty(like.shape, "<f4")
+    data = chunks.encode_lossless(values)
+    assert data[5] == frame.RAW
+    assert decode_chunk(data, shape, "<f4").shape == shape
+    tool = make_vectors()
+    for mode in (1, 2, 3):
+        with pytest.raises(CorruptChunkError) as caught:
+            decode_chunk(tool.edit(data, 5, bytes([mode])))
+        assert caught.value.field == "shape"
+        with pytest.raises(CorruptChunkError):
+            chunks.decode_region(tool.edit(data, 5, bytes([mode])), (slice(0, 1),) * len(shape))
+        with pytest.raises(CorruptChunkError):
+            chunks.describe_chunk(tool.edit(data, 5, bytes([mode])))
+
+
+def test_sizes_are_known_in_advance():
+    for shape, dtype in itertools.product(((), (7,), (3, 4, 5), (2,) * 8), ("u1", "<f8")):
+        kind = np.dtype(dtype)
+        raw = chunks.encode_raw(np.zeros(shape, kind))
+        assert len(raw) == frame.max_encoded_size(shape, kind) <= np.zeros(shape, kind).nbytes + 64
+
+
+def test_more_than_the_limits_is_not_encoded():
+    with pytest.raises(ConfigurationError, match="9 axes"):
+        chunks.encode_raw(np.zeros((1,) * 9, "u1"))
+    huge = np.broadcast_to(np.zeros(1, "u1"), ((1 << 27) + 1,))
+    with pytest.raises(ConfigurationError, match="values"):
+        chunks.seal(frame.RAW, huge, b"")
+    with pytest.raises(LimitExceededError):
+        decode_chunk(vectors("faulty")["shape-2^27-and-1"])
+
+
+def test_describe_looks_at_the_header_alone():
+    info = chunks.describe_chunk(vectors("subset")["siren-i2-4d-gains"])
+    assert (info.mode, info.dtype, info.shape) == ("siren", "<i2", (7, 4, 5, 6))
+    assert info.details == {"layers": 4, "width": 12, "channels": 7, "parameters": 12 * 3 + 3 * 144 + 4 * 12 + 7 * 12}
+    assert info.frame_bytes == len(vectors("subset")["siren-i2-4d-gains"])
+    assert chunks.describe_chunk(vectors("subset")["raw-i2-1d"]).details == {}
+
+
+def test_the_independent_reader_stands_alone():
+    source = (make_vectors().ROOT / "specs" / "decoder.py").read_text()
+    lines = source.splitlines()
+    assert len(lines) < 400
+    modules = {line.split()[1].split(".")[0] for line in lines if line.startswith(("import ", "from "))}
+    assert modules <= {"hashlib", "math", "sys", "zlib", "struct", "typing", "dataclasses", "numpy", "__future__"}

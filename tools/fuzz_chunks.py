@@ -1,0 +1,368 @@
+"""Decode a great many damaged chunks: every one must give an array or a `CorruptChunkError`, soon and in little memory.
+
+python -m tools.fuzz_chunks [--cases 1000000] [--seed 1]
+
+The golden chunks and the vectors are changed (bytes, bits, splices, lengths, numbers set to their extremes, contents
+of zlib streams) and sealed again with a correct checksum, so that the parsers behind it are reached. The checksum of
+the decoded values is left out for most cases, for the same reason. One case in a hundred is also given to
+`specs/decoder.py`, which must agree on what is valid and on every bit. Results go to tools/results/fuzz_chunks.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import random
+import resource
+import struct
+import sys
+import time
+import tracemalloc
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from inrstore.errors import CorruptChunkError
+from inrstore.format import chunk as chunks
+from inrstore.format import dtypes, frame
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = Path(__file__).parent / "results" / "fuzz_chunks.json"
+SLOW = 1.0
+"""Seconds of processor time that no case may take."""
+SMALL = 1 << 16
+"""Values up to which a frame is decoded whose shape nobody vouches for."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A valid frame to damage, and what its array would say of it."""
+
+    name: str
+    data: bytes
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def bases() -> list[Base]:
+    """Return the golden chunks and the valid vectors, each different frame once."""
+    found: dict[bytes, Base] = {}
+    for folder in (
+        ROOT / "tests" / "golden" / "1",
+        ROOT / "specs" / "vectors" / "subset",
+        ROOT / "specs" / "vectors" / "uncommon",
+    ):
+        for path in sorted(folder.glob("*.chunk")):
+            data = path.read_bytes()
+            parsed = frame.unpack(data)
+            found.setdefault(data, Base(path.stem, data, parsed.shape, parsed.dtype))
+    return list(found.values())
+
+
+# ---- damage ------------------------------------------------------------------------------------------------
+
+_EXTREMES = (0, 1, 2, -1, -2, 0x7F, 0x80, 0x7FFF, 0x8000, 0x7FFFFFFF, 0x80000000, 1 << 63, (1 << 63) - 1)
+
+
+def damage(source: random.Random, base: bytes, other: bytes) -> bytes:
+    """Return `base` with one to three changes, its length and checksum mostly put right."""
+    body = bytearray(base[:-4])
+    for _ in range(source.choice((1, 1, 1, 2, 3))):
+        source.choice(_CHANGES)(source, body, other)
+    if source.random() < 0.95:
+        ndim = body[7] if len(body) > 7 and body[7] <= 8 else 0
+        at = frame.header_size(ndim) - 4
+        if len(body) >= at + 4:
+            struct.pack_into("<I", body, at, len(body) - at - 4)
+    return reseal(body)
+
+
+def reseal(body: bytes | bytearray) -> bytes:
+    """Return the body of a frame with its checksum."""
+    return bytes(body) + struct.pack("<I", int(google_crc32c.value(bytes(body))))
+
+
+def _place(source: random.Random, body: bytearray, size: int = 1) -> int:
+    """Return a place to write to: often in the headers, sometimes anywhere."""
+    most = max(0, len(body) - size)
+    start = min(most, 4)  # damage to the magic says little
+    return source.randint(start, min(most, start + 90)) if source.random() < 0.6 else source.randint(start, most)
+
+
+def _set_byte(source: random.Random, body: bytearray, other: bytes) -> None:
+    if body:
+        body[_place(source, body)] = source.choice((0, 0xFF, source.randrange(256)))
+
+
+def _flip_bit(source: random.Random, body: bytearray, other: bytes) -> None:
+    if body:
+        body[_place(source, body)] ^= 1 << source.randrange(8)
+
+
+def _set_number(source: random.Random, body: bytearray, other: bytes) -> None:
+    size = source.choice((1, 2, 4, 8))
+    if len(body) >= size:
+        at = _place(source, body, size)
+        old = int.from_bytes(body[at : at + size], "little")
+        new = source.choice((*_EXTREMES, old + 1, old - 1, old * 2, -old)) % (1 << 8 * size)
+        body[at : at + size] = new.to_bytes(size, "little")
+
+
+def _splice(source: random.Random, body: bytearray, other: bytes) -> None:
+    at, start = _place(source, body), source.randrange(len(other))
+    piece = other[start : start + source.randint(1, 24)]
+    body[at : at + source.choice((0, len(piece)))] = piece
+
+
+def _cut(source: random.Random, body: bytearray, other: bytes) -> None:
+    at = _place(source, body)
+    del body[at : at + source.choice((1, 1, 2, 4, source.randint(1, 64), len(body)))]
+
+
+def _append(source: random.Random, body: bytearray, other: bytes) -> None:
+    body += source.randbytes(source.choice((1, 2, 4, 16)))
+
+
+def _inside_zlib(source: random.Random, body: bytearray, other: bytes) -> None:
+    """Change what a zlib stream holds, or how much."""
+    at = body.find(b"\x78", source.randrange(20, 60))
+    while at >= 0:
+        engine = zlib.decompressobj()
+        try:
+            raw = bytearray(engine.decompress(bytes(body[at:]), 1 << 16))
+        except zlib.error:
+            at = body.find(b"\x78", at + 1)
+            continue
+        end = len(body) - len(engine.unused_data)
+        how = source.randrange(4)
+        if how == 0 and raw:
+            raw[source.randrange(len(raw))] = source.randrange(256)
+        elif how == 1:
+            raw = bytearray(source.randbytes(len(raw)))
+        elif how == 2:
+            raw = raw[: source.randint(0, len(raw))]
+        else:
+            raw += bytes(source.choice((1, 100, 100_000)))
+        packed = zlib.compress(bytes(raw), 1)
+        if at >= 4 and int.from_bytes(body[at - 4 : at], "little") == end - at:  # exceptions carry their length
+            body[at - 4 : at] = len(packed).to_bytes(4, "little")
+        body[at:end] = packed
+        return
+
+
+_CHANGES: tuple[Callable[[random.Random, bytearray, bytes], None], ...] = (
+    _set_byte, _set_byte, _flip_bit, _set_number, _set_number, _set_number, _splice, _cut, _append, _inside_zlib,
+)  # fmt: skip
+
+
+# ---- decoding ----------------------------------------------------------------------------------------------
+
+
+def decode_unchecked(
+    data: bytes, shape: tuple[int, ...] | None = None, dtype: np.dtype[Any] | None = None
+) -> npt.NDArray[Any]:
+    """Decode without the test of `decoded_crc`; the result is little-endian."""
+    return chunks._decode(frame.unpack(data, shape, dtype))
+
+
+def try_case(source: random.Random, base: Base, data: bytes) -> str:
+    """Decode in one of several ways; return the outcome.
+
+    Raises
+    ------
+    AssertionError
+        An array of the wrong shape or dtype, or a partial read that is no slice of the whole.
+    Exception
+        Any other than `CorruptChunkError` is a bug.
+    """
+    way = source.random()
+    try:
+        if way < 0.6:
+            check_array(decode_unchecked(data, base.shape, base.dtype), base.shape, base.dtype)
+            return "array"
+        if way < 0.7:
+            check_array(chunks.decode_chunk(data, base.shape, base.dtype), base.shape, base.dtype)
+            return "array, checksum right"
+        if way < 0.8:
+            selection = tuple(_selection(source, n) for n in base.shape)
+            part = chunks.decode_region(data, selection, base.shape, base.dtype)
+            expected = np.empty(base.shape, np.bool_)[selection].shape
+            check_array(np.asarray(part), expected, base.dtype)
+            if frame.unpack(data).mode == frame.SIREN:
+                whole = decode_unchecked(data, base.shape, base.dtype)[selection]
+                assert np.asarray(part, whole.dtype).tobytes() == whole.tobytes(), "a part is no slice of the whole"
+            return "part"
+        parsed = frame.unpack(data)
+        if way < 0.85:
+            chunks.describe_chunk(data)
+        if math.prod(parsed.shape) > SMALL:
+            return "large shape, left"
+        check_array(decode_unchecked(data), parsed.shape, parsed.dtype)
+    except CorruptChunkError as error:
+        return f"{type(error).__name__}: {error.field}"
+    return "array, shape of its own"
+
+
+def check_array(values: npt.NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Check what the array would rely on."""
+    assert isinstance(values, np.ndarray), type(values)
+    assert values.shape == shape, (values.shape, shape)
+    assert dtypes.little(values.dtype) == dtypes.little(dtype), (values.dtype, dtype)
+
+
+def _selection(source: random.Random, n: int) -> int | slice:
+    if n and source.random() < 0.3:
+        return source.randrange(-n, n)
+    ends = [None, *range(-n - 1, n + 2)]
+    return slice(source.choice(ends), source.choice(ends), source.choice((None, 1, 2, -1, -2)))
+
+
+def agree(decoder: ModuleType, data: bytes) -> str | None:
+    """Return the outcome of both readers on a small frame, or None when its shape is large.
+
+    `decoded_crc` is made right first, so that it settles nothing.
+    """
+    try:
+        parsed = frame.unpack(data)
+        if math.prod(parsed.shape) > SMALL:
+            return None
+        ours = chunks._decode(parsed)
+        at = frame.header_size(len(parsed.shape)) - 8
+        right = struct.pack("<I", frame.crc_of(ours))
+        data = reseal(data[:at] + right + data[at + 4 : -4])
+        ours = chunks.decode_chunk(data)
+    except CorruptChunkError as error:
+        try:
+            decoder.decode(data)
+        except decoder.Invalid:
+            return "both refuse"
+        raise AssertionError(f"only the package refuses: {error}") from error
+    theirs = decoder.decode(data)
+    assert (theirs.shape, theirs.dtype) == (ours.shape, ours.dtype), (theirs.shape, theirs.dtype)
+    assert theirs.tobytes() == ours.tobytes(), "the readers decode to different values"
+    return "both decode, equal bits"
+
+
+# ---- the long run ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tally:
+    """What came of the cases."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    readers: Counter[str] = field(default_factory=Counter)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    slowest: tuple[float, str, str] = (0.0, "", "")
+    peak: int = 0
+
+
+def cases(seed: int, count: int) -> Iterator[tuple[random.Random, Base, bytes]]:
+    """Yield a source of chance, a base and its damaged frame, always the same for a seed."""
+    known = bases()
+    weights = [1 / max(100, len(b.data)) for b in known]  # large frames take long and say no more than small ones
+    for index in range(count):
+        source = random.Random(f"{seed}/{index}")  # noqa: S311
+        base, other = source.choices(known, weights, k=2)
+        yield source, base, damage(source, base.data, other.data)
+
+
+def run(seed: int, count: int, say: Callable[[int], None] = lambda done: None) -> Tally:
+    """Try the cases."""
+    tally, decoder = Tally(), _decoder()
+    for index, (source, base, data) in enumerate(cases(seed, count)):
+        measured = index % 200 == 0
+        if measured:
+            tracemalloc.start()
+        begin = time.process_time()
+        try:
+            outcome = try_case(source, base, data)
+            took = time.process_time() - begin
+            if decoder is not None and index % 100 == 0 and (both := agree(decoder, data)):
+                tally.readers[both] += 1
+        except Exception as error:
+            took = time.process_time() - begin
+            outcome = f"FAILED: {type(error).__name__}"
+            tally.failures.append({"case": f"{seed}/{index}", "base": base.name, "error": repr(error)[:300],
+                                   "frame": data.hex()})  # fmt: skip
+        if measured:
+            tally.peak = max(tally.peak, tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        tally.outcomes[outcome] += 1
+        if took > tally.slowest[0] and not measured:
+            tally.slowest = (took, base.name, outcome)
+        if index % 10_000 == 9_999:
+            say(index + 1)
+    return tally
+
+
+def _decoder() -> ModuleType | None:
+    path = ROOT / "specs" / "decoder.py"
+    spec = importlib.util.spec_from_file_location("inrstore_decoder", path)
+    if not path.exists() or spec is None or spec.loader is None:
+        return None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def main() -> int:
+    """Run and write the results."""
+    from tools.environment import describe
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--cases", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    warnings.simplefilter("error")
+    begin = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def say(done: int) -> None:
+        rate = done / (time.perf_counter() - begin)
+        print(f"\r{done} of {options.cases} cases, {rate:.0f} a second", end="", file=sys.stderr, flush=True)
+
+    tally = run(options.seed, options.cases, say)
+    seconds = time.perf_counter() - begin
+    good = not tally.failures and tally.slowest[0] <= SLOW
+    by_error = Counter[str]()
+    for outcome, count in tally.outcomes.items():
+        by_error[outcome.split(":")[0]] += count
+    result = {
+        "cases": options.cases,
+        "seed": options.seed,
+        "frames": len(bases()),
+        "seconds": round(seconds, 1),
+        "cases_per_second": round(options.cases / seconds),
+        "failures": tally.failures[:20],
+        "outcomes": dict(by_error.most_common()),
+        "errors_by_field": dict(sorted((k, v) for k, v in tally.outcomes.items() if ":" in k)),
+        "two_readers": dict(tally.readers),
+        "slowest": {
+            "processor_seconds": round(tally.slowest[0], 4),
+            "frame": tally.slowest[1],
+            "outcome": tally.slowest[2],
+        },
+        "peak_memory_of_a_case_bytes": tally.peak,
+        "growth_of_the_process_bytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024,
+        **describe("google-crc32c", "hypothesis"),
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"\n{json.dumps(result['outcomes'])} in {seconds:.0f} s, slowest {tally.slowest}", file=sys.stderr)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
