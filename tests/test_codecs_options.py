@@ -137,7 +137,9 @@ def test_options_that_fit_no_chunk_are_refused_when_an_array_is_created(tmp_path
         create(tmp_path, 3, np.zeros((4, 4), "<i2"), rmse=1.0, channel_axis=2)
 
 
+@pytest.mark.fit
 def test_a_scale_of_the_wrong_length_is_refused(tmp_path):
+    pytest.importorskip("torch")
     values = np.arange(48, dtype="<i2").reshape(3, 2, 2, 4)
     for promise, word in (({"rmse": 1.0, "scale": [1, 2]}, "2 entries for 3"),
                           ({"rmse": 1.0, "scale": [1, 2], "channel_axis": 3}, "2 entries for 4")):  # fmt: skip

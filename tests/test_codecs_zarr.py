@@ -156,6 +156,18 @@ def test_arrays_keep_the_effort_they_were_created_with(tmp_path):
     assert zarr.open_array(tmp_path / "a").serializer.preset == "balanced"
 
 
+def test_the_fused_pipeline_of_later_zarr_reads_and_writes_it(tmp_path):
+    if not hasattr(zarr.core.codec_pipeline, "FusedCodecPipeline"):
+        pytest.skip("this zarr has no fused pipeline")
+    values = random_values((6, 8, 9), "<i2", 1, "noise")
+    with zarr.config.set({"codec_pipeline.path": "zarr.core.codec_pipeline.FusedCodecPipeline"}):
+        create(tmp_path / "a", 3, values.shape, (3, 4, 4), "<i2")[...] = values
+        array = zarr.open_array(tmp_path / "a", mode="r")
+        check_equal_bits(array[...], values)
+        check_equal_bits(array[1:5, 3, ::2], values[1:5, 3, ::2])
+    check_equal_bits(zarr.open_array(tmp_path / "a", mode="r")[...], values)
+
+
 # ---- selections --------------------------------------------------------------------------------------------
 
 BASIC = [

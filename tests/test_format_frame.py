@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import struct
-from types import SimpleNamespace
 
 import google_crc32c
 import numpy as np
@@ -110,10 +109,21 @@ def test_every_reserved_mode_is_refused():
         assert caught.value.field == "mode"
 
 
+def test_an_empty_shape_that_numpy_cannot_express_is_refused():
+    tool = make_vectors()
+    empty = chunks.encode_raw(np.empty((0, 1, 1, 1), "<f8"))
+    for lengths in ((0, 2**32 - 1, 2**32 - 1, 1), (0, 2**20, 2**20, 2**20), (2**32 - 1, 2**31, 0, 2**9)):
+        forged = tool.edit(empty, 8, struct.pack("<4I", *lengths))
+        for reader, error in ((decode_chunk, LimitExceededError), (decoder().decode, decoder().Invalid)):
+            with pytest.raises(error, match="shape"):
+                reader(forged)
+    with pytest.raises(ConfigurationError, match="shape"):
+        chunks.encode_raw(np.empty((0, 2**33), "u1"))
+
+
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 0, 2), (2**27, 0)])
 def test_a_chunk_without_values_is_raw_and_comes_back(shape):
-    like = SimpleNamespace(shape=shape)
-    values = np.empty(like.shape, "<f4")
+    values = np.empty(shape, "<f4")
     data = chunks.encode_lossless(values)
     assert data[5] == frame.RAW
     assert decode_chunk(data, shape, "<f4").shape == shape
@@ -142,7 +152,7 @@ def test_more_than_the_limits_is_not_encoded():
     with pytest.raises(ConfigurationError, match="values"):
         chunks.seal(frame.RAW, huge, b"")
     with pytest.raises(LimitExceededError):
-        decode_chunk(vectors("faulty")["shape-2^27-and-1"])
+        decode_chunk(vectors("faulty")["shape-2to27-and-1"])
 
 
 def test_describe_looks_at_the_header_alone():

@@ -1,1 +1,1 @@
-"""Programs for developers: vectors, long runs, measurements; no part of the package."""
+"""Programs for maintainers: benchmarks, vectors, fuzz runs, the demonstration."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import dask.array
@@ -16,6 +17,7 @@ import numpy as np
 import zarr
 
 import inrstore
+from inrstore.archive.reports import JobProgress
 from inrstore.evaluate.picture import draw_comparison
 
 
@@ -48,9 +50,9 @@ def main(folder: Path) -> None:
     print(f"\npicture original | decoded | error: {picture}")
 
 
-def _line():
-    def show(progress: object) -> None:
-        print(f"\r  {str(getattr(progress, 'stage', '')):<20} {100 * getattr(progress, 'fraction', 0):5.1f} %", end="")
+def _line() -> Callable[[JobProgress], None]:
+    def show(job: JobProgress) -> None:
+        print(f"\r  {job.stage:<20} {100 * job.fraction:5.1f} %", end="", flush=True)
 
     return show
 

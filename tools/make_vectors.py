@@ -387,7 +387,7 @@ def uncommon() -> Iterator[tuple[str, bytes]]:
         planes_frame(values, grid_of(values, [1e15, 2e18, 3, 9e17, 2**50, 1e19], 1)),
     )
     yield (
-        "siren-u8-2^63",
+        "siren-u8-2to63",
         siren_frame(
             like((6, 7), "<u8"),
             Net(seed=111, layers=2, width=6, exponent=33, low=0, high=2**31 - 1, amplitude=2e9, centre=1e8),
@@ -445,6 +445,10 @@ def uncommon() -> Iterator[tuple[str, bytes]]:
         (4, 3), "<f8", struct.pack("<ddd", -1.0, 1e30, 1e11),
         rng.integers(2**53, 2**64, (4, 3), dtype=np.uint64),
     )  # fmt: skip
+    for name, low, high in (("low", -0.0, 5.0), ("high", -1.0, -0.0), ("both", -0.0, -0.0)):
+        index = _float_indices((3, 4), [0, 1, 2, 9])
+        head = struct.pack("<ddd", low, high, 0.5)
+        yield f"planes-float-f4-minus-zero-{name}", _planes_of_indices((3, 4), "<f4", head, index)
     # networks at the limits
     yield (
         "siren-width-256",
@@ -474,7 +478,7 @@ def uncommon() -> Iterator[tuple[str, bytes]]:
     )  # fmt: skip
     yield "siren-shift-4-gain-0", siren_frame(like((6, 7), "<i2"), replace(
         base, shift=4, gains=np.array([0]), offsets=np.array([8 + 16 * 5])))  # fmt: skip
-    yield "siren-shift-34-gain-2^27", siren_frame(like((6, 7), "<i4"), replace(
+    yield "siren-shift-34-gain-2to27", siren_frame(like((6, 7), "<i4"), replace(
         base, shift=34, gains=siren.unpack_gain(np.array([0xFFFF])), offsets=np.array([-(2**31)]),
         low=-(2**31), high=2**31 - 1))  # fmt: skip
     yield "siren-largest-multipliers", siren_frame(like((6, 7), "<i2"), replace(base, multipliers=[2**32 - 1] * 3))
@@ -537,9 +541,11 @@ def faulty() -> Iterator[tuple[str, bytes, str, str]]:
     yield "dtype-big-endian-byte", edit(chunks.encode_raw(np.arange(5, dtype="i1")), 6, b"\x81"), corrupt, "dtype"
     yield "ndim-9", edit(raw, 7, b"\x09"), limit, "ndim"
     yield "shape-beyond-the-frame", edit(constant, 7, b"\x08"), corrupt, "shape"
-    yield "shape-2^27-and-1", edit(constant, 8, struct.pack("<II", 2**27 + 1, 1)), limit, "shape"
+    yield "shape-2to27-and-1", edit(constant, 8, struct.pack("<II", 2**27 + 1, 1)), limit, "shape"
     yield "shape-overflowing-64-bits", edit(constant, 8, struct.pack("<II", 2**32 - 1, 2**32 - 1)), limit, "shape"
     yield "shape-of-another-array", edit(raw, 8, struct.pack("<II", 4, 4)), corrupt, "raw.values"
+    empty = chunks.encode_raw(np.empty((0, 1), "u1"))
+    yield "shape-2to27-and-1-beside-0", edit(empty, 8, struct.pack("<II", 0, 2**27 + 1)), limit, "shape"
     yield "empty-but-constant", edit(constant, 8, struct.pack("<II", 0, 4)), corrupt, "shape"
     at = frame.header_size(2)
     yield "decoded-crc", edit(raw, at - 8, b"\1\2\3\4"), corrupt, "decoded_crc"
@@ -578,7 +584,9 @@ def _faulty_envelopes(corrupt: str) -> Iterator[tuple[str, bytes, str, str]]:
     truth = np.zeros((4, 4), bool)
     truth[1, 2] = True
     fill = planes_frame(truth, None, boxed((1, 1), (3, 4), np.array(False)))
-    yield "box-fill-bool-2", patch(fill, 17, b"\2"), corrupt, "payload"
+    unused = b"\1" + struct.pack("<4I", 0, 0, 4, 4) + b"\2" + payload_of(planes_frame(truth, None))[1:]
+    yield "box-fill-bool-2-unused", repack(fill, unused), corrupt, "envelope.fill"
+    yield "box-fill-bool-2", patch(fill, 17, b"\2"), corrupt, "envelope.fill"
 
     def exceptions(bitmap: bytes, given: bytes) -> bytes:
         streams = b"".join(struct.pack("<I", len(s)) + s for s in (bitmap, given))
@@ -628,7 +636,7 @@ def _faulty_networks(corrupt: str, limit: str) -> Iterator[tuple[str, bytes, str
     yield "siren-width-257", patch(whole, wide, b"\1\1"), limit, "siren.width"
     yield "siren-parameters-not-earned", patch(whole, layer, b"\x10\0\1"), limit, "siren.parameters"
     many = edit(whole, 8, struct.pack("<III", 2**25, 2, 2))
-    yield "siren-parameters-above-2^22", many, limit, "siren.parameters"
+    yield "siren-parameters-above-2to22", many, limit, "siren.parameters"
     yield "siren-exponent-negative", patch(whole, exponent, b"\xff"), corrupt, "siren.exponent"
     yield "siren-exponent-41", patch(whole, exponent, b"\x29"), corrupt, "siren.exponent"
     yield "siren-high-above-type", patch(whole, high, struct.pack("<i", 2**15)), corrupt, "siren.exponent"

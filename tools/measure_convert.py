@@ -1,8 +1,9 @@
-"""Convert real scans, verify them against their sources, time the decoder; write the README's table.
+"""Convert real scans, verify them against their sources, time the decoder.
 
 python -m tools.measure_convert [--psnr 36] [--preset balanced] [--only s01 ...]
 
-Results go to tools/results/convert.json (merged by scan, PSNR and preset) and tools/results/convert.md.
+Results go to tools/results/convert.json, merged by scan, PSNR and preset; `python -m tools.readme_tables` puts them
+into the README.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def measure(source: Path, store: Path, psnr: float, preset: str) -> dict[str, ob
 
 
 def save(row: dict[str, object]) -> None:
-    """Merge a row into the result file and draw the table anew."""
+    """Merge a row into the result file."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "convert.json"
     rows = json.loads(path.read_text()) if path.exists() else []
@@ -79,15 +80,6 @@ def save(row: dict[str, object]) -> None:
     rows = [r for r in rows if [r[k] for k in key] != [row[k] for k in key]] + [row]
     rows.sort(key=lambda r: [str(r[k]) for k in key])
     path.write_text(json.dumps(rows, indent=1) + "\n")
-    lines = ["| scan | preset | asked | PSNR dB | ratio | stored bytes | modes | encode MB/s | decode Mvalue/s, one core |",
-             "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    for r in rows:
-        modes = ", ".join(f"{n} {m}" for m, n in r["modes"].items())
-        lines.append(
-            f"| {r['scan'].removesuffix('.nii.gz')} | {r['preset']} | {r['asked_psnr']:g} | {r['psnr']:.2f} | {r['ratio']:.1f} "
-            f"| {r['stored_bytes']:,} | {modes} | {r['encode_mb_per_s']:.2f} | {r['decode_mvalues_per_s_one_core']:.0f} |"
-        )
-    (RESULTS / "convert.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

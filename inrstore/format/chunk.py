@@ -164,8 +164,8 @@ def seal(
     mode: int, like: npt.NDArray[Any], payload: bytes, decoded: npt.NDArray[Any] | None = None
 ) -> bytes:
     """Return the frame of a payload; `decoded` is what it decodes to when that is not `like` itself."""
-    if like.size > limits.MAX_CHUNK_VALUES:
-        raise ConfigurationError(f"a chunk of {like.size} values; the most is {limits.MAX_CHUNK_VALUES}")
+    if math.prod(max(1, n) for n in like.shape) > limits.MAX_CHUNK_VALUES:  # as readers count
+        raise ConfigurationError(f"a chunk of shape {like.shape}; the most is {limits.MAX_CHUNK_VALUES} values")
     if like.ndim > limits.MAX_DIMS:
         raise ConfigurationError(f"a chunk of {like.ndim} axes; the most is {limits.MAX_DIMS}")
     crc = frame.crc_of(like if decoded is None else decoded)

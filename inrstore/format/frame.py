@@ -145,7 +145,7 @@ def unpack(
     if ndim > limits.MAX_DIMS:
         raise LimitExceededError("ndim", f"{ndim} axes, {limits.MAX_DIMS} are allowed")
     echo = tuple(reader.number("I", "shape") for _ in range(ndim))
-    if math.prod(echo) > limits.MAX_CHUNK_VALUES:
+    if math.prod(max(1, n) for n in echo) > limits.MAX_CHUNK_VALUES:  # an axis of 0 excuses no other axis
         raise LimitExceededError("shape", f"{echo} holds more than {limits.MAX_CHUNK_VALUES} values")
     if mode != RAW and not all(echo):
         raise CorruptChunkError("shape", "a chunk without values is always raw")

@@ -103,10 +103,12 @@ class Grid:
         for i in _blocks(grid.shape):
             index, step = grid[i], self.steps[np.arange(i[0].start, i[0].stop) % len(self.steps), None]
             if dtype.kind == "f":
-                # Two separately rounded float64 operations, the limits, one cast: the same everywhere.
+                # Two separately rounded float64 operations, the limits, one cast: the same everywhere. The limits by
+                # comparison, because minimum and maximum may give either of two zeros.
                 with np.errstate(over="ignore"):
-                    level = np.clip(self.low + index.astype(np.float64) * step, self.low, self.high)
-                    out[i] = level.astype(dtype)
+                    level = self.low + index.astype(np.float64) * step
+                level = np.where(level < self.low, self.low, np.where(level > self.high, self.high, level))
+                out[i] = level.astype(dtype)
             else:
                 # Saturates at the largest value instead of wrapping around 2^64.
                 span = np.uint64(int(self.high) - int(self.low))

@@ -144,6 +144,8 @@ def read(reader: Reader, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Envelo
         if any(not a < b <= n for a, b, n in zip(start, stop, shape, strict=True)):
             raise CorruptChunkError("envelope.stop", f"box {start}..{stop} is not inside {shape}")
         fill = bytes(reader.take(dtype.itemsize, "envelope.fill"))
+        if dtype.kind == "b" and fill[0] > 1:
+            raise CorruptChunkError("envelope.fill", f"{fill[0]} is not a truth value")
     envelope = Envelope(start, stop, fill)
     if not flags & _EXCEPTIONS:
         return envelope

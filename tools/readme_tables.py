@@ -1,0 +1,51 @@
+"""Put the tables of committed results into the README, between their marks.
+
+python -m tools.readme_tables [--check]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def convert_table() -> str:
+    """Return the table of conversions and the line that names the machine."""
+    rows = json.loads((ROOT / "tools" / "results" / "convert.json").read_text())
+    lines = [
+        "| scan | asked | PSNR dB | voxels MB | store kB | ratio | chunks | encode MB/s | decode Mvalue/s (one core) |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        modes = ", ".join(f"{n} {m}" for m, n in r["modes"].items())
+        name = r["scan"].removesuffix(".nii.gz")
+        preset = "" if r["preset"] == "balanced" else f", {r['preset']}"
+        lines.append(
+            f"| {name} | {r['asked_psnr']:g} dB{preset} | {r['psnr']:.2f} | {r['source_bytes'] / 1e6:.1f} "
+            f"| {r['stored_bytes'] / 1e3:.1f} | **{r['ratio']:.0f}** | {modes} | {r['encode_mb_per_s']:.2f} "
+            f"| {r['decode_mvalues_per_s_one_core']:.0f} |"
+        )
+    first = rows[0]
+    versions = ", ".join(f"{k} {v}" for k, v in first["versions"].items() if k != "inrstore")
+    machine = f"{first['cores']} cores of an {first['processor']}, Python {first['python']}, {versions}; no GPU."
+    return "\n".join([*lines, "", f"Measured on {machine}"])
+
+
+def main() -> int:
+    """Write the README, or with --check tell whether it is up to date."""
+    path = ROOT / "README.md"
+    old = path.read_text()
+    new = re.sub(r"(<!-- table:convert -->\n).*?(<!-- end:convert -->)",
+                 lambda m: m.group(1) + convert_table() + "\n" + m.group(2), old, flags=re.S)  # fmt: skip
+    if "--check" in sys.argv[1:]:
+        return int(new != old)
+    path.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
