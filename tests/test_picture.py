@@ -11,7 +11,7 @@ from common import check_refused, random_image, write_nifti
 import inrstore
 from inrstore.archive import layout
 from inrstore.errors import MissingDependencyError, SourceError
-from inrstore.evaluate import picture
+from inrstore.views import picture
 
 
 @pytest.mark.parametrize("shape", [(20, 16, 6, 3), (20, 16, 6), (20, 16), (20,), (4, 5, 3, 1, 2)])

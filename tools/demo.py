@@ -18,7 +18,7 @@ import zarr
 
 import inrstore
 from inrstore.archive.reports import JobProgress
-from inrstore.evaluate.picture import draw_comparison
+from inrstore.views.picture import draw_comparison
 
 
 def main(folder: Path) -> None:

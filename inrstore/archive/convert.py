@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +158,6 @@ def _other_files(
     measures: Measures,
 ) -> dict[str, bytes]:
     """Return every file of the store but the chunks of the image."""
-    from inrstore import __version__
-
     image = Array(
         layout.IMAGE,
         grid,
@@ -169,7 +168,7 @@ def _other_files(
     )
     small = attributes.small_arrays(source, dims)
     quality = {"asked": promise.to_dict(), **measures.to_dict()}
-    own = attributes.group_attributes(source, dims, zarr_format, f"inrstore {__version__}", quality)
+    own = attributes.group_attributes(source, dims, zarr_format, f"inrstore {version('inrstore')}", quality)
     files = layout.metadata_files(zarr_format, own, [image, *(array for array, _ in small)])
     for array, data in small:
         index = (0,) * len(array.grid.shape)

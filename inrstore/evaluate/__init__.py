@@ -1,1 +1,1 @@
-"""How well an image is kept: measures and pictures."""
+"""How well an image is kept: measures."""

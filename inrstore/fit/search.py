@@ -73,6 +73,7 @@ RATE, ROUNDING_RATE = 3e-2, 3e-3
 GAIN_PER_DOUBLING = 0.6
 """Decibels that twice the steps bring; measured on diffusion MRI, see tools/trials.md."""
 _VALUES_AT_ONCE = 1 << 30
+_SHARED_POINTS = 4096  # points of a chunk from which on several cores for one product pay
 
 
 def fit_networks(
@@ -97,10 +98,12 @@ def fit_networks(
     # are not slowed down by whatever else runs on the machine.
     cores = options.threads or len(os.sched_getaffinity(0))
     workers = max(1, min(cores, len(items)))
+    large = max((len(m.values) for m in items), default=0) >= _SHARED_POINTS
+    each = max(1, cores // workers) if large else 1
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, cores // workers))
+    torch.set_num_threads(each)
     try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)) as pool:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(each,)) as pool:
             fits = [pool.submit(_fit_group, [item], options, device, watch) for item in items]
             try:
                 for fit in fits:
