@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.errors import ConfigurationError, MissingDependencyError
+from inrstore.errors import ConfigurationError, CorruptChunkError, MissingDependencyError
 from inrstore.format import chunk as chunks_
 from inrstore.format import dtypes, frame, levels, normalize, planes, quality, siren
 from inrstore.format.problem import FitProblem
@@ -66,8 +66,11 @@ def encode_chunks(
     frames: list[bytes] = []
     problems: list[FitProblem] = []
     for index, (chunk, target) in enumerate(zip(chunks, each, strict=True)):
-        frames.append(_encode_without_network(np.asarray(chunk), target))
-        problem = _problem(index, np.asarray(chunk), target, len(frames[-1]))
+        array = np.asarray(chunk)
+        if array.dtype.kind == "b":
+            array = np.asarray(array.view(np.uint8) != 0)  # other bytes than 0 and 1 are true, too
+        frames.append(_encode_without_network(array, target))
+        problem = _problem(index, array, target, len(frames[-1]))
         if problem is not None:
             problems.append(problem)
     if problems:
@@ -100,7 +103,23 @@ def _encode_without_network(chunk: npt.NDArray[Any], target: Target) -> bytes:
         return trivial
     target.channel_scale(chunk.shape)  # names a scale of the wrong length
     coded = None if target.lossless or chunk.dtype.kind == "b" else _encode_on_grid(chunk, target)
-    return chunks_.encode_lossless(chunk) if coded is None else min(coded, chunks_.encode_raw(chunk), key=len)
+    raw = chunks_.encode_raw(chunk)
+    best = min(coded or chunks_.encode_lossless(chunk), raw, key=len)
+    return best if _decodes(best, chunk, target if coded else Target(lossless=True)) else raw
+
+
+def _decodes(coded: bytes, chunk: npt.NDArray[Any], target: Target) -> bool:
+    """Return whether readers get what was promised; a frame is not stored on the word of the encoder alone."""
+    try:
+        decoded = chunks_.decode_chunk(coded, chunk.shape, chunk.dtype)
+    except CorruptChunkError:
+        return False
+    little = dtypes.little(chunk.dtype)
+    values, decoded = np.ascontiguousarray(chunk, little), np.ascontiguousarray(decoded, little)
+    if target.rmse is not None:
+        _, envelope = normalize.split(values)
+        return quality.meets(values, decoded, target, envelope.box)
+    return quality.meets(values, decoded, target)
 
 
 def _encode_on_grid(chunk: npt.NDArray[Any], target: Target) -> bytes | None:

@@ -36,9 +36,7 @@ class EncodeOptions:
     def __post_init__(self) -> None:
         for name, known in (("preset", get_args(Preset)), ("device", get_args(Device))):
             if getattr(self, name) not in known:
-                raise ConfigurationError(
-                    f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}"
-                )
+                raise ConfigurationError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,9 +108,7 @@ def tree(folder: Path) -> dict[str, str]:
     return out
 
 
-def check_refused(
-    action: Callable[[], Any], error: type[InrstoreError], *words: str, folder: Path
-) -> InrstoreError:
+def check_refused(action: Callable[[], Any], error: type[InrstoreError], *words: str, folder: Path) -> InrstoreError:
     """Check that an action raises `error`, says every one of `words`, and changes nothing in `folder`."""
     before = tree(folder)
     with pytest.raises(error) as caught:

@@ -58,9 +58,7 @@ def lossy(**options):
 # ---- quality -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "dtype", ["uint8", "int16", "uint16", "int32", "int64", "uint64", "float32", "float64"]
-)
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "int64", "uint64", "float32", "float64"])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_lossless_keeps_every_bit(tmp_path, small, dtype, order):
     values = random_image((5, 4, 7, 2), dtype)
@@ -72,9 +70,7 @@ def test_lossless_keeps_every_bit(tmp_path, small, dtype, order):
     check_same_bits(stored_voxels(tmp_path / "s.zarr"), values.T)
 
 
-@pytest.mark.parametrize(
-    "options", [lossy(psnr=20), lossy(psnr=30), lossy(rmse=3.0), {"max_error": 4}, lossy()]
-)
+@pytest.mark.parametrize("options", [lossy(psnr=20), lossy(psnr=30), lossy(rmse=3.0), {"max_error": 4}, lossy()])
 @pytest.mark.parametrize("shape", [(5, 4, 6), (5, 4, 7, 3), (9, 8)])
 def test_the_promise_is_kept_and_reported_as_it_is(tmp_path, small, options, shape):
     values = random_image(shape)
@@ -246,9 +242,7 @@ def test_an_existing_destination_is_not_touched(tmp_path, source, kind):
         inrstore.convert(source, target, max_error=2)
     else:
         target.symlink_to(tmp_path / "nowhere")
-    check_refused(
-        lambda: inrstore.convert(source, target), DestinationExistsError, str(target), folder=tmp_path
-    )
+    check_refused(lambda: inrstore.convert(source, target), DestinationExistsError, str(target), folder=tmp_path)
 
 
 def test_a_destination_that_appears_meanwhile_is_not_replaced(tmp_path, source, monkeypatch):
@@ -269,9 +263,7 @@ def test_a_destination_that_appears_meanwhile_is_not_replaced(tmp_path, source, 
 
 
 def test_a_destination_in_no_folder_is_refused(tmp_path, source):
-    check_refused(
-        lambda: inrstore.convert(source, tmp_path / "no/s.zarr"), StoreError, "No such file", folder=tmp_path
-    )
+    check_refused(lambda: inrstore.convert(source, tmp_path / "no/s.zarr"), StoreError, "No such file", folder=tmp_path)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
@@ -333,9 +325,7 @@ def test_a_full_disk_for_real(tmp_path, source):
         "except inrstore.errors.StoreError as error:\n"
         "    print(error)\n"
     )
-    big = write_nifti(
-        tmp_path / "in/big.nii", np.random.default_rng(0).integers(0, 9999, (20, 20, 20), "int16")
-    )
+    big = write_nifti(tmp_path / "in/big.nii", np.random.default_rng(0).integers(0, 9999, (20, 20, 20), "int16"))
     before = tree(tmp_path)
     done = subprocess.run([sys.executable, "-c", code, str(big), str(tmp_path / "s.zarr")],
                           capture_output=True, text=True, check=True)  # fmt: skip

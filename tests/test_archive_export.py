@@ -99,18 +99,14 @@ def test_a_corrupt_chunk_leaves_nothing(tmp_path, out):
     key = opened.key(list(opened.grid)[-1])
     path = tmp_path / "s.zarr" / key
     path.write_bytes(path.read_bytes()[:-1])
-    check_refused(
-        lambda: inrstore.export(tmp_path / "s.zarr", tmp_path / out), CorruptChunkError, key, folder=tmp_path
-    )
+    check_refused(lambda: inrstore.export(tmp_path / "s.zarr", tmp_path / out), CorruptChunkError, key, folder=tmp_path)
 
 
 @pytest.mark.parametrize("out", ["o.nii", "o.nii.gz"])
 def test_a_destination_that_cannot_be_written_is_named(tmp_path, out):
     source = write_nifti(tmp_path / "a.nii", random_image((5, 4, 7)))
     inrstore.convert(source, tmp_path / "s.zarr", max_error=2)
-    check_refused(
-        lambda: inrstore.export(tmp_path / "s.zarr", tmp_path / "no" / out), StoreError, out, folder=tmp_path
-    )
+    check_refused(lambda: inrstore.export(tmp_path / "s.zarr", tmp_path / "no" / out), StoreError, out, folder=tmp_path)
 
 
 @pytest.mark.parametrize(

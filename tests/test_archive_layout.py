@@ -122,9 +122,7 @@ def test_consolidated_metadata_equals_that_of_the_arrays(tmp_path, zarr_format):
             assert document == json.loads((store / name).read_bytes())
 
 
-@pytest.mark.parametrize(
-    "shape", [(6,), (6, 5), (6, 5, 4), (6, 5, 4, 3), (6, 5, 4, 1, 3), (2, 3, 2, 2, 2, 2, 2)]
-)
+@pytest.mark.parametrize("shape", [(6,), (6, 5), (6, 5, 4), (6, 5, 4, 3), (6, 5, 4, 1, 3), (2, 3, 2, 2, 2, 2, 2)])
 @FORMATS
 def test_one_to_seven_axes_are_kept_with_their_names(tmp_path, small, shape, zarr_format):
     values = random_image(shape)

@@ -191,9 +191,7 @@ def read_source_of_good(folder):
     read_source(write_nifti(good / "good.nii.gz", random_image((5, 4, 3))))
 
 
-@pytest.mark.parametrize(
-    "dim", [(3, 0, 4, 3, 1), (3, 5, 0, 3, 1), (3, 5, 4, -3, 1), (4, 5, 4, 3, 0), (4, 5, 4, 3, -1)]
-)
+@pytest.mark.parametrize("dim", [(3, 0, 4, 3, 1), (3, 5, 0, 3, 1), (3, 5, 4, -3, 1), (4, 5, 4, 3, 0), (4, 5, 4, 3, -1)])
 def test_zero_or_negative_length(plain, dim):
     axis = next(i for i, n in enumerate(dim) if n < 1)
     refused(patch_header(plain, dim=dim), f"dim[{axis}]", str(dim[axis]))
@@ -287,9 +285,7 @@ def dwi(tmp_path):
 BVAL, BVEC = "0 1000 1000 2000", "0 1 0 0\n0 0 1 0\n0 0 0 -0.707\n"
 
 
-@pytest.mark.parametrize(
-    "names", [("x_dwi.bval", "x_dwi.bvec"), ("x_dwi.bvals", "x_dwi.bvecs"), ("bvals", "bvecs")]
-)
+@pytest.mark.parametrize("names", [("x_dwi.bval", "x_dwi.bvec"), ("x_dwi.bvals", "x_dwi.bvecs"), ("bvals", "bvecs")])
 def test_gradients_are_found_under_their_usual_names(dwi, names):
     dwi.with_name(names[0]).write_text(BVAL)
     dwi.with_name(names[1]).write_text(BVEC)

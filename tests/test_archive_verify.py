@@ -251,9 +251,7 @@ def test_a_forged_chunk_shape_is_refused_before_anything_is_allocated(make, tmp_
     document = json.loads(path.read_bytes())
     document["shape"] = document["chunk_grid"]["configuration"]["chunk_shape"] = [1 << 20] * 4
     path.write_text(json.dumps(document))
-    check_refused(
-        lambda: inrstore.verify(path.parent.parent), StoreError, "larger than allowed", folder=tmp_path
-    )
+    check_refused(lambda: inrstore.verify(path.parent.parent), StoreError, "larger than allowed", folder=tmp_path)
 
 
 HOSTILE = ["pickle", "msgpack2", "json2", "numcodecs.pickle", "sharding_indexed", "vlen-utf8"]

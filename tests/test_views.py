@@ -54,9 +54,7 @@ def make(tmp_path, monkeypatch):
     (tmp_path / "dwi.bvec").write_text("0 1 0\n0 0 1\n0 0 0")
 
     def run(zarr_format=3, **options):
-        inrstore.convert(
-            source, tmp_path / "s.zarr", zarr_format=zarr_format, **(options or {"max_error": 2})
-        )
+        inrstore.convert(source, tmp_path / "s.zarr", zarr_format=zarr_format, **(options or {"max_error": 2}))
         return tmp_path / "s.zarr"
 
     run.source = source

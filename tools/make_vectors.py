@@ -662,7 +662,7 @@ def _faulty_networks(corrupt: str, limit: str) -> Iterator[tuple[str, bytes, str
         expected = (corrupt, f"siren.{name}") if earned else (limit, "siren.parameters")
         yield f"siren-{name.replace('_', '-')}-missing", repack(whole, payload[:stop]), *expected
     yield "siren-states-missing", repack(whole, payload[: words - 1]), corrupt, "rans.states"
-    yield "siren-state-below-2^16", patch(whole, states, struct.pack("<I", 2**16 - 1)), corrupt, "rans.states"
+    yield "siren-state-below-2to16", patch(whole, states, struct.pack("<I", 2**16 - 1)), corrupt, "rans.states"
     state = struct.unpack_from("<I", payload, states)[0]
     yield "siren-state-changed", patch(whole, states, struct.pack("<I", state ^ 1)), corrupt, "rans.states"
     yield "siren-word-missing", repack(whole, payload[:-2]), corrupt, "rans.words"

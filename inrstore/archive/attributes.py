@@ -57,9 +57,7 @@ def small_arrays(source: Source, dims: tuple[str, ...]) -> list[tuple[Array, byt
             out.append(layout.small_array(name, _single(steps * to_mm), SMALL_DIMS[name], units="mm"))
         elif name == "t" and source.units["time"] in _TIME_UNITS:
             unit = _TIME_UNITS[source.units["time"]]
-            out.append(
-                layout.small_array("t", _single(source.time_offset + steps), SMALL_DIMS["t"], units=unit)
-            )
+            out.append(layout.small_array("t", _single(source.time_offset + steps), SMALL_DIMS["t"], units=unit))
     if source.bval is not None:
         out.append(layout.small_array("bval", _shorter(source.bval), SMALL_DIMS["bval"], units="s/mm2"))
     if source.bvec is not None:

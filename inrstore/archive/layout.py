@@ -120,9 +120,7 @@ class Grid:
 
     def region(self, index: tuple[int, ...]) -> tuple[slice, ...]:
         """Return the part of the array that chunk `index` covers; shorter than a chunk at the far edges."""
-        return tuple(
-            slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, self.chunks, self.shape, strict=True)
-        )
+        return tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, self.chunks, self.shape, strict=True))
 
     def cut(self, array: npt.NDArray[Any], index: tuple[int, ...]) -> npt.NDArray[Any]:
         """Return chunk `index` of `array`: full shape, C order, native little-endian, padded with zeros."""
@@ -216,18 +214,14 @@ class Array:
         }
 
 
-def small_array(
-    name: str, values: npt.NDArray[Any], dims: tuple[str, ...], **attributes: Any
-) -> tuple[Array, bytes]:
+def small_array(name: str, values: npt.NDArray[Any], dims: tuple[str, ...], **attributes: Any) -> tuple[Array, bytes]:
     """Return a small array of one chunk, and the bytes of that chunk (gzip carries a checksum)."""
     values = np.ascontiguousarray(values, stored_dtype(values.dtype))
     array = Array(name, Grid(values.shape, values.shape), values.dtype, dims, {}, attributes)
     return array, gzip.compress(values.tobytes(), GZIP_LEVEL, mtime=0)
 
 
-def metadata_files(
-    zarr_format: ZarrFormat, attributes: Mapping[str, Any], arrays: Sequence[Array]
-) -> dict[str, bytes]:
+def metadata_files(zarr_format: ZarrFormat, attributes: Mapping[str, Any], arrays: Sequence[Array]) -> dict[str, bytes]:
     """Return every metadata file of a store: those of the arrays, the group's, and all of them consolidated.
 
     Parameters

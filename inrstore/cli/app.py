@@ -43,9 +43,7 @@ class FormatName(StrEnum):
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-StorePath = Annotated[
-    Path, typer.Argument(metavar="STORE", help="Directory of the store.", show_default=False)
-]
+StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="Directory of the store.", show_default=False)]
 
 
 def _version(wanted: bool) -> None:

@@ -114,9 +114,7 @@ def info_text(report: InfoReport) -> str:
         f"  chunks    {' x '.join(map(str, report.chunk_shape))}, {_bytes(report.image_bytes)} together"
     )
     for chunk in report.chunk_list[:_SHOWN_CHUNKS]:
-        details = ", ".join(
-            f"{key} {value}" for key, value in chunk.items() if key not in ("key", "mode", "bytes")
-        )
+        details = ", ".join(f"{key} {value}" for key, value in chunk.items() if key not in ("key", "mode", "bytes"))
         text += f"\n    {chunk['key']}  {chunk['mode']}  {chunk['bytes']:,} bytes  {details}".rstrip()
     hidden = len(report.chunk_list) - _SHOWN_CHUNKS
     return text + (f"\n    ... {hidden} more" if hidden > 0 else "")
@@ -129,9 +127,7 @@ def export_text(report: ExportReport) -> str:
 
 
 def _lines(report: StoreReport) -> str:
-    asked = ", ".join(
-        name if value is True else f"{name} {value:g}" for name, value in report.promised.items()
-    )
+    asked = ", ".join(name if value is True else f"{name} {value:g}" for name, value in report.promised.items())
     modes = ", ".join(f"{count} {mode}" for mode, count in sorted(report.modes.items()))
     if report.lossless:
         quality = "every bit kept"

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore.encoder import encode_chunks
+from inrstore.errors import InrstoreError
 from inrstore.format.target import Target
 from inrstore.options import EncodeOptions
 
@@ -30,9 +31,7 @@ _waiting: list[_Request] = []
 _waiting_guard = threading.Lock()
 
 
-def encode_batch(
-    chunks: Sequence[npt.NDArray[Any]], target: Target, options: EncodeOptions
-) -> list[bytes]:
+def encode_batch(chunks: Sequence[npt.NDArray[Any]], target: Target, options: EncodeOptions) -> list[bytes]:
     """Encode chunks, together with those of other threads that ask for the same options meanwhile."""
     if target.rmse is None:  # nothing is fitted: let threads run side by side
         return encode_chunks(chunks, target, options)
@@ -63,3 +62,7 @@ def _run(batch: list[_Request], options: EncodeOptions) -> None:
             return
         for request in batch:  # one bad chunk must not fail its neighbours
             _run([request], options)
+    except BaseException:  # an interrupt: the threads that wait must not go on without a result
+        for request in batch:
+            request.error = InrstoreError("encoding was interrupted")
+        raise

@@ -173,9 +173,7 @@ class _Watch:
 class _Group:
     """The search over one batch of chunks of equal axes and channels."""
 
-    def __init__(
-        self, items: list[Measurements], options: EncodeOptions, device: torch.device, watch: _Watch
-    ) -> None:
+    def __init__(self, items: list[Measurements], options: EncodeOptions, device: torch.device, watch: _Watch) -> None:
         self.items, self.device, self.watch, self.seed = items, device, watch, options.seed
         self.effort = EFFORTS[options.preset]
         self.axes, self.channels = items[0].key
@@ -284,7 +282,9 @@ class _Group:
 
     def _schedule(self, steps: int, rate: float) -> Schedule:
         most = max(len(m.values) for m in self.items)
-        return Schedule(steps=steps, samples=min(self.effort.samples, most), rate=rate, check_every=max(25, steps // 25))
+        return Schedule(
+            steps=steps, samples=min(self.effort.samples, most), rate=rate, check_every=max(25, steps // 25)
+        )
 
     def _reporter(self, stage: str, begin: float, part: float, steps: int) -> _Reporter:
         return _Reporter(self.watch, stage, len(self.items), begin, part, steps)

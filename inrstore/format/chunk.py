@@ -160,9 +160,7 @@ def encode_lossless(chunk: npt.NDArray[Any]) -> bytes:
     return min(coded, encode_raw(chunk), key=len)
 
 
-def seal(
-    mode: int, like: npt.NDArray[Any], payload: bytes, decoded: npt.NDArray[Any] | None = None
-) -> bytes:
+def seal(mode: int, like: npt.NDArray[Any], payload: bytes, decoded: npt.NDArray[Any] | None = None) -> bytes:
     """Return the frame of a payload; `decoded` is what it decodes to when that is not `like` itself."""
     if math.prod(max(1, n) for n in like.shape) > limits.MAX_CHUNK_VALUES:  # as readers count
         raise ConfigurationError(f"a chunk of shape {like.shape}; the most is {limits.MAX_CHUNK_VALUES} values")
@@ -216,6 +214,4 @@ def describe_chunk(data: bytes | memoryview) -> ChunkInfo:
         groups = [*network.weights, network.biases, network.readout]
         details = {"layers": layers, "width": width, "channels": len(network.readout),
                    "parameters": sum(g.size for g in groups)}  # fmt: skip
-    return ChunkInfo(
-        frame.MODE_NAMES[parsed.mode], parsed.dtype.str, parsed.shape, len(bytes(data)), details
-    )
+    return ChunkInfo(frame.MODE_NAMES[parsed.mode], parsed.dtype.str, parsed.shape, len(bytes(data)), details)

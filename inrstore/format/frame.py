@@ -112,9 +112,7 @@ def pack(mode: int, like: npt.NDArray[Any], decoded_crc: int, payload: bytes) ->
     return body + struct.pack("<I", int(google_crc32c.value(body)))
 
 
-def unpack(
-    data: bytes | memoryview, shape: tuple[int, ...] | None = None, dtype: np.dtype[Any] | None = None
-) -> Frame:
+def unpack(data: bytes | memoryview, shape: tuple[int, ...] | None = None, dtype: np.dtype[Any] | None = None) -> Frame:
     """Parse and check a frame; `shape` and `dtype`, when given, must be those of the frame.
 
     Raises

@@ -95,9 +95,7 @@ def encode(symbols: Ints, table_of: Ints, tables: Sequence[Table]) -> bytes:
     return state.astype("<u4").tobytes() + stream.astype("<u2").tobytes()
 
 
-def decode(
-    reader: Reader, table_of: npt.NDArray[np.integer[Any]], tables: Sequence[Table]
-) -> npt.NDArray[np.int16]:
+def decode(reader: Reader, table_of: npt.NDArray[np.integer[Any]], tables: Sequence[Table]) -> npt.NDArray[np.int16]:
     """Decode `len(table_of)` symbols from the rest of the reader.
 
     Raises

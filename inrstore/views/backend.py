@@ -60,7 +60,5 @@ def open(store: str | os.PathLike[str]) -> xarray.Dataset:
     own = opened.attributes
     names = ("affine", "affine_from", "coordinates", "scl_slope", "scl_inter", "units", "quality", "source")
     dataset.attrs = {name: own[name] for name in names if name in own}
-    dataset[layout.IMAGE].attrs.update(
-        {name: own[name] for name in ("scl_slope", "scl_inter") if name in own}
-    )
+    dataset[layout.IMAGE].attrs.update({name: own[name] for name in ("scl_slope", "scl_inter") if name in own})
     return dataset

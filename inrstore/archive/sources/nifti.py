@@ -120,9 +120,7 @@ def _read(path: Path, stream: _Stream, most: int, file_bytes: int, digest: str) 
     shape = tuple(dims[dims[0] : 0 : -1])
     voxel_bytes = math.prod(shape) * dtype.itemsize
     if int(offset) + voxel_bytes > most:
-        raise SourceError(
-            f"{path}: dim: the header claims {voxel_bytes} bytes of voxels, more than the file can hold"
-        )
+        raise SourceError(f"{path}: dim: the header claims {voxel_bytes} bytes of voxels, more than the file can hold")
     slope, inter = _scaling(path, header)
     affine, affine_from = _affine(path, header)
     space, time = _units(path, header)
@@ -166,9 +164,7 @@ def _exactly(path: Path, stream: _Stream, size: int, what: str) -> bytearray:
     while len(out) < size:
         block = stream.read(min(_BLOCK, size - len(out)))
         if not block:
-            raise SourceError(
-                f"{path}: {what}: the header claims {size} bytes, but the file ends after {len(out)}"
-            )
+            raise SourceError(f"{path}: {what}: the header claims {size} bytes, but the file ends after {len(out)}")
         out += block
     return out
 
