@@ -32,7 +32,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 
 vectors: $(VENV)/.dev
-	$(BIN)/python -m tools.make_vectors
+	$(BIN)/python -m tools.vectors
 
 clean:
 	rm -rf $(VENV) .venv-read demo-output .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import json
 import os
@@ -72,7 +73,7 @@ def check_equal_bits(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> None:
 def load(path: Path, name: str) -> ModuleType:
     """Import a file that is no part of the package; skip the test when it is not there."""
     if not path.exists():
-        pytest.skip(f"{path.name} is not here")
+        pytest.skip(f"{path.relative_to(ROOT)} is not here")
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -83,9 +84,10 @@ def load(path: Path, name: str) -> ModuleType:
     return module
 
 
-def make_vectors() -> ModuleType:
-    """Return tools/make_vectors.py."""
-    return load(ROOT / "tools" / "make_vectors.py", "make_vectors")
+def maker(room: str = "frames") -> ModuleType:
+    """Return a module of tools/vectors; `frames` makes, edits and reseals frames."""
+    package = load(ROOT / "tools" / "vectors" / "__init__.py", "inrstore_vectors")
+    return importlib.import_module(f"{package.__name__}.{room}")
 
 
 def decoder() -> ModuleType:

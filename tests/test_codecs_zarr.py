@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from checks import DTYPES, check_equal_bits, make_vectors, random_values, vectors
+from checks import DTYPES, check_equal_bits, maker, random_values, vectors
 
 import inrstore.codecs.numcodecs as two
 import inrstore.codecs.zarr as three
@@ -113,7 +113,7 @@ def test_edge_chunks_and_odd_shapes_are_read(tmp_path, zarr_format, shape, grid)
 
 @FORMATS
 def test_lossy_promises_hold_through_zarr(tmp_path, zarr_format):
-    values = make_vectors().smooth((3, 9, 10, 11), "<i2", 1)
+    values = maker().smooth((3, 9, 10, 11), "<i2", 1)
     array = create(tmp_path / "a", zarr_format, values.shape, (3, 5, 5, 5), "<i2", {"max_error": 6})
     array[...] = values
     decoded = zarr.open_array(tmp_path / "a", mode="r")[...]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checks import check_equal_bits, decoder, fuzzer, golden, make_vectors, vectors
+from checks import check_equal_bits, decoder, fuzzer, golden, maker, vectors
 
 from inrstore.errors import CorruptChunkError, LimitExceededError
 from inrstore.format import chunk as chunks
@@ -68,7 +68,7 @@ def test_damage_is_found_by_every_way_in():
 
 def test_wrong_decoded_values_are_found():
     """A decoder that went wrong somewhere would be noticed: the checksum of the values is tested too."""
-    tool = make_vectors()
+    tool = maker()
     for name, data in GOLDEN.items():
         at = frame.header_size(data[7]) - 8
         forged = tool.edit(data, at, bytes(b ^ 0xFF for b in data[at : at + 4]))
@@ -156,7 +156,7 @@ def zeros_packed(size: int) -> bytes:
 
 
 def test_zlib_bombs_cost_no_memory():
-    tool, bomb = make_vectors(), zeros_packed(300 << 20)
+    tool, bomb = maker(), zeros_packed(300 << 20)
     whole = chunks.encode_lossless(tool.smooth((8, 9), "<i2", 1))
     planes_bomb = tool.repack(whole, tool.payload_of(whole)[:4] + bomb)
     assert refused(lambda: decode_chunk(planes_bomb, (8, 9), "<i2")) == "planes.data"
@@ -175,7 +175,7 @@ def test_zlib_bombs_cost_no_memory():
     "name", ["constant-i2-3d", "planes-exact-i2-3d", "planes-exact-i2-box", "siren-i2-3d", "raw-f4-3d"]
 )
 def test_a_huge_shape_is_refused_before_anything_is_allocated(name):
-    tool, data = make_vectors(), GOLDEN[name]
+    tool, data = maker(), GOLDEN[name]
     parsed = frame.unpack(data)
     huge = tool.edit(data, 8, struct.pack("<III", 512, 512, 512))
     peak, took = measure(lambda: decode_chunk(huge, parsed.shape, parsed.dtype))
@@ -189,7 +189,7 @@ def test_a_huge_shape_is_refused_before_anything_is_allocated(name):
 
 
 def test_a_huge_shape_that_nobody_contradicts_costs_in_proportion():
-    tool = make_vectors()
+    tool = maker()
     constant = tool.edit(chunks.encode_trivial(np.full((2, 2, 2), 3, "i1")), 8, struct.pack("<III", 256, 256, 512))
     values = chunks._decode(frame.unpack(constant))
     assert values.shape == (256, 256, 512) and (values == 3).all()
@@ -202,7 +202,7 @@ def test_a_huge_shape_that_nobody_contradicts_costs_in_proportion():
 
 
 def test_parameters_that_the_payload_does_not_earn_are_refused():
-    tool, data = make_vectors(), GOLDEN["siren-i2-3d"]
+    tool, data = maker(), GOLDEN["siren-i2-3d"]
     for layers, width in ((16, 256), (1, 256), (16, 64)):
         forged = tool.patch(data, 2, struct.pack("<BH", layers, width))
         field = refused(lambda forged=forged: decode_chunk(forged))

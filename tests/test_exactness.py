@@ -19,7 +19,7 @@ from checks import (
     examples,
     index_of,
     little_bytes,
-    make_vectors,
+    maker,
     modes,
     run_python,
     vectors,
@@ -42,7 +42,7 @@ HASHES = {n: e["sha256"] for f in ("subset", "uncommon") for n, e in index_of(VE
 @cache
 def large_frame() -> bytes:
     """Return the frame of a network whose products are large enough for BLAS to share out among threads."""
-    tool = make_vectors()
+    tool = maker()
     return tool.siren_frame(tool.like((24, 10, 20, 24), "<i2"), tool.Net(seed=1, layers=4, width=64, axis=0, each=True))
 
 
@@ -161,7 +161,7 @@ def test_torch_evaluates_networks_to_the_same_bits(device):
 
 def _random_frame(seed: int) -> bytes:
     """Return a valid frame of a random mode, shape, dtype and envelope."""
-    tool, rng = make_vectors(), np.random.default_rng(seed)
+    tool, rng = maker(), np.random.default_rng(seed)
     shape = tuple(int(n) for n in rng.integers(1, 7, rng.integers(0, 5)))
     dtype = np.dtype(rng.choice(["i1", "u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"]))
     like = np.zeros(shape, dtype, order=rng.choice(["C", "F"]))
@@ -257,7 +257,7 @@ def test_a_part_has_the_byte_order_of_the_whole():
 
 
 def test_reading_the_whole_as_a_part_tests_the_checksum_of_the_values():
-    tool, data = make_vectors(), VALID["siren-i2-3d"]
+    tool, data = maker(), VALID["siren-i2-3d"]
     forged = tool.edit(data, frame.header_size(3) - 8, b"\0\0\0\0")
     decode_region(forged, (slice(0, 2), 0, slice(None)))
     with pytest.raises(chunks.CorruptChunkError, match="decoded_crc"):
@@ -290,7 +290,7 @@ def _stored(tmp_path: Any, values: np.ndarray, zarr_format: int, **promise: Any)
     ],
 )
 def test_both_versions_of_zarr_store_the_same_payload(tmp_path, dtype, promise):
-    values = make_vectors().smooth((6, 7, 8, 3), dtype, 4, 60)
+    values = maker().smooth((6, 7, 8, 3), dtype, 4, 60)
     one, other = (_stored(tmp_path, values, v, **promise) for v in (2, 3))
     assert one == other
 

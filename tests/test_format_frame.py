@@ -8,7 +8,7 @@ import struct
 import google_crc32c
 import numpy as np
 import pytest
-from checks import DTYPES, check_equal_bits, decoder, make_vectors, vectors
+from checks import DTYPES, ROOT, check_equal_bits, decoder, maker, vectors
 
 from inrstore.errors import ConfigurationError, CorruptChunkError, LimitExceededError, UnsupportedVersionError
 from inrstore.format import chunk as chunks
@@ -63,7 +63,7 @@ def test_other_dtypes_are_refused_by_name(dtype):
 
 def test_all_other_dtype_codes_are_reserved():
     data = chunks.encode_raw(np.zeros(8, "u1"))
-    tool, accepted = make_vectors(), set()
+    tool, accepted = maker(), set()
     for code in range(256):
         forged = tool.edit(data, 6, bytes([code]))
         try:
@@ -91,7 +91,7 @@ def test_a_frame_must_echo_the_arrays_shape_and_dtype():
 
 
 def test_a_later_version_is_told_apart_from_damage():
-    tool, data = make_vectors(), chunks.encode_raw(np.arange(6, dtype="<i2"))
+    tool, data = maker(), chunks.encode_raw(np.arange(6, dtype="<i2"))
     later = tool.edit(data, 4, b"\x02")
     with pytest.raises(UnsupportedVersionError, match="version"):
         decode_chunk(later)
@@ -102,7 +102,7 @@ def test_a_later_version_is_told_apart_from_damage():
 
 
 def test_every_reserved_mode_is_refused():
-    tool, data = make_vectors(), chunks.encode_raw(np.arange(6, dtype="<i2"))
+    tool, data = maker(), chunks.encode_raw(np.arange(6, dtype="<i2"))
     for mode in range(4, 256):
         with pytest.raises(UnsupportedVersionError) as caught:
             decode_chunk(tool.edit(data, 5, bytes([mode])))
@@ -110,7 +110,7 @@ def test_every_reserved_mode_is_refused():
 
 
 def test_an_empty_shape_that_numpy_cannot_express_is_refused():
-    tool = make_vectors()
+    tool = maker()
     empty = chunks.encode_raw(np.empty((0, 1, 1, 1), "<f8"))
     for lengths in ((0, 2**32 - 1, 2**32 - 1, 1), (0, 2**20, 2**20, 2**20), (2**32 - 1, 2**31, 0, 2**9)):
         forged = tool.edit(empty, 8, struct.pack("<4I", *lengths))
@@ -127,7 +127,7 @@ def test_a_chunk_without_values_is_raw_and_comes_back(shape):
     data = chunks.encode_lossless(values)
     assert data[5] == frame.RAW
     assert decode_chunk(data, shape, "<f4").shape == shape
-    tool = make_vectors()
+    tool = maker()
     for mode in (1, 2, 3):
         with pytest.raises(CorruptChunkError) as caught:
             decode_chunk(tool.edit(data, 5, bytes([mode])))
@@ -164,7 +164,7 @@ def test_describe_looks_at_the_header_alone():
 
 
 def test_the_independent_reader_stands_alone():
-    source = (make_vectors().ROOT / "specs" / "decoder.py").read_text()
+    source = (ROOT / "specs" / "decoder.py").read_text()
     lines = source.splitlines()
     assert len(lines) < 400
     modules = {line.split()[1].split(".")[0] for line in lines if line.startswith(("import ", "from "))}

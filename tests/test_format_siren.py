@@ -10,7 +10,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 import pytest
-from checks import ROOT, examples, make_vectors
+from checks import ROOT, examples, maker
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,7 +89,7 @@ def in_unlimited_integers(net: siren.Network, box: tuple[int, ...], position: tu
     [((5,), None), ((4, 3), 0), ((4, 3), 1), ((3, 4, 5), None), ((3, 2, 4, 3), 0), ((2, 3, 2, 3), 2), ((), None)],
 )
 def test_evaluation_follows_the_formulas(box, axis):
-    tool = make_vectors()
+    tool = maker()
     rng = np.random.default_rng(len(box))
     for seed in range(3):
         net = tool.Net(seed=seed, layers=1 + seed, width=4 + seed, axis=axis, each=bool(seed % 2)).build(box)
@@ -104,7 +104,7 @@ def test_evaluation_follows_the_formulas(box, axis):
 
 
 def test_positions_may_be_any_ranges_or_arrays():
-    tool, box = make_vectors(), (4, 6, 5, 7)
+    tool, box = maker(), (4, 6, 5, 7)
     net = tool.Net(seed=3, layers=2, width=6, axis=0).build(box)
     whole = siren.evaluate(net, np.dtype("<i2"), box, [range(n) for n in box])
     some = [range(3, -1, -2), range(1, 6, 2), range(4, 5), range(6, 0, -1)]
@@ -118,7 +118,7 @@ def test_positions_may_be_any_ranges_or_arrays():
 @given(st.integers(0, 2**32))
 @examples(60)
 def test_a_network_written_is_the_network_read(seed):
-    rng, tool = np.random.default_rng(seed), make_vectors()
+    rng, tool = np.random.default_rng(seed), maker()
     box = tuple(int(n) for n in rng.integers(1, 7, rng.integers(1, 5)))
     axis = int(rng.integers(0, len(box))) if rng.random() < 0.6 else None
     net = tool.Net(
@@ -138,7 +138,7 @@ def test_a_network_written_is_the_network_read(seed):
 
 
 def test_a_payload_is_laid_out_as_specified():
-    net = make_vectors().Net(seed=1, layers=2, width=3, axis=0, exponent=2, low=-7, high=9).build((2, 4))
+    net = maker().Net(seed=1, layers=2, width=3, axis=0, exponent=2, low=-7, high=9).build((2, 4))
     data = siren.write(net)
     assert struct.unpack_from("<BBHbBii", data) == (0, 2, 3, 2, net.shift, -7, 9)
     assert list(struct.unpack_from("<3I", data, 14)) == net.multipliers

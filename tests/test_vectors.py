@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from checks import GOLDEN, VECTORS, decoder, digest, frames_of, golden, index_of, make_vectors, vectors
+from checks import GOLDEN, VECTORS, decoder, digest, frames_of, golden, index_of, maker, vectors
 
 from inrstore import errors
 from inrstore.format.chunk import decode_chunk, describe_chunk
@@ -99,7 +99,7 @@ def test_golden_chunks_decode_to_the_same_bits_for_ever(version):
 
 
 def test_golden_chunks_are_never_overwritten(tmp_path, monkeypatch):
-    tool = make_vectors()
+    tool = maker("write")
     monkeypatch.setattr(tool, "GOLDEN", tmp_path / "1")
     frames = vectors("subset", "uncommon")
     tool.write_golden(frames, new_version=False)
@@ -112,9 +112,8 @@ def test_golden_chunks_are_never_overwritten(tmp_path, monkeypatch):
 
 
 def test_the_generator_makes_the_vectors_that_are_here():
-    tool = make_vectors()
     index = index_of(VECTORS / "subset")
-    made = tool.collect(tool.subset)
+    made = maker("write").collect(maker("subset").subset)
     assert list(made) == list(index)
     for name, data in made.items():  # zlib's bytes may differ between releases of it; the values may not
         assert digest(decode_chunk(data)) == index[name]["sha256"], name

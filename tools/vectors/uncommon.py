@@ -1,0 +1,229 @@
+"""The uncommon vectors: types, layouts and extremes that are legal, and seldom seen."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from inrstore.format import chunk as chunks
+from inrstore.format import frame, normalize, planes, siren
+from inrstore.format.levels import Grid
+from inrstore.format.normalize import Envelope
+
+from .frames import (
+    Array,
+    Net,
+    boxed,
+    grid_of,
+    like,
+    payload_of,
+    planes_frame,
+    repack,
+    siren_frame,
+    smooth,
+    with_exceptions,
+)
+
+
+def uncommon() -> Iterator[tuple[str, bytes]]:
+    """Yield the vectors of rare types, layouts and extremes."""
+    rng = np.random.default_rng(100)
+    # no axes at all
+    yield "raw-f8-0d", chunks.encode_raw(np.array(np.pi))
+    yield "constant-i4-0d", chunks.encode_trivial(np.array(-7, "<i4")) or b""
+    yield "planes-exact-i2-0d", planes_frame(np.array(-300, "<i2"), None)
+    yield "planes-integer-i2-0d", planes_frame(np.array(77, "<i2"), Grid(-300, 900, np.array([10], np.uint64), None))
+    envelope = Envelope((), (), b"", np.array(True), np.array([np.nan], "<f4"))
+    yield (
+        "planes-float-f4-0d-exception",
+        planes_frame(np.array(1, "<f4"), Grid(0.0, 2.0, np.array([0.5]), None), envelope),
+    )
+    yield "siren-f4-0d", siren_frame(like((), "<f4"), Net(seed=101, layers=2, width=4))
+    yield "siren-f4-0d-exception", siren_frame(like((), "<f4"), Net(seed=101, layers=2, width=4), envelope)
+    yield "siren-i2-1d-channels-only", siren_frame(like((6,), "<i2"), Net(seed=102, layers=2, width=5, axis=0))
+    # eight axes
+    shape = (2, 1, 3, 2, 1, 2, 3, 2)
+    yield "raw-u1-8d", chunks.encode_raw(rng.integers(0, 256, shape).astype("u1"))
+    values = smooth(shape, "<i2", 103)
+    yield "planes-exact-i2-8d", planes_frame(values, None)
+    all_axes = planes_frame(values, None)  # differenced along every axis
+    core = _payload_differenced(values, 0xFF)
+    yield "planes-exact-i2-8d-all-axes", repack(all_axes, core)
+    yield "siren-i2-8d", siren_frame(like(shape, "<i2"), Net(seed=104, layers=3, width=8, axis=2))
+    yield "siren-i2-8d-box", siren_frame(
+        like(shape, "<i2"), Net(seed=105, layers=2, width=6),
+        boxed((0, 0, 1, 0, 0, 1, 0, 0), (2, 1, 3, 1, 1, 2, 2, 2), np.array(9, "<i2")),
+    )  # fmt: skip
+    # byte orders and memory layouts
+    yield "raw-i2-big-endian", chunks.encode_raw(rng.integers(-999, 999, (5, 6)).astype(">i2"))
+    yield "constant-f4-big-endian", chunks.encode_trivial(np.full((3, 2), 1.5, ">f4")) or b""
+    yield "planes-exact-f8-big-endian", planes_frame(smooth((6, 7), "<f8", 106).astype(">f8"), None)
+    yield "siren-i2-big-endian", siren_frame(like((3, 4, 5, 6), ">i2"), Net(seed=107, layers=2, width=8, axis=0))
+    yield (
+        "siren-f4-big-endian-exceptions",
+        siren_frame(
+            like((5, 6), ">f4"), Net(seed=108, layers=2, width=6), with_exceptions(normalize.whole((5, 6)), "<f4", 108)
+        ),
+    )
+    yield "raw-u4-fortran", chunks.encode_raw(np.asfortranarray(rng.integers(0, 2**32, (4, 5), dtype=np.uint32)))
+    yield "planes-exact-i2-fortran", planes_frame(np.asfortranarray(smooth((5, 6, 7), "<i2", 109)), None)
+    yield (
+        "siren-u2-fortran-big-endian",
+        siren_frame(like((4, 5, 6), ">u2", "F"), Net(seed=110, layers=2, width=8, low=0, high=4000, centre=1500)),
+    )
+    # bool
+    truth = rng.random((9, 10)) < 0.3
+    yield "raw-bool", chunks.encode_raw(truth)
+    yield "constant-bool", chunks.encode_trivial(np.ones((4, 5), bool)) or b""
+    yield "planes-exact-bool", planes_frame(truth, None)
+    yield "planes-exact-bool-box", planes_frame(truth, None, boxed((2, 3), (8, 9), np.array(True)))
+    # extremes of 64 bits
+    extreme = rng.choice(np.array([0, 1, 2**63 - 1, 2**63, 2**64 - 1], np.uint64), (5, 6))
+    yield "planes-exact-u8-extremes", planes_frame(extreme.astype("<u8"), None)
+    yield (
+        "planes-integer-u8-extremes",
+        planes_frame(extreme, Grid(0, 2**64 - 1, np.array([2**62 - 1], np.uint64), None)),
+    )
+    signed = extreme.view("<i8")
+    yield (
+        "planes-integer-i8-extremes",
+        planes_frame(signed, Grid(-(2**63), 2**63 - 1, np.array([2**61 + 1], np.uint64), None)),
+    )
+    values = rng.integers(-100, 101, (6, 5)).astype("<i8")
+    yield "planes-integer-i8-saturating", planes_frame(values, Grid(-100, 100, np.array([150], np.uint64), None))
+    values = rng.integers(0, 9, (4, 6)).astype("<u8") * np.uint64(2**60)
+    yield (
+        "planes-integer-u8-channels-last",
+        planes_frame(values, grid_of(values, [1e15, 2e18, 3, 9e17, 2**50, 1e19], 1)),
+    )
+    yield (
+        "siren-u8-2to63",
+        siren_frame(
+            like((6, 7), "<u8"),
+            Net(seed=111, layers=2, width=6, exponent=33, low=0, high=2**31 - 1, amplitude=2e9, centre=1e8),
+        ),
+    )
+    yield (
+        "siren-i8-exponent-40",
+        siren_frame(
+            like((6, 7), "<i8"),
+            Net(seed=112, layers=2, width=6, exponent=40, low=-(2**23), high=2**23 - 1, amplitude=9e6),
+        ),
+    )
+    yield (
+        "siren-u4",
+        siren_frame(
+            like((6, 7), "<u4"),
+            Net(seed=113, layers=2, width=6, exponent=1, low=0, high=2**31 - 1, amplitude=2e9, centre=1e8),
+        ),
+    )
+    # float16 and float edges
+    yield "raw-f2", chunks.encode_raw(rng.integers(0, 2**16, (7, 8)).astype("<u2").view("<f2"))
+    yield "planes-exact-f2", planes_frame(smooth((8, 9), "<f2", 114), None)
+    values = smooth((8, 9), "<f2", 115)
+    yield "planes-float-f2", planes_frame(values, grid_of(values, 1.3))
+    yield "siren-f2-exceptions", siren_frame(
+        like((7, 8), "<f2"), Net(seed=116, layers=2, width=6, exponent=-3, low=-20000, high=20000, amplitude=9000),
+        with_exceptions(normalize.whole((7, 8)), "<f2", 116),
+    )  # fmt: skip
+    yield (
+        "siren-f2-subnormal",
+        siren_frame(
+            like((7, 8), "<f2"), Net(seed=117, layers=2, width=6, exponent=-26, low=-300, high=300, amplitude=200)
+        ),
+    )
+    yield (
+        "siren-f4-exponent-minus-100",
+        siren_frame(like((7, 8), "<f4"), Net(seed=118, layers=2, width=6, exponent=-100, amplitude=900)),
+    )
+    yield "siren-f4-exponent-97", siren_frame(
+        like((7, 8), "<f4"), Net(seed=119, layers=2, width=6, exponent=97, low=-(2**31) + 128, high=2**31 - 128,
+                                 amplitude=3e9),
+    )  # fmt: skip
+    yield (
+        "planes-float-f8-huge",
+        planes_frame(
+            like((5, 6), "<f8"), Grid(-1.7e308, 1.7e308, np.array([1.5e308]), None), core=np.full((5, 6), -1.7e308)
+        ),
+    )
+    overflow = _float_indices((5, 6), [0, 1, 2, 3, 255])
+    yield (
+        "planes-float-f8-overflow",
+        _planes_of_indices((5, 6), "<f8", struct.pack("<dd", -1.7e308, 1.7e308) + struct.pack("<d", 1.5e308), overflow),
+    )
+    yield "planes-float-f8-wide-index", _planes_of_indices(
+        (4, 3), "<f8", struct.pack("<ddd", -1.0, 1e30, 1e11),
+        rng.integers(2**53, 2**64, (4, 3), dtype=np.uint64),
+    )  # fmt: skip
+    for name, low, high in (("low", -0.0, 5.0), ("high", -1.0, -0.0), ("both", -0.0, -0.0)):
+        index = _float_indices((3, 4), [0, 1, 2, 9])
+        head = struct.pack("<ddd", low, high, 0.5)
+        yield f"planes-float-f4-minus-zero-{name}", _planes_of_indices((3, 4), "<f4", head, index)
+    # networks at the limits
+    yield (
+        "siren-width-256",
+        siren_frame(like((3, 4, 5), "<i2"), Net(seed=120, layers=2, width=256, spread=20, density=0.01, amplitude=900)),
+    )
+    yield "siren-16-layers", siren_frame(like((3, 4, 5), "<i2"), Net(seed=121, layers=16, width=8))
+    yield "siren-width-1", siren_frame(like((5, 4, 6), "<i2"), Net(seed=122, layers=3, width=1, spread=60))
+    yield (
+        "siren-channels-in-the-middle",
+        siren_frame(like((4, 6, 5, 3), "<i2"), Net(seed=123, layers=3, width=8, axis=1, each=True)),
+    )
+    yield "siren-channels-last", siren_frame(like((4, 5, 6), "<i2"), Net(seed=124, layers=2, width=8, axis=2))
+    yield (
+        "siren-many-channels",
+        siren_frame(like((300, 2, 2), "<i2"), Net(seed=125, layers=2, width=4, axis=0, spread=6)),
+    )
+    base = Net(seed=126, layers=2, width=6).build((6, 7))
+    yield "siren-all-zero", siren_frame(
+        like((6, 7), "<i2"),
+        replace(base, weights=[0 * w for w in base.weights], biases=0 * base.biases, readout=0 * base.readout,
+                gains=np.zeros(1, np.int64)),
+    )  # fmt: skip
+    yield "siren-peaks-1023", siren_frame(like((6, 7), "<i2"), replace(
+        base, weights=[np.where(base.weights[0] % 2, 1023, -1023), np.eye(6, dtype=np.int64) * 1023],
+        biases=np.array([[1023, -1023, 7, 0, -7, 3]] * 2), readout=np.full((1, 6), 1023),
+        gains=siren.unpack_gain(np.array([siren.pack_gain(500.0)])))
+    )  # fmt: skip
+    yield "siren-shift-4-gain-0", siren_frame(like((6, 7), "<i2"), replace(
+        base, shift=4, gains=np.array([0]), offsets=np.array([8 + 16 * 5])))  # fmt: skip
+    yield "siren-shift-34-gain-2to27", siren_frame(like((6, 7), "<i4"), replace(
+        base, shift=34, gains=siren.unpack_gain(np.array([0xFFFF])), offsets=np.array([-(2**31)]),
+        low=-(2**31), high=2**31 - 1))  # fmt: skip
+    yield "siren-largest-multipliers", siren_frame(like((6, 7), "<i2"), replace(base, multipliers=[2**32 - 1] * 3))
+    yield "siren-low-is-high", siren_frame(like((6, 7), "<i2"), replace(base, low=12, high=12))
+    plain = siren_frame(like((6, 7), "<i2"), base)
+    kind_at = 1 + 14 + 4 * 3 + 10 * 4
+    one_each = payload_of(plain)[:kind_at] + b"\1" + payload_of(plain)[kind_at + 1 :]
+    yield "siren-gain-kind-1-of-one-channel", repack(plain, one_each)
+    net = Net(seed=127, layers=2, width=6).build((1, 1, 1))
+    yield "siren-one-value", siren_frame(like((1, 1, 1), "<i2"), net)
+    yield "planes-exact-one-value", planes_frame(np.full((1, 1), 258, "<i4"), None)
+    envelope = Envelope((0, 0), (3, 4), b"", np.ones((3, 4), bool), rng.normal(size=12).astype("<f4"))
+    yield "siren-only-exceptions", siren_frame(like((3, 4), "<f4"), Net(seed=128, layers=1, width=3), envelope)
+    envelope = Envelope((0, 0), (3, 4), b"", np.zeros((3, 4), bool), np.zeros(0, "<f4"))
+    yield "siren-no-exceptions-listed", siren_frame(like((3, 4), "<f4"), Net(seed=128, layers=1, width=3), envelope)
+
+
+def _payload_differenced(values: Array, axes: int) -> bytes:
+    """Return an exact planes payload that was differenced along the given axes, whatever pays."""
+    from inrstore.format.levels import ordered
+
+    return b"\0" + struct.pack("<BBB", 0, 255, axes) + planes._pack(ordered(values), axes, 9)
+
+
+def _float_indices(shape: tuple[int, ...], choice: Sequence[int]) -> Array:
+    return np.resize(np.array(choice, np.uint8), shape)
+
+
+def _planes_of_indices(shape: tuple[int, ...], dtype: str, head: bytes, index: Array) -> bytes:
+    """Return a frame of planes kind 2 made of these indices, not of values."""
+    width = index.dtype.itemsize
+    raw = np.ascontiguousarray(index.reshape(-1, 1).view(np.uint8).T).tobytes()
+    payload = b"\0" + struct.pack("<BB", 2, 255) + head + struct.pack("<BB", width, 0) + zlib.compress(raw, 9)
+    return chunks.seal_checked(frame.PLANES, like(shape, dtype), payload)
