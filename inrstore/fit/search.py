@@ -52,7 +52,7 @@ class Effort:
     leave : float
         Decibels over the target at which a network leaves the batch: time is better spent on the others.
     retries : int
-        Larger networks to try after a miss.
+        Fits after the first: larger after a miss, slower after one that went wrong.
     """
 
     probe: int
@@ -61,7 +61,7 @@ class Effort:
     samples: int = 4096
     surplus: float = 0.1
     leave: float = 1.2
-    retries: int = 2
+    retries: int = 3
 
 
 EFFORTS: dict[Preset, Effort] = {
@@ -70,6 +70,10 @@ EFFORTS: dict[Preset, Effort] = {
     "small": Effort(probe=250, fit=20000, rounding=6000),
 }
 RATE, ROUNDING_RATE = 3e-2, 3e-3
+"""Peak rates of networks up to `RATE_WIDTH` wide; wider ones take less, in proportion."""
+RATE_WIDTH = 64
+LOST = 1.0
+"""Decibels below its own probe at which a fit did not fall short but go wrong: it is done again at a lower rate."""
 GAIN_PER_DOUBLING = 0.6
 """Decibels that twice the steps bring; measured on diffusion MRI, see tools/trials.md."""
 _VALUES_AT_ONCE = 1 << 30
@@ -179,6 +183,8 @@ class _Group:
         self.axes, self.channels = items[0].key
         self.batch = Batch(items, device)
         self.results: list[siren.Network | None] = [None] * len(items)
+        self.calm = [1.0] * len(items)
+        self.probed = torch.zeros(len(items))
 
     def fit(self) -> list[siren.Network | None]:
         """Return a network, or None, for each chunk."""
@@ -191,7 +197,7 @@ class _Group:
                 nets = [i for i, s in sizes.items() if s == size]
                 for i, short in self._fit_size(nets, size, attempt).items():
                     grown = math.log2(size.parameters(self.axes, self.channels)) + short / float(slope[i])
-                    missed[i] = self._smallest(i, grown, size)
+                    missed[i] = self._smallest(i, grown, size) if short > 0 else size
             sizes = missed
         return self.results
 
@@ -202,12 +208,13 @@ class _Group:
         reached = []
         for size in PROBES:
             networks = self._initialise(range(len(self.items)), size)
-            trainer = Trainer(self.batch, networks, self._schedule(self.effort.probe, RATE), OMEGA_0)
+            trainer = Trainer(self.batch, networks, self._schedule(self.effort.probe, size, RATE), OMEGA_0)
             trainer.run(self._reporter("choosing sizes", 0.0, 0.1, self.effort.probe))
             reached.append(-10 * trainer.best.log10())
         small, large = (math.log2(s.parameters(self.axes, self.channels)) for s in PROBES)
         # Longer fits make more of a larger network: the slope grows with the steps.
         slope = ((reached[1] - reached[0]) / (large - small) * 1.2).clamp(0.3, 2.5)
+        self.probed = reached[1]
         longer = GAIN_PER_DOUBLING * math.log2(self.effort.fit / self.effort.probe)
         return reached[1] + longer, slope
 
@@ -238,11 +245,14 @@ class _Group:
         _log.info("%s: chunks %s at %s dB over target", size, nets, decibels.tolist())
         # Rounding in the loop goes on learning: a little short is no miss yet.
         short = {nets[i]: 0.2 - float(d) for i, d in enumerate(decibels) if d <= -0.15}
+        for i, d in zip(nets, decibels.tolist(), strict=True):
+            if d < float(self.probed[i]) - LOST:
+                self.calm[i], short[i] = self.calm[i] / 3, 0.0
         ready = [i for i in range(len(nets)) if nets[i] not in short]
         if ready:
             found = round_in_the_loop(
                 self.batch.subset([nets[i] for i in ready]), networks.subset(ready),
-                self._schedule(self.effort.rounding, ROUNDING_RATE), OMEGA_0,
+                self._schedule(self.effort.rounding, size, ROUNDING_RATE), OMEGA_0,
                 self._reporter("rounding weights", begin + 0.5, 0.3, self.effort.rounding),
             )  # fmt: skip
             for i, network in zip(ready, found, strict=True):
@@ -254,8 +264,9 @@ class _Group:
 
     def _fit_floats(self, nets: list[int], size: Size, reporter: _Reporter) -> Networks:
         """Fit in full precision and keep the best of each; a network that is well over its target leaves the batch."""
-        trainer = Trainer(self.batch.subset(nets), self._initialise(nets, size), self._schedule(self.effort.fit, RATE),
+        trainer = Trainer(self.batch.subset(nets), self._initialise(nets, size), self._schedule(self.effort.fit, size, RATE),
                           OMEGA_0)  # fmt: skip
+        trainer.patience *= torch.tensor([self.calm[i] for i in nets], device=self.device)
         alive, done = list(nets), dict[int, Networks]()
 
         def watch(step: int, seen: Tensor) -> bool:
@@ -280,8 +291,9 @@ class _Group:
         seeds = [self.items[i].seed ^ self.seed for i in nets]
         return initialise(size, self.axes, self.channels, OMEGA_0, seeds, self.device)
 
-    def _schedule(self, steps: int, rate: float) -> Schedule:
+    def _schedule(self, steps: int, size: Size, rate: float) -> Schedule:
         most = max(len(m.values) for m in self.items)
+        rate *= min(1.0, RATE_WIDTH / size.width)
         return Schedule(
             steps=steps, samples=min(self.effort.samples, most), rate=rate, check_every=max(25, steps // 25)
         )
