@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 OMEGA_0 = 20.0
 """First-layer frequencies, radians per unit of coordinate (half the longest extent)."""
 LAYERS = 4
-WIDTHS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72, 80, 96, 112, 128, 160, 192)
+WIDTHS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72, 80, 88, 96, 112, 128, 144, 160, 192, 224, 256)
 PROBES = (Size(LAYERS, 24), Size(LAYERS, 64))
 BYTES_PER_PARAMETER = 0.7
 """What a coded parameter takes, roughly; only to see that a network cannot pay."""
@@ -231,7 +231,8 @@ class _Group:
             parameters = size.parameters(self.axes, self.channels)
             if parameters * BYTES_PER_PARAMETER > self.items[net].problem.budget:
                 return None
-            if math.log2(parameters) >= log_parameters:
+            # The estimate is rough: the largest size is worth a try when it is not far from enough.
+            if math.log2(parameters) + (0.5 if width == WIDTHS[-1] else 0.0) >= log_parameters:
                 return size
         return None
 
