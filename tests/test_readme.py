@@ -37,8 +37,10 @@ def test_the_tables_of_the_readme_are_those_of_the_committed_results():
 def test_every_option_of_the_readme_exists():
     pytest.importorskip("typer")
     for command in ("convert", "info", "verify", "export"):
-        shown = subprocess.run([sys.executable, "-m", "inrstore.cli", command, "--help"], capture_output=True, text=True,
-                               env={"COLUMNS": "200", "PATH": "", "NO_COLOR": "1"}, check=True).stdout  # fmt: skip
+        shown = subprocess.run(
+            [sys.executable, "-m", "inrstore.cli", command, "--help"],
+            capture_output=True, text=True, env={"COLUMNS": "200", "PATH": "", "NO_COLOR": "1"}, check=True,
+        ).stdout  # fmt: skip
         line = re.search(rf"inrstore {command} .*(\n {{10,}}.*)?", README).group()
         for option in re.findall(r"--[a-z-]+", line):
             assert option in shown, (command, option)

@@ -51,6 +51,8 @@ class Effort:
         Decibels over the target that the float network should reach: spent on coarser weights.
     leave : float
         Decibels over the target at which a network leaves the batch: time is better spent on the others.
+    widest : int
+        Most units in a layer: time grows with its square.
     retries : int
         Fits after the first: larger after a miss, slower after one that went wrong.
     """
@@ -61,13 +63,14 @@ class Effort:
     samples: int = 4096
     surplus: float = 0.1
     leave: float = 1.2
+    widest: int = 192
     retries: int = 3
 
 
 EFFORTS: dict[Preset, Effort] = {
-    "fast": Effort(probe=150, fit=600, rounding=300),
+    "fast": Effort(probe=150, fit=600, rounding=300, widest=128),
     "balanced": Effort(probe=250, fit=6000, rounding=2000),
-    "small": Effort(probe=250, fit=20000, rounding=6000),
+    "small": Effort(probe=250, fit=20000, rounding=6000, widest=256),
 }
 RATE, ROUNDING_RATE = 3e-2, 3e-3
 """Peak rates of networks up to `RATE_WIDTH` wide; wider ones take less, in proportion."""
@@ -224,15 +227,14 @@ class _Group:
 
     def _smallest(self, net: int, log_parameters: float, above: Size | None) -> Size | None:
         """Return the smallest size with that many parameters, larger than `above`, that could pay."""
-        for width in WIDTHS:
+        widths = [w for w in WIDTHS if w <= self.effort.widest and (above is None or w > above.width)]
+        for width in widths:
             size = Size(LAYERS, width)
-            if above is not None and width <= above.width:
-                continue
             parameters = size.parameters(self.axes, self.channels)
             if parameters * BYTES_PER_PARAMETER > self.items[net].problem.budget:
                 return None
             # The estimate is rough: the largest size is worth a try when it is not far from enough.
-            if math.log2(parameters) + (0.5 if width == WIDTHS[-1] else 0.0) >= log_parameters:
+            if math.log2(parameters) + (0.5 if width == widths[-1] else 0.0) >= log_parameters:
                 return size
         return None
 
