@@ -267,8 +267,8 @@ class _Group:
 
     def _fit_floats(self, nets: list[int], size: Size, reporter: _Reporter) -> Networks:
         """Fit in full precision and keep the best of each; a network that is well over its target leaves the batch."""
-        trainer = Trainer(self.batch.subset(nets), self._initialise(nets, size), self._schedule(self.effort.fit, size, RATE),
-                          OMEGA_0)  # fmt: skip
+        schedule = self._schedule(self.effort.fit, size, RATE)
+        trainer = Trainer(self.batch.subset(nets), self._initialise(nets, size), schedule, OMEGA_0)
         trainer.patience *= torch.tensor([self.calm[i] for i in nets], device=self.device)
         alive, done = list(nets), dict[int, Networks]()
 
