@@ -27,10 +27,10 @@ def main(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     store = folder / "example4d.zarr"
-    print(f"inrstore {inrstore.__version__}: {source.name} -> {store}")
+    print(f"inrstore {inrstore.__version__}: {source.name} -> {store}; networks are being fitted, about a minute")
     begin = time.perf_counter()
-    report = inrstore.convert(source, store, psnr=36, preset="fast", progress=_line())
-    print(f"\r{'':78}\r  converted in {time.perf_counter() - begin:.1f} s")
+    report = inrstore.convert(source, store, psnr=32, progress=_line())
+    print(f"{_CLEAR}  converted in {time.perf_counter() - begin:.1f} s")
     print(f"  voxels {report.source_bytes:,} bytes -> store {report.stored_bytes:,} bytes, all files counted")
     print(f"  ratio {report.ratio:.1f}   PSNR {report.psnr:.2f} dB   rmse {report.rmse:.2f}   modes {report.modes}")
 
@@ -50,11 +50,14 @@ def main(folder: Path) -> None:
     print(f"\npicture original | decoded | error: {picture}")
 
 
-def _line() -> Callable[[JobProgress], None]:
+_CLEAR = f"\r{'':60}\r" if sys.stdout.isatty() else ""
+
+
+def _line() -> Callable[[JobProgress], None] | None:
     def show(job: JobProgress) -> None:
         print(f"\r  {job.stage:<20} {100 * job.fraction:5.1f} %", end="", flush=True)
 
-    return show
+    return show if sys.stdout.isatty() else None
 
 
 if __name__ == "__main__":
