@@ -27,6 +27,8 @@ AIM = 0.994
 """Distortion aimed at, relative to the target: what is left goes to rounding of outputs and offsets."""
 STILL_TO_COME = 0.12
 """Part of the distortion that a whole pass takes away at constant steps; measured on diffusion MRI."""
+COARSEST = 1.0
+"""Steps that alone would use up the target; beyond, rounding in the loop does not settle."""
 REPAIRS = 3
 
 
@@ -83,8 +85,9 @@ def round_in_the_loop(
             # The distortion still falls while the rate does, so more is allowed at first. Rounding is a small part
             # of it, so it takes a larger change of the steps to move it.
             allowed = AIM * (0.998 + STILL_TO_COME * (1 - part))
-            change = (allowed / now).pow(1.0 if part < 0.6 else 2.5).clamp(0.9, 1.1)
-            quantiser.coarseness = quantiser.coarseness * change.float()
+            # Towards the end the rate is too low to follow a large change.
+            change = (allowed / now).pow(1.0 if part < 0.6 else 2.5).clamp(0.9, 1.1 if part < 0.8 else 1.03)
+            quantiser.coarseness = (quantiser.coarseness * change.float()).clamp(max=COARSEST)
         _log.debug("step %d: distortion %s, coarseness %s", step, now.tolist(), quantiser.coarseness.tolist())
         report(step, now)
 

@@ -249,7 +249,7 @@ class _Group:
         # Rounding in the loop goes on learning: a little short is no miss yet.
         short = {nets[i]: 0.2 - float(d) for i, d in enumerate(decibels) if d <= -0.15}
         for i, d in zip(nets, decibels.tolist(), strict=True):
-            if d < float(self.probed[i]) - LOST:
+            if i in short and d < float(self.probed[i]) - LOST:
                 self.calm[i], short[i] = self.calm[i] / 3, 0.0
         ready = [i for i in range(len(nets)) if nets[i] not in short]
         if ready:
