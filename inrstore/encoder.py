@@ -103,9 +103,11 @@ def _encode_without_network(chunk: npt.NDArray[Any], target: Target) -> bytes:
         return trivial
     target.channel_scale(chunk.shape)  # names a scale of the wrong length
     coded = None if target.lossless or chunk.dtype.kind == "b" else _encode_on_grid(chunk, target)
-    raw = chunks_.encode_raw(chunk)
-    best = min(coded or chunks_.encode_lossless(chunk), raw, key=len)
-    return best if _decodes(best, chunk, target if coded else Target(lossless=True)) else raw
+    if coded is not None and len(coded) < frame.max_encoded_size(chunk.shape, chunk.dtype):
+        best, kept = coded, target
+    else:
+        best, kept = chunks_.encode_lossless(chunk), Target(lossless=True)
+    return best if _decodes(best, chunk, kept) else chunks_.encode_raw(chunk)
 
 
 def _decodes(coded: bytes, chunk: npt.NDArray[Any], target: Target) -> bool:

@@ -103,7 +103,7 @@ def fit_networks(
         return
     # A core for each network rather than all cores for each product: threads that never wait for each other
     # are not slowed down by whatever else runs on the machine.
-    cores = options.threads or len(os.sched_getaffinity(0))
+    cores = options.threads or _available_cores()
     workers = max(1, min(cores, len(items)))
     large = max((len(m.values) for m in items), default=0) >= _SHARED_POINTS
     each = max(1, cores // workers) if large else 1
@@ -127,6 +127,13 @@ def _fit_group(
     networks = _Group(group, options, device, watch).fit()
     watch.finish(len(group))
     return [(item.problem, network) for item, network in zip(group, networks, strict=True)]
+
+
+def _available_cores() -> int:
+    """Return the cores this process may use; not every system can tell them from those that exist."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def choose_device(options: EncodeOptions) -> torch.device:
@@ -274,7 +281,7 @@ class _Group:
 
         def watch(step: int, seen: Tensor) -> bool:
             reporter(step, seen)
-            enough = [-10 * math.log10(value) >= self.effort.leave for value in seen.tolist()]
+            enough = [value <= 10 ** (-self.effort.leave / 10) for value in seen.tolist()]
             stays = [j for j in range(len(alive)) if not enough[j]]
             for j in range(len(alive)):
                 if enough[j]:

@@ -1,0 +1,22 @@
+"""Fixtures of the archive tests; what they need is imported inside, because readers' tests run without nibabel."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Chunks of about 40 voxels, so that small images have several."""
+    from inrstore.archive import layout
+
+    monkeypatch.setattr(layout, "CHUNK_VOXELS", 40)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A small 4-D image in a folder of its own."""
+    from common import random_image, write_nifti
+
+    (tmp_path / "in").mkdir()
+    return write_nifti(tmp_path / "in/a.nii.gz", random_image((5, 4, 6, 3)))
