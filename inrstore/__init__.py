@@ -10,9 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inrstore.archive.convert import convert
-    from inrstore.archive.export import export
-    from inrstore.archive.verify import info, verify
+    from inrstore.api import convert, export, info, verify
     from inrstore.views.backend import open
 
     __version__: str
@@ -20,11 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "convert", "export", "info", "open", "verify"]
 
 _HOMES = {
-    "convert": "inrstore.archive.convert",
-    "export": "inrstore.archive.export",
-    "info": "inrstore.archive.verify",
+    "convert": "inrstore.api",
+    "export": "inrstore.api",
+    "info": "inrstore.api",
     "open": "inrstore.views.backend",
-    "verify": "inrstore.archive.verify",
+    "verify": "inrstore.api",
 }
 
 

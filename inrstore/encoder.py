@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from inrstore.errors import ConfigurationError, CorruptChunkError, MissingDependencyError
 from inrstore.format import chunk as chunks_
 from inrstore.format import dtypes, frame, levels, normalize, planes, quality, siren
+from inrstore.format.mask import Mask, narrow
 from inrstore.format.problem import FitProblem
 from inrstore.format.target import Target
 from inrstore.options import EncodeOptions, Progress, ProgressCallback
@@ -29,11 +31,13 @@ def encode_chunks(
     targets: Target | Sequence[Target],
     options: EncodeOptions | None = None,
     progress: ProgressCallback | None = None,
+    masks: Sequence[npt.NDArray[np.bool_] | None] | None = None,
 ) -> list[bytes]:
     """Encode chunks together, so that their networks are fitted in batches.
 
     Every candidate is decoded by the reader's own decoder; the smallest frame that keeps its target is
-    returned, so a frame is never worse than asked and never larger than the raw chunk and its frame.
+    returned, so a frame is never worse than asked and never larger than the raw chunk and its frame (but for
+    a mask, which is kept even where raw values would be smaller).
 
     Parameters
     ----------
@@ -44,6 +48,9 @@ def encode_chunks(
     options : EncodeOptions, optional
     progress : callable, optional
         Called with a `Progress` now and then.
+    masks : sequence of (ndarray of bool or None), optional
+        One for each chunk, broadcastable to its shape: True is inside. Values outside are not looked at, cost
+        next to nothing and decode to 0.
 
     Returns
     -------
@@ -53,7 +60,7 @@ def encode_chunks(
     Raises
     ------
     ConfigurationError
-        A dtype or shape that the format does not hold, or a target that does not fit the chunk.
+        A dtype or shape that the format does not hold, or a target or mask that does not fit the chunk.
     MissingDependencyError
         A network is needed and torch is not installed.
     """
@@ -61,16 +68,20 @@ def encode_chunks(
     each = [targets] * len(chunks) if isinstance(targets, Target) else list(targets)
     if len(each) != len(chunks):
         raise ConfigurationError(f"{len(each)} targets for {len(chunks)} chunks")
+    given = [None] * len(chunks) if masks is None else list(masks)
+    if len(given) != len(chunks):
+        raise ConfigurationError(f"{len(given)} masks for {len(chunks)} chunks")
     if any(t.rmse is not None for t in each):
         require_fit()
     frames: list[bytes] = []
     problems: list[FitProblem] = []
-    for index, (chunk, target) in enumerate(zip(chunks, each, strict=True)):
+    for index, (chunk, target, outline) in enumerate(zip(chunks, each, given, strict=True)):
         array = np.asarray(chunk)
         if array.dtype.kind == "b":
             array = np.asarray(array.view(np.uint8) != 0)  # other bytes than 0 and 1 are true, too
-        frames.append(_encode_without_network(array, target))
-        problem = _problem(index, array, target, len(frames[-1]))
+        array, mask = _masked(array, outline)
+        frames.append(_encode_without_network(array, target, mask))
+        problem = _problem(index, array, target, len(frames[-1]), mask)
         if problem is not None:
             problems.append(problem)
     if problems:
@@ -96,21 +107,34 @@ def require_fit() -> None:
         )
 
 
-def _encode_without_network(chunk: npt.NDArray[Any], target: Target) -> bytes:
+def _masked(chunk: npt.NDArray[Any], outline: npt.NDArray[np.bool_] | None) -> tuple[npt.NDArray[Any], Mask | None]:
+    """Return the chunk with zeros outside its mask, and the mask, or None where all is inside."""
+    if outline is None:
+        return chunk, None
+    mask = narrow(outline, chunk.shape)
+    if mask.all():
+        return chunk, None
+    fortran = chunk.flags.f_contiguous and not chunk.flags.c_contiguous
+    chunk = np.array(chunk, order="F" if fortran else "C")
+    np.copyto(chunk, np.zeros((), chunk.dtype), where=~mask)
+    return chunk, mask
+
+
+def _encode_without_network(chunk: npt.NDArray[Any], target: Target, mask: Mask | None = None) -> bytes:
     dtypes.code_of(chunk.dtype)  # names an unsupported dtype before any work
-    trivial = chunks_.encode_trivial(chunk)
+    trivial = chunks_.encode_trivial(chunk, mask)
     if trivial is not None:
         return trivial
     target.channel_scale(chunk.shape)  # names a scale of the wrong length
-    coded = None if target.lossless or chunk.dtype.kind == "b" else _encode_on_grid(chunk, target)
+    coded = None if target.lossless or chunk.dtype.kind == "b" else _encode_on_grid(chunk, target, mask)
     if coded is not None and len(coded) < frame.max_encoded_size(chunk.shape, chunk.dtype):
         best, kept = coded, target
     else:
-        best, kept = chunks_.encode_lossless(chunk), Target(lossless=True)
-    return best if _decodes(best, chunk, kept) else chunks_.encode_raw(chunk)
+        best, kept = chunks_.encode_lossless(chunk, mask), Target(lossless=True)
+    return best if _decodes(best, chunk, kept, mask) else chunks_.encode_raw(chunk)
 
 
-def _decodes(coded: bytes, chunk: npt.NDArray[Any], target: Target) -> bool:
+def _decodes(coded: bytes, chunk: npt.NDArray[Any], target: Target, mask: Mask | None = None) -> bool:
     """Return whether readers get what was promised; a frame is not stored on the word of the encoder alone."""
     try:
         decoded = chunks_.decode_chunk(coded, chunk.shape, chunk.dtype)
@@ -119,15 +143,15 @@ def _decodes(coded: bytes, chunk: npt.NDArray[Any], target: Target) -> bool:
     little = dtypes.little(chunk.dtype)
     values, decoded = np.ascontiguousarray(chunk, little), np.ascontiguousarray(decoded, little)
     if target.rmse is not None:
-        _, envelope = normalize.split(values)
-        return quality.meets(values, decoded, target, envelope.box)
+        _, envelope = normalize.split(values, mask)
+        return quality.meets(values, decoded, target, envelope.box, envelope.mask)
     return quality.meets(values, decoded, target)
 
 
-def _encode_on_grid(chunk: npt.NDArray[Any], target: Target) -> bytes | None:
+def _encode_on_grid(chunk: npt.NDArray[Any], target: Target, mask: Mask | None = None) -> bytes | None:
     """Return the frame of the coarsest uniform grid that keeps the target, or None when that is exact anyway."""
     values = np.array(chunk, dtypes.little(chunk.dtype), order="C")
-    core, envelope = normalize.split(values)
+    core, envelope = normalize.split(values, mask)
     axis = target.resolve_channel_axis(chunk.ndim)
     whole = core.dtype.kind in "iu"
     if target.max_error is not None:
@@ -147,20 +171,26 @@ def _encode_on_grid(chunk: npt.NDArray[Any], target: Target) -> bytes | None:
         try:
             decoded = grid.values(grid.index(core), core.dtype)
             rebuilt = normalize.join(decoded, envelope, chunk.shape)
-            if quality.meets(values, rebuilt, target, envelope.box):
-                payload = normalize.write(envelope, chunk.shape) + planes.encode(core, grid)
+            if quality.meets(values, rebuilt, target, envelope.box, envelope.mask):
+                payload = normalize.write(envelope, chunk.shape) + planes.encode(core, grid, envelope.mask)
                 return chunks_.seal(frame.PLANES, chunk, payload, rebuilt)
         except OverflowError:
             return None
     return None
 
 
-def _problem(index: int, chunk: npt.NDArray[Any], target: Target, fallback: int) -> FitProblem | None:
+def _problem(
+    index: int, chunk: npt.NDArray[Any], target: Target, fallback: int, mask: Mask | None = None
+) -> FitProblem | None:
     """Return what there is to fit, or None when no network is wanted or could pay."""
     if target.rmse is None or fallback < _SMALLEST_FIT or chunk.dtype.kind == "b":
         return None
     values = np.array(chunk, dtypes.little(chunk.dtype), order="C")
-    core, envelope = normalize.split(values)
+    core, envelope = normalize.split(values, mask)
+    if mask is not None:
+        fallback -= len(normalize.write(replace(envelope, exceptions=None), chunk.shape))  # both must carry it
+        if fallback < _SMALLEST_FIT:
+            return None
     axis = target.resolve_channel_axis(chunk.ndim)
     if core.ndim - (axis is not None) < 1 or max(abs(float(core.min())), abs(float(core.max()))) > _LARGEST:
         return None
@@ -178,4 +208,5 @@ def _seal_network(problem: FitProblem, network: siren.Network | None) -> bytes |
     payload = normalize.write(problem.envelope, problem.chunk.shape) + siren.write(network)
     coded = chunks_.seal_checked(frame.SIREN, problem.like, payload)
     decoded = chunks_.decode_chunk(coded).astype(problem.chunk.dtype, copy=False)
-    return coded if quality.meets(problem.chunk, decoded, problem.target, problem.envelope.box) else None
+    envelope = problem.envelope
+    return coded if quality.meets(problem.chunk, decoded, problem.target, envelope.box, envelope.mask) else None

@@ -35,6 +35,10 @@ class LimitExceededError(CorruptChunkError):
     """A number in the chunk asks for more than `inrstore.limits` allows."""
 
 
+class FileTooLargeError(InrstoreError):
+    """A file is larger than anything of its kind; it was not read."""
+
+
 class ConfigurationError(InrstoreError, ValueError):
     """A codec or command option is unknown, missing or out of range."""
 
@@ -53,6 +57,18 @@ class StoreError(InrstoreError):
 
 class DestinationExistsError(StoreError):
     """The destination exists already; nothing was touched."""
+
+
+class WriteError(StoreError):
+    """A file cannot be written; what is finished stays, and the same command goes on from there."""
+
+
+class DestinationHeldError(StoreError):
+    """Another process is writing to the destination; the message says which."""
+
+
+class UnsupportedImageError(SourceError):
+    """The file is intact, but an image of a kind that a store cannot hold; it can still be kept as a file."""
 
 
 class QualityError(StoreError):

@@ -28,3 +28,53 @@ EXACT_FLOAT32 = 1 << 24
 
 MAX_CONFIGURATION_SCALES = 1 << 16
 """Entries of the `scale` list in a codec configuration."""
+
+MAX_IMAGE_BYTES = 1 << 36
+"""Voxels of one image: a larger one would not fit the memory of the machines that convert."""
+
+MAX_HEADER_BYTES = 1 << 28
+"""Bytes before the voxels of an image. The largest extensions known (CIFTI) have some tens of megabytes."""
+
+MAX_TRAILING_BYTES = 1 << 20
+"""Bytes after the voxels, which some programs leave; they have to be read to reach a gzip checksum."""
+
+MAX_SIDECAR_BYTES = 1 << 24
+"""A gradient table. A million directions with twenty digits each fit in less."""
+
+MAX_EXPANSION = 900
+"""How far stored bytes may expand. DEFLATE reaches 1032 on bytes that are all the same; images stay far below."""
+
+FREE_EXPANSION_BYTES = 1 << 26
+"""What expands to no more than this is harmless however small it was stored: an empty mask."""
+
+MAX_ZIP_MEMBERS = 1 << 18
+"""Files and folders in one zip."""
+
+MAX_ZIP_DIRECTORY_BYTES = 1 << 25
+"""The list of a zip's members, which is read as a whole; 128 bytes for each of the most members."""
+
+MAX_PART_BYTES = 255
+"""One part of a path, in UTF-8: the limit of every common file system."""
+
+MAX_PATH_BYTES = 4096
+"""A whole path, in UTF-8: PATH_MAX of Linux."""
+
+MAX_PATH_PARTS = 128
+"""Folders on the way to a file; a walk goes down one level for each."""
+
+MAX_DICOM_FILES = 1 << 17
+"""Files of one folder of DICOM files."""
+
+MAX_DICOM_BYTES = 1 << 37
+"""All files of one folder of DICOM files; they are copied to a temporary folder."""
+
+MAX_DICOM_OUTPUTS = 1 << 12
+"""Files that one folder of DICOM files may become."""
+
+MAX_DICOM_SECONDS = 3600.0
+"""Time to convert one folder of DICOM files."""
+
+
+def most_expanded(stored: int) -> int:
+    """Return how many bytes may come out of `stored` bytes of a compressed file."""
+    return max(FREE_EXPANSION_BYTES, MAX_EXPANSION * stored)

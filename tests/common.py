@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,13 @@ def tree(folder: Path) -> dict[str, str]:
         else:
             out[name] = "folder"
     return out
+
+
+def files_of(folder: Path) -> Iterator[tuple[str, int]]:
+    """Yield every file below a folder: its path inside, and its size."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield path.relative_to(folder).as_posix(), path.stat().st_size
 
 
 def check_refused(action: Callable[[], Any], error: type[InrstoreError], *words: str, folder: Path) -> InrstoreError:

@@ -15,8 +15,11 @@ LAYERS = (
     {"fit"},
     {"encoder"},
     {"codecs"},
-    {"evaluate.metrics"},
+    {"evaluate.metrics", "evaluate.picture"},
+    {"storage"},
     {"archive"},
+    {"jobs"},
+    {"api"},
     {"views"},
     {"cli"},
 )
@@ -131,7 +134,8 @@ def test_fitting_is_imported_by_the_encoder_alone_and_lazily():
 
 
 HEAVY = {"torch": "inrstore.fit", "nibabel": "inrstore.archive", "xarray": "inrstore.views", "typer": "inrstore.cli",
-         "rich": "inrstore.cli", "matplotlib": "inrstore.views.picture"}  # fmt: skip
+         "rich": "inrstore.cli", "matplotlib": "inrstore.evaluate.picture", "obstore": "inrstore.storage.remote",
+         "distributed": "inrstore.jobs.cluster", "dcm2niix": "inrstore.archive.sources.dicom"}  # fmt: skip
 
 
 def test_optional_packages_stay_where_they_are_needed():
@@ -143,8 +147,10 @@ def test_optional_packages_stay_where_they_are_needed():
                 continue
             if package == "torch":
                 assert own.startswith("inrstore.fit"), f"{own} imports torch"
-            elif package in ("nibabel", "xarray", "matplotlib"):
+            elif package in ("nibabel", "xarray", "matplotlib", "dcm2niix"):
                 assert lazy, f"{own} imports {package} eagerly"
+            else:
+                assert lazy or own.startswith(HEAVY[package]), f"{own} imports {package} eagerly"
 
 
 def test_the_format_needs_numpy_and_a_checksum_alone():

@@ -14,7 +14,7 @@ from inrstore.archive import layout
 from inrstore.archive.export import _runs
 from inrstore.archive.layout import Grid
 from inrstore.archive.reader import Store
-from inrstore.errors import ConfigurationError, CorruptChunkError, DestinationExistsError, StoreError
+from inrstore.errors import ConfigurationError, CorruptChunkError, DestinationExistsError, WriteError
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +106,7 @@ def test_a_corrupt_chunk_leaves_nothing(tmp_path, out):
 def test_a_destination_that_cannot_be_written_is_named(tmp_path, out):
     source = write_nifti(tmp_path / "a.nii", random_image((5, 4, 7)))
     inrstore.convert(source, tmp_path / "s.zarr", max_error=2)
-    check_refused(lambda: inrstore.export(tmp_path / "s.zarr", tmp_path / "no" / out), StoreError, out, folder=tmp_path)
+    check_refused(lambda: inrstore.export(tmp_path / "s.zarr", tmp_path / "no" / out), WriteError, out, folder=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import zarr
-from common import AFFINE, random_image, tree, write_nifti
+from common import AFFINE, files_of, random_image, tree, write_nifti
 
 import inrstore
 from inrstore import limits
 from inrstore.archive import layout
 from inrstore.archive.layout import Grid, choose_chunks, image_dims
-from inrstore.archive.reader import files_of
 
 FORMATS = pytest.mark.parametrize("zarr_format", [3, 2])
 
@@ -119,7 +118,10 @@ def test_consolidated_metadata_equals_that_of_the_arrays(tmp_path, zarr_format):
         inside = json.loads((store / ".zmetadata").read_bytes())["metadata"]
         assert len(inside) == 2 + 2 * 8
         for name, document in inside.items():
-            assert document == json.loads((store / name).read_bytes())
+            own = json.loads((store / name).read_bytes())
+            if name == ".zattrs":
+                del own["inrstore"]["manifest"]
+            assert document == own
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 5), (6, 5, 4), (6, 5, 4, 3), (6, 5, 4, 1, 3), (2, 3, 2, 2, 2, 2, 2)])
@@ -180,7 +182,7 @@ def test_metadata_stays_small_beside_an_image_of_thirty_megabytes(tmp_path):
     store = tmp_path / "s.zarr"
     inrstore.convert(source, store, lossless=True)
     chunks = layout.IMAGE + "/c/"
-    assert sum(size for name, size in files_of(store) if not name.startswith(chunks)) < 10_000
+    assert sum(size for name, size in files_of(store) if not name.startswith(chunks)) < 11_000
 
 
 def test_the_same_image_gives_the_same_store(tmp_path, small):

@@ -14,16 +14,20 @@ from common import check_refused, tree, write_nifti
 
 import inrstore
 from inrstore.archive import convert as convert_module
-from inrstore.archive import writer
+from inrstore.archive.conversion import Conversion
+from inrstore.archive.convert import Wish, convert_image
 from inrstore.archive.quality import Promise
+from inrstore.archive.sources import read_source
 from inrstore.encoder import encode_chunks
 from inrstore.errors import (
     ConfigurationError,
     DestinationExistsError,
+    DestinationHeldError,
     MissingDependencyError,
     SourceError,
     StoreError,
 )
+from inrstore.storage import durable
 
 
 def test_the_source_is_never_changed(tmp_path, source):
@@ -75,57 +79,107 @@ def test_a_destination_that_appears_meanwhile_is_not_replaced(tmp_path, source, 
     }
 
 
-def test_a_destination_in_no_folder_is_refused(tmp_path, source):
-    check_refused(lambda: inrstore.convert(source, tmp_path / "no/s.zarr"), StoreError, "No such file", folder=tmp_path)
+def test_folders_above_the_destination_are_made(tmp_path, source):
+    inrstore.convert(source, tmp_path / "new/deep/s.zarr", max_error=2)
+    assert inrstore.verify(tmp_path / "new/deep/s.zarr", source).same_file
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
-def test_a_failing_disk_leaves_nothing_whichever_write_fails(tmp_path, source, small, monkeypatch, code):
-    writes = 0
-    put = writer.put
-
-    def count(file, data):
-        nonlocal writes
-        writes += 1
-        put(file, data)
-
-    monkeypatch.setattr(writer, "put", count)
+def test_a_failing_disk_is_named_and_the_same_command_goes_on(tmp_path, source, small, monkeypatch, code):
     inrstore.convert(source, tmp_path / "good.zarr", max_error=2)
-    total = writes
-    assert total >= 15
-    for failing in range(1, total + 1):
-        writes = 0
+    rename, renames = durable.rename, 0
+    target = tmp_path / "s.zarr"
 
-        def full(file, data, failing=failing):
-            nonlocal writes
-            writes += 1
-            if writes == failing:
-                file.write(data[: len(data) // 2])
-                raise OSError(code, os.strerror(code))
-            put(file, data)
+    def fail(path, to):
+        nonlocal renames
+        renames += 1
+        if renames == 3:
+            raise OSError(code, os.strerror(code))
+        rename(path, to)
 
-        monkeypatch.setattr(writer, "put", full)
-        check_refused(
-            lambda: inrstore.convert(source, tmp_path / "s.zarr", max_error=2),
-            StoreError, "s.zarr", os.strerror(code), folder=tmp_path,
-        )  # fmt: skip
+    monkeypatch.setattr(durable, "rename", fail)
+    with pytest.raises(StoreError, match=f"s.zarr.*{os.strerror(code)}"):
+        inrstore.convert(source, target, max_error=2)
+    assert not target.exists()
+    assert (tmp_path / "s.zarr.partial").is_dir()
+    report = inrstore.convert(source, target, max_error=2)
+    assert report.resumed_chunks == 2
+    assert tree(target) == tree(tmp_path / "good.zarr")
+    assert not (tmp_path / "s.zarr.partial").exists()
 
 
-@pytest.mark.parametrize("step", ["rename", "fsync"])
-def test_a_failure_while_publishing_leaves_nothing(tmp_path, source, monkeypatch, step):
-    def fail(*arguments):
-        raise OSError(errno.EIO, "broken")
+def test_finished_chunks_are_not_touched_when_a_conversion_goes_on(tmp_path, source, small, monkeypatch):
+    partial = tmp_path / "s.zarr.partial"
+    encode, calls = convert_module.encode_chunks, []
 
-    if step == "rename":
-        monkeypatch.setattr("pathlib.Path.rename", fail)
-    else:
-        monkeypatch.setattr(writer.os, "fsync", fail)
+    def interrupt(chunks, *rest):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(len(chunks))
+        return encode(chunks, *rest)
+
+    monkeypatch.setattr(convert_module, "encode_chunks", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        inrstore.convert(source, tmp_path / "s.zarr", max_error=2)
+    before = {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in partial.rglob("image/c/**/*") if p.is_file()}
+    assert len(before) == sum(calls) > 0
+    seen = {}
+
+    def look(chunks, *rest):
+        seen.update({p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in before})
+        return encode(chunks, *rest)
+
+    monkeypatch.setattr(convert_module, "encode_chunks", look)
+    report = inrstore.convert(source, tmp_path / "s.zarr", max_error=2)
+    assert seen == before
+    assert report.resumed_chunks == len(before)
+
+
+def test_an_unfinished_conversion_of_another_kind_is_not_mixed_in(tmp_path, source, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(convert_module, "encode_chunks", interrupt)
+        inrstore.convert(source, tmp_path / "s.zarr", max_error=2)
     check_refused(
-        lambda: inrstore.convert(source, tmp_path / "s.zarr", max_error=2),
-        StoreError,
-        "broken",
-        folder=tmp_path,
-    )
+        lambda: inrstore.convert(source, tmp_path / "s.zarr", max_error=3),
+        StoreError, "s.zarr.partial", "max_error", folder=tmp_path,
+    )  # fmt: skip
+
+
+def test_a_damaged_chunk_of_an_unfinished_conversion_is_made_anew(tmp_path, source, small, monkeypatch):
+    inrstore.convert(source, tmp_path / "good.zarr", max_error=2)
+    measure = Conversion._measure
+
+    def interrupt(self, clock):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Conversion, "_measure", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        inrstore.convert(source, tmp_path / "s.zarr", max_error=2)
+    monkeypatch.setattr(Conversion, "_measure", measure)
+    chunks = [p for p in (tmp_path / "s.zarr.partial").rglob("image/c/**/*") if p.is_file()]
+    chunks[0].write_bytes(chunks[0].read_bytes()[:-1])
+    chunks[1].unlink()
+    report = inrstore.convert(source, tmp_path / "s.zarr", max_error=2)
+    assert report.resumed_chunks == len(chunks) - 2
+    assert tree(tmp_path / "s.zarr") == tree(tmp_path / "good.zarr")
+
+
+def test_of_two_conversions_to_one_place_one_says_who_holds_it(tmp_path, source, monkeypatch):
+    encode, caught = convert_module.encode_chunks, []
+
+    def second(*arguments):
+        with pytest.raises(DestinationHeldError, match=f"s.zarr.*process {os.getpid()}") as error:
+            convert_image(read_source(source), str(tmp_path / "s.zarr"), Wish(promise=Promise(max_error=2.0)))
+        caught.append(error)
+        return encode(*arguments)
+
+    monkeypatch.setattr(convert_module, "encode_chunks", second)
+    inrstore.convert(source, tmp_path / "s.zarr", max_error=2)
+    assert caught
+    assert inrstore.verify(tmp_path / "s.zarr", source).same_file
 
 
 def test_a_full_disk_for_real(tmp_path, source):
@@ -139,34 +193,25 @@ def test_a_full_disk_for_real(tmp_path, source):
         "    print(error)\n"
     )
     big = write_nifti(tmp_path / "in/big.nii", np.random.default_rng(0).integers(0, 9999, (20, 20, 20), "int16"))
-    before = tree(tmp_path)
+    before = tree(tmp_path / "in")
     done = subprocess.run([sys.executable, "-c", code, str(big), str(tmp_path / "s.zarr")],
                           capture_output=True, text=True, check=True)  # fmt: skip
     assert "File too large" in done.stdout
-    assert tree(tmp_path) == before
-
-
-def test_an_interrupt_leaves_nothing(tmp_path, source, monkeypatch):
-    before = tree(tmp_path)
-
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(convert_module, "encode_chunks", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        inrstore.convert(source, tmp_path / "s.zarr")
-    assert tree(tmp_path) == before
+    assert tree(tmp_path / "in") == before
+    assert not (tmp_path / "s.zarr").exists()
+    inrstore.convert(big, tmp_path / "s.zarr", lossless=True)
+    assert inrstore.verify(tmp_path / "s.zarr", big).same_file
 
 
 def test_a_store_is_not_seen_under_its_name_before_it_is_complete(tmp_path, source, monkeypatch):
     target, seen = tmp_path / "s.zarr", []
-    put = writer.put
+    write = durable.write_blocks
 
-    def look(file, data):
+    def look(path, blocks):
         seen.append(target.exists())
-        put(file, data)
+        write(path, blocks)
 
-    monkeypatch.setattr(writer, "put", look)
+    monkeypatch.setattr(durable, "write_blocks", look)
     inrstore.convert(source, target, max_error=2)
     assert seen
     assert not any(seen)

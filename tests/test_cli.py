@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 
+import numpy as np
 import pytest
+from archives import bids_dataset, bulk_zip, unpacked
 from common import needs_torch, random_image, tree, write_nifti
 from typer.testing import CliRunner
 
@@ -14,6 +17,8 @@ import inrstore
 from inrstore.archive.reports import JobProgress
 from inrstore.cli import output
 from inrstore.cli.app import app
+from inrstore.cli.progress import progress
+from inrstore.jobs.reports import ArchiveProgress
 
 REPORTED = {"psnr", "rmse", "max_error", "source_bytes", "stored_bytes", "ratio", "seconds"}
 
@@ -141,7 +146,7 @@ def test_version_and_help():
 def test_progress_shows_chunks_speed_and_psnr(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with output.progress(quiet=False) as report:
+    with progress(quiet=False) as report:
         assert report is not None
         report(JobProgress(stage="fitting", chunks_done=3, chunks_total=8, fraction=0.4, seconds=10.0,
                            mb_per_s=1.25, psnr=35.5))  # fmt: skip
@@ -153,10 +158,10 @@ def test_progress_shows_chunks_speed_and_psnr(monkeypatch, capsys):
 
 def test_progress_is_hidden_where_nobody_looks(monkeypatch):
     monkeypatch.delenv("FORCE_COLOR", raising=False)
-    with output.progress(quiet=False) as report:
+    with progress(quiet=False) as report:
         assert report is None
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with output.progress(quiet=True) as report:
+    with progress(quiet=True) as report:
         assert report is None
 
 
@@ -166,7 +171,7 @@ def test_progress_is_hidden_where_nobody_looks(monkeypatch):
      (5 * 10**9, "5.00 GB"), (7 * 10**13, "70000.00 GB")],
 )  # fmt: skip
 def test_sizes_are_readable(size, text):
-    assert output._bytes(size) == text
+    assert output.size_text(size) == text
 
 
 def test_typer_missing_says_what_to_install():
@@ -181,4 +186,126 @@ def test_the_command_is_installed(tmp_path):
     code = "from inrstore.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, "info", str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == f"inrstore: {tmp_path}: not a Zarr store\n"
+    assert done.stderr == f"inrstore: {tmp_path}: no such store\n"
+
+
+# ---- archives
+
+
+@pytest.fixture
+def many(tmp_path):
+    """A dataset with a zip."""
+    bids_dataset(tmp_path / "in")
+    bulk_zip(tmp_path / "in/sourcedata/1_20250_2_0.zip", tmp_path / "scratch")
+    return tmp_path / "in"
+
+
+def test_the_four_commands_work_on_a_dataset(tmp_path, many):
+    text = good("convert", many, tmp_path / "out", "--lossless", "--report", tmp_path / "r.html")
+    assert "images    4" in text
+    assert (tmp_path / "r.html").is_file()
+    text = good("convert", many, tmp_path / "out", "--lossless")
+    assert "were there from earlier runs" in text
+    text = good("info", tmp_path / "out")
+    assert "out: complete" in text and "in (bids)" in text and "lossless" in text
+    assert "good" in good("verify", tmp_path / "out")
+    assert "sizes and digests only" in good("verify", tmp_path / "out", "--fast")
+    assert "part 1/2" in good("verify", tmp_path / "out", "--subset", "1/2")
+    assert f"against   {many}" in good("verify", tmp_path / "out", "--against", many)
+    assert "4 images" in good("export", tmp_path / "out", tmp_path / "back")
+    assert unpacked(tmp_path / "back").keys() == unpacked(many).keys()
+    good("export", tmp_path / "out", tmp_path / "part", "--include", "*_T1w.nii.gz")
+    assert [path.name for path in (tmp_path / "part").rglob("*") if path.is_file()] == ["sub-01_T1w.nii.gz"]
+
+
+def test_a_zip_goes_to_an_archive_and_back(tmp_path, many):
+    source = many / "sourcedata/1_20250_2_0.zip"
+    good("convert", source, tmp_path / "out", "--max-error", "1")
+    good("export", tmp_path / "out", tmp_path / "back.zip")
+    with zipfile.ZipFile(source) as one, zipfile.ZipFile(tmp_path / "back.zip") as other:
+        assert one.namelist() == other.namelist()
+
+
+def test_json_is_exactly_one_object_for_archives_too(tmp_path, many):
+    commands = [
+        ("convert", many, tmp_path / "out", "--lossless"), ("info", tmp_path / "out"), ("verify", tmp_path / "out"),
+        ("verify", tmp_path / "out", "--fast"), ("export", tmp_path / "out", tmp_path / "back"),
+    ]  # fmt: skip
+    for command in commands:
+        result = run(*command, "--json")
+        assert result.exit_code == 0, result.stderr
+        assert result.stderr == ""
+        assert result.stdout.count("\n") == 1
+        assert str(tmp_path / "out") == json.loads(result.stdout)["archive"]
+
+
+def test_what_failed_is_listed_at_the_end_and_the_exit_code_is_1(tmp_path, many):
+    (many / "sub-01/anat/sub-01_T1w.nii.gz").write_bytes(b"no image")
+    result = run("convert", many, tmp_path / "out", "--lossless")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert lines[-2].startswith("archive incomplete: 1 of ")
+    assert lines[-1].startswith("  sub-01/anat/sub-01_T1w.nii.gz: ")
+    result = run("convert", many, tmp_path / "out", "--lossless", "--json")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert (report["complete"], report["failed"]) == (False, 1)
+    text = good("info", tmp_path / "out")
+    assert "incomplete" in text and "sub-01_T1w" in text
+    result = run("verify", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "incomplete" in result.stderr
+
+
+def test_files_are_chosen_and_rules_followed(tmp_path, many):
+    (tmp_path / "rules.toml").write_text("[T1w]\nlossless = true\n[default]\nmax_error = 2\n")
+    good("convert", many, tmp_path / "out", "--rules", tmp_path / "rules.toml",
+         "--include", "*.nii.gz", "--include", "*.json", "--exclude", "sourcedata/*")  # fmt: skip
+    names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*")}
+    assert {"sub-01/anat/sub-01_T1w.zarr", "sub-01/dwi/sub-01_dwi.zarr", "dataset_description.json"} <= names
+    assert not names & {"sourcedata", "participants.tsv"}
+    for name, promised in (("anat/sub-01_T1w", {"lossless": True}), ("dwi/sub-01_dwi", {"max_error": 2.0})):
+        report = json.loads(good("info", tmp_path / f"out/sub-01/{name}.zarr", "--json"))
+        assert report["promised"] == promised
+
+
+def test_a_mask_is_an_option(tmp_path, source):
+    mask = write_nifti(tmp_path / "m.nii", np.ones((6, 5, 4), "uint8"))
+    good("convert", source, tmp_path / "s.zarr", "--lossless", "--mask", mask)
+    result = run("convert", source, tmp_path / "t.zarr", "--lossless", "--mask", "none.nii")
+    assert result.exit_code == 1
+    assert "none.nii" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options", [["--workers", "0"], ["--batch", "0"], ["--workers", "1", "--scheduler", "x"], ["--include", ""]]
+)
+def test_wrong_options_for_archives_are_exit_code_2(tmp_path, many, options):
+    before = tree(tmp_path)
+    result = run("convert", many, tmp_path / "out", "--lossless", *options)
+    assert result.exit_code == 2, result.output
+    assert tree(tmp_path) == before
+
+
+def test_wrong_rules_name_file_and_key(tmp_path, many):
+    (tmp_path / "rules.toml").write_text("[T1w]\nprsn = 40\n")
+    result = run("convert", many, tmp_path / "out", "--rules", tmp_path / "rules.toml")
+    assert result.exit_code == 2
+    assert "rules.toml: [T1w] prsn" in result.stderr
+
+
+def test_progress_of_an_archive_shows_all_that_is_under_way(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    image = JobProgress(stage="fitting", chunks_done=1, chunks_total=4, fraction=0.3, seconds=2.0,
+                        mb_per_s=0.5, psnr=33.3)  # fmt: skip
+    common = {"stage": "converting", "failed": 2, "total": 40, "bytes_total": 8_000_000, "seconds": 9.0}
+    with progress(quiet=False) as report:
+        assert report is not None
+        running = {"a/one[1].nii": image, "b/two.nii": image}
+        report(ArchiveProgress(done=7, bytes_done=2_000_000, running=running, **common))
+        report(ArchiveProgress(done=8, bytes_done=2_500_000, running={"b/two.nii": image}, **common))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    for word in ("converting", "8/40 files", "2 failed", "2.50 MB of 8.00 MB", "b/two.nii", "1/4 chunks", "33.3 dB"):
+        assert word in captured.err

@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from inrstore.errors import CorruptChunkError
+from inrstore.format import mask as masks
 from inrstore.format import normalize
 from inrstore.format.frame import Reader
 
@@ -81,6 +82,41 @@ def test_any_bytes_are_an_envelope_or_refused_by_field(data, dtype, shape):
         assert error.field.startswith("envelope.")
     else:
         assert all(0 <= a < b <= n for a, b, n in zip(envelope.start, envelope.stop, shape, strict=True))
+
+
+@given(any_array(LITTLE), st.integers(0, 2**32), st.sampled_from([0.02, 0.5, 0.98]))
+@examples(200)
+def test_under_a_mask_every_bit_inside_comes_back_and_all_else_is_0(values, seed, share):
+    values = np.ascontiguousarray(values).reshape(values.shape)
+    mask = np.asarray(np.random.default_rng(seed).random(values.shape) < share)
+    assume(mask.any() and not mask.all())
+    wanted = np.where(mask, values, values.dtype.type(0))
+    core, envelope = normalize.split(wanted, masks.narrow(mask, values.shape))
+    assert core.dtype.kind != "f" or np.isfinite(core).all()
+    places = np.nonzero(mask)
+    assert envelope.start == tuple(int(p.min()) for p in places)
+    assert envelope.stop == tuple(int(p.max()) + 1 for p in places)
+    reader = Reader(memoryview(normalize.write(envelope, values.shape)))
+    again = normalize.read(reader, values.shape, values.dtype)
+    assert reader.remaining == 0
+    core = core.copy()
+    core[~np.broadcast_to(again.mask, core.shape)] = 1  # whatever a model makes of it
+    check_equal_bits(normalize.join(core, again, values.shape), wanted)
+
+
+def test_only_finite_values_inside_count_as_coded():
+    values = np.zeros((4, 6, 5), "<f4")
+    values[1:3, 2:5] = np.arange(30).reshape(2, 3, 5)
+    values[1, 2, 0] = np.nan
+    mask = np.zeros((4, 6, 1), bool)
+    mask[1, 1:4] = True
+    assert normalize.coded_values(values) == 29
+    assert normalize.coded_values(values, mask) == 14
+    assert normalize.coded_values(values, np.ones((1, 1, 1), bool)) == 29
+    assert normalize.coded_values(values, ~mask.any() & mask) == 0
+    constant = np.zeros((4, 6, 1), bool)
+    constant[0] = True
+    assert normalize.coded_values(values, constant) == 0
 
 
 def test_inflating_stops_at_the_size_that_was_asked_for():

@@ -115,6 +115,43 @@ def test_the_measures_do_not_depend_on_blocks(monkeypatch, order):
     assert pieces.max_error == whole.max_error
 
 
+def test_only_what_is_inside_is_measured():
+    rng = np.random.default_rng(2)
+    original = rng.normal(100, 20, (3, 4, 5, 6)).astype("float32")
+    decoded = original + rng.normal(0, 1, original.shape).astype("float32")
+    inside = np.asarray(rng.random((1, 4, 5, 6)) < 0.4)
+    dirty, gone = original.copy(), decoded.copy()
+    full = np.broadcast_to(inside, original.shape)
+    dirty[~full], gone[~full] = 1e6, np.nan
+    statistics = ErrorStatistics(Ranges.of(dirty, 1, inside))
+    for t in range(3):
+        statistics.add(dirty[t : t + 1], gone[t : t + 1], (slice(t, t + 1), slice(0, 4)), inside[0])
+    found = statistics.result()
+    count = int(inside.sum())
+    assert statistics.count == 3 * count
+    error = (decoded.astype(float) - original)[full].reshape(3, count)
+    spread = np.array([np.ptp(v[inside[0]]) for v in original])
+    assert Ranges.of(dirty, 1, inside).each == pytest.approx(spread)
+    assert found.rmse == pytest.approx(math.sqrt((error**2).mean()))
+    assert found.psnr == pytest.approx(-10 * math.log10(((error / spread[:, None]) ** 2).mean()))
+    assert found.max_error == pytest.approx(np.abs(error).max())
+    assert statistics.not_finite_changed == 0
+    alike = ErrorStatistics(Ranges.of(dirty, 1, inside))
+    alike.add(dirty, np.where(full, dirty, -1), inside=inside)
+    assert alike.result().lossless
+
+
+def test_where_nothing_is_inside_nothing_is_measured():
+    nothing = np.zeros((2, 3), bool)
+    ranges = Ranges.of(np.arange(6.0).reshape(2, 3), 0, nothing)
+    assert (ranges.whole, ranges.each.item()) == (1.0, 1.0)
+    statistics = ErrorStatistics(ranges)
+    statistics.add(np.zeros((2, 3)), np.ones((2, 3)), inside=nothing)
+    assert statistics.result().psnr is None and statistics.count == 0
+    statistics.add(np.array(1.0), np.array(2.0), inside=np.array(True))
+    assert statistics.count == 1
+
+
 def test_arrays_that_do_not_match_are_refused():
     with pytest.raises(ValueError, match="cannot compare"):
         compare(np.zeros((2, 2)), np.zeros((2, 3)))

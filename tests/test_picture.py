@@ -10,6 +10,7 @@ from common import check_refused, random_image, write_nifti
 
 import inrstore
 from inrstore.archive import layout
+from inrstore.archive.slices import decode_slice
 from inrstore.errors import MissingDependencyError, SourceError
 from inrstore.views import picture
 
@@ -30,7 +31,7 @@ def test_only_the_chunks_of_the_slice_are_decoded(tmp_path, monkeypatch):
     inrstore.convert(source, tmp_path / "s.zarr", lossless=True)
     opened = picture_store(tmp_path / "s.zarr", monkeypatch)
     index = (1, 4, slice(None), slice(None))
-    assert np.array_equal(picture._decode_slice(opened, index), values.T[1, 4])
+    assert np.array_equal(decode_slice(opened, index), values.T[1, 4])
     assert opened.calls == 1
 
 

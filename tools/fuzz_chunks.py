@@ -203,6 +203,10 @@ def try_case(source: random.Random, base: Base, data: bytes) -> str:
                 whole = decode_unchecked(data, base.shape, base.dtype)[selection]
                 assert np.asarray(part, whole.dtype).tobytes() == whole.tobytes(), "a part is no slice of the whole"
             return "part"
+        if way < 0.83:
+            inside = chunks.decode_inside(data, base.shape, base.dtype)
+            check_array(inside, base.shape, np.dtype(np.bool_))
+            return "inside"
         parsed = frame.unpack(data)
         if way < 0.85:
             chunks.describe_chunk(data)

@@ -44,7 +44,8 @@ def small_arrays(source: Source, dims: tuple[str, ...]) -> list[tuple[Array, byt
     Returns
     -------
     list of (Array, bytes)
-        x, y, z in millimetres along the voxel grid; t if its unit is one of time; bval, bvec; nifti.
+        x, y, z in millimetres along the voxel grid; t if its unit is one of time; bval, bvec; nifti, and what
+        other bytes the source has around its voxels.
     """
     out = []
     to_mm = _TO_MM.get(source.units["space"], 1.0)
@@ -62,8 +63,13 @@ def small_arrays(source: Source, dims: tuple[str, ...]) -> list[tuple[Array, byt
         out.append(layout.small_array("bval", _shorter(source.bval), SMALL_DIMS["bval"], units="s/mm2"))
     if source.bvec is not None:
         out.append(layout.small_array("bvec", _shorter(source.bvec), SMALL_DIMS["bvec"]))
-    header = np.frombuffer(source.header, np.uint8)
-    out.append(layout.small_array(layout.HEADER, header, ("byte",)))
+    for name, data in (
+        (layout.HEADER, source.header),
+        (layout.LEADING, source.leading),
+        (layout.TRAILING, source.trailing),
+    ):
+        if data:
+            out.append(layout.small_array(name, np.frombuffer(data, np.uint8), ("byte",)))
     return out
 
 
@@ -95,7 +101,7 @@ def group_attributes(
         "version": layout.LAYOUT_VERSION,
         "tool": tool,
         "source": {
-            "name": source.path.name,
+            "name": source.name,
             "kind": source.kind,
             "bytes": source.file_bytes,
             "sha256": source.sha256,

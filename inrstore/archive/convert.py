@@ -1,187 +1,161 @@
-"""An image file -> a store: read, encode, write, decode what was written, measure, publish."""
+"""Images -> stores, several at once, so that one batch of networks spans them all."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections import Counter
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from inrstore.archive import attributes, layout
-from inrstore.archive.layout import Array, Grid, ZarrFormat
-from inrstore.archive.quality import Promise
-from inrstore.archive.reader import naming, stored_bytes
+from inrstore import limits
+from inrstore.archive.conversion import Conversion, Wish, report_of
+from inrstore.archive.reader import Store
 from inrstore.archive.reports import Clock, ConvertReport, JobCallback
-from inrstore.archive.sources import Source, read_source
-from inrstore.archive.writer import PartialStore, refuse_existing
+from inrstore.archive.sources import Source
+from inrstore.archive.writer import sweep_published
 from inrstore.encoder import encode_chunks
-from inrstore.errors import ConfigurationError, QualityError
-from inrstore.evaluate.metrics import ErrorStatistics, Measures, Ranges
-from inrstore.format.chunk import decode_chunk, describe_chunk
-from inrstore.format.target import Target
-from inrstore.options import Device, EncodeOptions, Preset, Progress
+from inrstore.errors import DestinationExistsError, InrstoreError, StoreError, WriteError
+from inrstore.options import EncodeOptions, Progress, available_cores
+
+__all__ = ["Wish", "convert_image", "convert_images", "report_of"]
 
 
-def convert(
-    src: str | os.PathLike[str],
-    dst: str | os.PathLike[str],
-    *,
-    psnr: float | None = None,
-    rmse: float | None = None,
-    max_error: float | None = None,
-    lossless: bool = False,
-    preset: Preset = "balanced",
-    device: Device = "auto",
-    zarr_format: ZarrFormat = 3,
-    seed: int = 0,
-    progress: JobCallback | None = None,
-) -> ConvertReport:
-    """Convert an image to a store.
+def convert_image(source: Source, destination: str, wish: Wish, progress: JobCallback | None = None) -> ConvertReport:
+    """Convert one image to a store; see `convert_images`.
 
-    The store appears under its name only when it is complete, on the disk, decoded again and found to keep
-    its promise; after any error nothing is left. The source is only read.
+    Raises
+    ------
+    InrstoreError
+        What `convert_images` would return.
+    """
+    (result,) = convert_images([(source, destination)], [wish], progress)
+    if isinstance(result, InrstoreError):
+        raise result
+    return result
+
+
+def convert_images(
+    images: Sequence[tuple[Source, str]], wishes: Sequence[Wish], progress: JobCallback | None = None
+) -> list[ConvertReport | InrstoreError]:
+    """Convert images to stores, fitting the networks of all in common batches.
+
+    A store appears under its name only when it is complete, on the disk, decoded again and found to keep its
+    promise. What is finished survives a crash, a full disk or an interruption: the same call goes on from
+    there. After any other error nothing of that image is left, and the others go on.
 
     Parameters
     ----------
-    src : path-like
-        A NIfTI file, .nii or .nii.gz. FSL gradient files beside it are taken along.
-    dst : path-like
-        Directory to make; must not exist.
-    psnr : float, optional
-        Quality in dB, each measurement (volume) relative to its own range. 40 if no quality is given.
-    rmse, max_error : float, optional
-        Quality in stored units instead.
-    lossless : bool
-        Keep every bit instead.
-    preset : {"fast", "balanced", "small"}
-        Time to spend.
-    device : {"auto", "cpu", "cuda"}
-        Where networks are fitted.
-    zarr_format : {3, 2}
-        Format of the store.
-    seed : int
-        The same input, seed and kind of device give the same bytes.
+    images : sequence of (Source, str)
+        Each with the path or URL of its store.
+    wishes : sequence of Wish
+        One for each; all with the same `options`.
     progress : callable, optional
         Called with a `JobProgress` now and then.
 
     Returns
     -------
-    ConvertReport
-
-    Raises
-    ------
-    SourceError, ConfigurationError, DestinationExistsError, StoreError, QualityError, MissingDependencyError
+    list of ConvertReport or InrstoreError
+        In the order of the images.
     """
-    promise = Promise.of(psnr, rmse, max_error, lossless)
-    options = EncodeOptions(preset=preset, device=device, seed=seed)
-    if zarr_format not in (2, 3):
-        raise ConfigurationError(f"zarr_format must be 2 or 3, not {zarr_format!r}")
-    destination = Path(dst)
-    refuse_existing(destination)
-    source = read_source(src)
-    dims = layout.image_dims(source.voxels.ndim)
-    grid = Grid(source.voxels.shape, layout.choose_chunks(source.voxels.shape, dims))
-    ranges = Ranges.of(source.voxels, layout.measurement_axes(dims))
-    clock = Clock(progress, len(grid), source.voxels.nbytes)
-    nominal = promise.psnr_at_target(ranges)
-
-    def show(step: Progress) -> None:
-        current = None
-        if nominal is not None and step.rmse:
-            current = nominal - 20 * math.log10(step.rmse)
-        clock.tell(step.stage, step.chunks_done, step.fraction, current)
-
-    with PartialStore(destination) as partial:
-        clock.tell("encoding", 0)
-        chunks = [grid.cut(source.voxels, index) for index in grid]
-        targets = promise.chunk_targets(grid, ranges, dims, chunks)
-        frames = encode_chunks(chunks, targets, options, show if progress else None)
-        del chunks
-        for index, frame in zip(grid, frames, strict=True):
-            partial.write(layout.chunk_key(zarr_format, layout.IMAGE, index), frame)
-        modes = Counter(describe_chunk(frame).mode for frame in frames)
-        del frames
-        measures = _measure(partial, source, grid, ranges, zarr_format, clock)
-        broken = promise.broken_by(measures)
-        if broken:
-            raise QualityError(f"{source.path}: {broken}; nothing was written")
-        target = promise.target(ranges, dims)
-        for path, data in _other_files(source, dims, grid, target, zarr_format, promise, measures).items():
-            partial.write(path, data)
-        partial.commit()
-
-    seconds = clock.seconds
-    size = stored_bytes(destination)
-    return ConvertReport(
-        store=str(destination),
-        **measures.to_dict(),
-        promised=promise.to_dict(),
-        source_bytes=source.voxels.nbytes,
-        stored_bytes=size,
-        ratio=source.voxels.nbytes / size,
-        chunks=len(grid),
-        modes=dict(modes),
-        seconds=seconds,
-        mb_per_s=source.voxels.nbytes / 1e6 / seconds,
-    )
+    results: dict[int, ConvertReport | InrstoreError] = {}
+    running: dict[int, Conversion] = {}
+    clock = Clock(progress, 0, 0)
+    try:
+        for number, ((source, destination), wish) in enumerate(zip(images, wishes, strict=True)):
+            try:
+                running[number] = Conversion(source, destination, wish)
+            except DestinationExistsError as error:
+                results[number] = _published(source, destination, wish) or error
+            except InrstoreError as error:
+                results[number] = error
+        clock.add(sum(len(c.grid) for c in running.values()), sum(c.source.voxels.nbytes for c in running.values()))
+        try:
+            _encode(list(running.values()), clock)
+        except InrstoreError as error:
+            if len(running) == 1:
+                results |= {number: error for number in running}
+                _give_up(running, error)
+            else:
+                # Whose chunk it was is found out by converting one at a time.
+                _release(running)
+                for number, (source, destination) in ((n, images[n]) for n in list(running)):
+                    results[number] = convert_images([(source, destination)], [wishes[number]], progress)[0]
+                running.clear()
+        for number in list(running):
+            try:
+                results[number] = running[number].finish(clock)
+                del running[number]
+            except InrstoreError as error:
+                results[number] = error
+                _give_up({number: running.pop(number)}, error)
+    finally:
+        _release(running)
+    return [results[number] for number in range(len(images))]
 
 
-def _measure(
-    partial: PartialStore, source: Source, grid: Grid, ranges: Ranges, zarr_format: ZarrFormat, clock: Clock
-) -> Measures:
-    """Decode every chunk from the files just written and compare it with the source."""
-    statistics = ErrorStatistics(ranges)
-    dtype = layout.stored_dtype(source.voxels.dtype)
-    for done, index in enumerate(grid, 1):
-        key = layout.chunk_key(zarr_format, layout.IMAGE, index)
-        data = partial.read(key)
-        with naming(key):
-            chunk = decode_chunk(data, grid.chunks, dtype)
-        region = grid.region(index)
-        decoded = chunk[tuple(slice(s.stop - s.start) for s in region)]
-        statistics.add(source.voxels[region], decoded, region)
-        clock.tell("checking", done, 1.0)
-    if statistics.not_finite_changed:
-        raise QualityError(f"{source.path}: {statistics.not_finite_changed} non-finite voxels changed")
-    return statistics.result()
+def _release(running: dict[int, Conversion]) -> None:
+    for conversion in running.values():
+        conversion.partial.close()
 
 
-def _other_files(
-    source: Source,
-    dims: tuple[str, ...],
-    grid: Grid,
-    target: Target,
-    zarr_format: ZarrFormat,
-    promise: Promise,
-    measures: Measures,
-) -> dict[str, bytes]:
-    """Return every file of the store but the chunks of the image."""
-    image = Array(
-        layout.IMAGE,
-        grid,
-        layout.stored_dtype(source.voxels.dtype),
-        dims,
-        codec_document(target, zarr_format),
-        attributes.image_attributes(source),
-    )
-    small = attributes.small_arrays(source, dims)
-    quality = {"asked": promise.to_dict(), **measures.to_dict()}
-    own = attributes.group_attributes(source, dims, zarr_format, f"inrstore {version('inrstore')}", quality)
-    files = layout.metadata_files(zarr_format, own, [image, *(array for array, _ in small)])
-    for array, data in small:
-        index = (0,) * len(array.grid.shape)
-        files[layout.chunk_key(zarr_format, array.name, index)] = data
-    return files
+def _give_up(running: dict[int, Conversion], error: InrstoreError) -> None:
+    """Keep what is finished when writing failed, which may succeed later; remove it otherwise."""
+    for conversion in running.values():
+        if isinstance(error, WriteError):
+            conversion.partial.close()
+        else:
+            conversion.partial.discard()
+    running.clear()
 
 
-def codec_document(target: Target, zarr_format: ZarrFormat) -> dict[str, Any]:
-    """Return the codec's entry in the metadata of the image, as the codec itself would write it."""
-    if zarr_format == 3:
-        from inrstore.codecs.zarr import InrCodec
+def _encode(conversions: Sequence[Conversion], clock: Clock) -> None:
+    """Encode every chunk that is not finished yet, some at a time; each is on the disk when it is counted."""
+    pending = [(conversion, index) for conversion in conversions for index in conversion.pending]
+    total = sum(len(conversion.grid) for conversion in conversions)
+    done = total - len(pending)
+    clock.tell("encoding", done)
+    if not pending:
+        return
+    options = conversions[0].wish.options
+    for batch in _batches(pending, options):
 
-        return InrCodec(**target.to_dict()).to_dict()
-    from inrstore.codecs.numcodecs import InrNumcodec
+        def show(step: Progress, done: int = done, size: int = len(batch)) -> None:
+            nominal = batch[0][0].nominal  # noqa: B023 - called while this batch runs
+            current = None if nominal is None or not step.rmse else nominal - 20 * math.log10(step.rmse)
+            clock.tell(step.stage, done + step.chunks_done, (done + size * step.fraction) / total, current)
 
-    return InrNumcodec(**target.to_dict()).get_config()
+        cuts = [conversion.cut(index) for conversion, index in batch]
+        targets = [conversion.targets[index] for conversion, index in batch]
+        chunks, insides = [chunk for chunk, _ in cuts], [inside for _, inside in cuts]
+        frames = encode_chunks(chunks, targets, options, show if clock.wanted else None, insides)
+        for (conversion, index), frame in zip(batch, frames, strict=True):
+            conversion.partial.write_chunk(conversion.key(index), frame)
+        done += len(batch)
+
+
+def _batches(
+    pending: Sequence[tuple[Conversion, tuple[int, ...]]], options: EncodeOptions
+) -> Iterator[list[tuple[Conversion, tuple[int, ...]]]]:
+    """Group chunks: as many as cores on a CPU, where each has its own thread; on a GPU as many as memory holds."""
+    most = limits.MAX_CHUNK_VALUES * 4 if options.device == "cuda" else 0
+    least = options.threads or available_cores()
+    batch: list[tuple[Conversion, tuple[int, ...]]] = []
+    values = 0
+    for conversion, index in pending:
+        size = math.prod(conversion.grid.chunks)
+        if batch and len(batch) >= least and values + size > most:
+            yield batch
+            batch, values = [], 0
+        batch.append((conversion, index))
+        values += size
+    yield batch
+
+
+def _published(source: Source, destination: str, wish: Wish) -> ConvertReport | None:
+    """Return the report of a store that this very job published just before it died, and tidy up; else None."""
+    if not sweep_published(destination):
+        return None
+    try:
+        store = Store(destination)
+        same = store.attributes["source"]["sha256"] == source.sha256 and store.promised == wish.promise.to_dict()
+        return report_of(store) if same else None
+    except StoreError:
+        return None

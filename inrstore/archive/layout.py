@@ -28,7 +28,9 @@ LAYOUT_VERSION = 1
 IMAGE = "image"
 HEADER = "nifti"
 ATTRIBUTES = "inrstore"
-SMALL_ARRAYS = frozenset({"x", "y", "z", "t", "bval", "bvec", HEADER})
+LEADING, TRAILING = "leading", "trailing"
+"""Bytes before the voxels in the .img file of a pair, and bytes after the voxels; most files have none."""
+SMALL_ARRAYS = frozenset({"x", "y", "z", "t", "bval", "bvec", HEADER, LEADING, TRAILING})
 
 DIMS = ("x", "y", "z", "t", "u", "v", "w")
 """Names of the axes of a NIfTI in its own order; a store has them reversed."""
@@ -221,15 +223,20 @@ def small_array(name: str, values: npt.NDArray[Any], dims: tuple[str, ...], **at
     return array, gzip.compress(values.tobytes(), GZIP_LEVEL, mtime=0)
 
 
+def root_key(zarr_format: ZarrFormat) -> str:
+    """Return the file that holds the attributes of the group; it is written last."""
+    return "zarr.json" if zarr_format == 3 else ".zattrs"
+
+
 def metadata_files(zarr_format: ZarrFormat, attributes: Mapping[str, Any], arrays: Sequence[Array]) -> dict[str, bytes]:
-    """Return every metadata file of a store: those of the arrays, the group's, and all of them consolidated.
+    """Return every metadata file of a store but the one at `root_key`.
 
     Parameters
     ----------
     zarr_format : {2, 3}
         Format of the files.
     attributes : dict
-        Attributes of the group.
+        Attributes of the group; the consolidated metadata of Zarr v2 repeats them.
     arrays : sequence of Array
         Arrays of the group.
 
@@ -239,18 +246,27 @@ def metadata_files(zarr_format: ZarrFormat, attributes: Mapping[str, Any], array
         Content by path inside the store.
     """
     if zarr_format == 3:
-        documents = {array.name: array.document_v3() for array in arrays}
-        group = {
-            "zarr_format": 3,
-            "node_type": "group",
-            "attributes": attributes,
-            "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": documents},
-        }
-        files = {f"{name}/zarr.json": encode_json(document) for name, document in documents.items()}
-        return files | {"zarr.json": encode_json(group)}
-    flat: dict[str, Any] = {".zgroup": {"zarr_format": 2}, ".zattrs": attributes}
+        return {f"{array.name}/zarr.json": encode_json(array.document_v3()) for array in arrays}
+    flat: dict[str, Any] = {".zgroup": {"zarr_format": 2}}
     for array in arrays:
         for name, document in array.documents_v2().items():
             flat[f"{array.name}/{name}"] = document
     files = {path: encode_json(document) for path, document in flat.items()}
+    flat[".zattrs"] = attributes
     return files | {".zmetadata": encode_json({"zarr_consolidated_format": 1, "metadata": flat})}
+
+
+def root_file(zarr_format: ZarrFormat, attributes: Mapping[str, Any], arrays: Sequence[Array]) -> bytes:
+    """Return the file at `root_key`: the attributes and, in Zarr v3, the metadata of all arrays once more."""
+    if zarr_format == 2:
+        return encode_json(attributes)
+    return encode_json({
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": attributes,
+        "consolidated_metadata": {
+            "kind": "inline",
+            "must_understand": False,
+            "metadata": {array.name: array.document_v3() for array in arrays},
+        },
+    })  # fmt: skip

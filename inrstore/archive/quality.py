@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,7 +93,11 @@ class Promise:
         return Target(rmse=relative * spread, channel_axis=axis)
 
     def chunk_targets(
-        self, grid: Grid, ranges: Ranges, dims: tuple[str, ...], chunks: Sequence[npt.NDArray[Any]]
+        self,
+        grid: Grid,
+        ranges: Ranges,
+        dims: tuple[str, ...],
+        cut: Callable[[tuple[int, ...]], tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]],
     ) -> list[Target]:
         """Return a target for each chunk of an image, in the order of the grid.
 
@@ -108,17 +112,22 @@ class Promise:
             Of the original image.
         dims : tuple of str
             Its axes.
-        chunks : sequence of ndarray
-            The chunks themselves, in the order of the grid.
+        cut : callable
+            Returns the chunk at an index of the grid, and its mask or None.
         """
         leading = measurement_axes(dims)
         base = self.target(ranges, dims)
         if base.rmse is None:
             return [base] * len(grid)
-        coded = sum(coded_values(chunk) for chunk in chunks)
-        # Non-finite values are kept exactly and count in neither number; chunks may be padded beyond the image.
-        finite = sum(int(np.isfinite(c[tuple(slice(s.stop - s.start) for s in grid.region(i))]).sum())
-                     for i, c in zip(grid, chunks, strict=True))  # fmt: skip
+        coded = finite = 0
+        for index in grid:
+            chunk, inside = cut(index)
+            coded += coded_values(chunk, inside)
+            # Non-finite values are kept exactly and count in neither number; chunks may be padded beyond the image.
+            counts = np.isfinite(chunk)
+            if inside is not None:
+                counts &= inside
+            finite += int(np.count_nonzero(counts[tuple(slice(s.stop - s.start) for s in grid.region(index))]))
         share = math.sqrt(max(1.0, finite / coded)) if coded else 1.0
         if self.psnr is None or leading < 2:
             return [replace(base, rmse=base.rmse * share)] * len(grid)

@@ -1,4 +1,4 @@
-"""A store on disk, opened with suspicion: metadata first, chunks one by one, nothing missing in silence."""
+"""A store, opened with suspicion: manifest and metadata first, chunks one by one, nothing missing in silence."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from inrstore import limits
-from inrstore.archive import layout
+from inrstore import limits, storage
+from inrstore.archive import layout, manifest
 from inrstore.archive.layout import Grid, ZarrFormat
-from inrstore.errors import CorruptChunkError, InrstoreError, StoreError
-from inrstore.format.chunk import ChunkInfo, decode_chunk, describe_chunk
+from inrstore.errors import CorruptChunkError, FileTooLargeError, InrstoreError, StoreError
+from inrstore.evaluate.metrics import Measures
+from inrstore.format.chunk import ChunkInfo, decode_chunk, decode_inside, describe_chunk
+from inrstore.storage import Place
 
 ALLOWED_CODECS = frozenset({"inrstore", "bytes", "gzip", "zstd", "crc32c", "blosc", "zlib"})
 """Codecs a store may name. Others, found through entry points, could run code of their own on reading."""
@@ -34,27 +35,40 @@ class Store:
 
     Parameters
     ----------
-    path : path-like
-        Directory of the store.
+    where : path-like or str
+        Path or URL of the store.
+
+    Attributes
+    ----------
+    label : str
+        Its path or URL, for people.
+    files : Place
+        Its files.
+    manifest : dict of str to (int, str)
+        Size and digest of every file but the one that holds the manifest.
+    seal : str
+        Digest of that file.
 
     Raises
     ------
     StoreError
-        If it is not a store of this package, or names a codec that is not allowed.
+        If it is not a complete store of this package, or names a codec that is not allowed.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        check_codecs(self.path)
+    def __init__(self, where: str | os.PathLike[str]) -> None:
+        self.files: Place = storage.place(where)
+        self.label = self.files.name
+        document = self._root()
+        check_codecs(self.files)
         import zarr
 
         try:
             # Without the consolidated copy: the arrays' own documents are what every reader can see.
-            self.group = zarr.open_group(str(self.path), mode="r", use_consolidated=False)
+            self.group = zarr.open_group(self.zarr_store(), mode="r", use_consolidated=False)
             image = self.group[layout.IMAGE]
-            attributes = cast(dict[str, Any], self.group.attrs[layout.ATTRIBUTES])
             if not isinstance(image, zarr.Array):
                 raise TypeError("image is not an array")
+            attributes = cast(dict[str, Any], self.group.attrs[layout.ATTRIBUTES])
             self.zarr_format: ZarrFormat = image.metadata.zarr_format
             self.grid = Grid(tuple(image.shape), tuple(image.chunks))
             self.dtype = np.dtype(image.dtype)
@@ -65,22 +79,61 @@ class Store:
         except InrstoreError:
             raise
         except Exception as error:  # zarr raises many kinds for damaged metadata
-            raise StoreError(f"{self.path}: not an inrstore store: {error}") from error
+            raise StoreError(f"{self.label}: not an inrstore store: {error}") from error
         if version != layout.LAYOUT_VERSION:
-            raise StoreError(f"{self.path}: layout version {version} is not known")
+            raise StoreError(f"{self.label}: layout version {version} is not known")
+        if manifest.MANIFEST not in attributes:
+            raise StoreError(f"{self.label}: {self.root_key} has no manifest; the store is incomplete")
         if layout.stored_dtype(self.dtype) != layout.stored_dtype(self.source_dtype):
-            raise StoreError(f"{self.path}: image: {self.dtype} voxels of a {self.source_dtype} source")
+            raise StoreError(f"{self.label}: image: {self.dtype} voxels of a {self.source_dtype} source")
         if not 1 <= len(self.grid.shape) <= len(layout.DIMS) or not all(self.grid.shape):
-            raise StoreError(f"{self.path}: image: no image has the shape {self.grid.shape}")
+            raise StoreError(f"{self.label}: image: no image has the shape {self.grid.shape}")
         if math.prod(self.grid.chunks) > limits.MAX_CHUNK_VALUES:
-            raise StoreError(f"{self.path}: image: a chunk of {self.grid.chunks} is larger than allowed")
+            raise StoreError(f"{self.label}: image: a chunk of {self.grid.chunks} is larger than allowed")
         self.attributes = attributes
+        self.manifest, self.decoded_digest = manifest.parse(attributes[manifest.MANIFEST], self.label)
+        try:
+            self.seal, self.sealed = manifest.read_seal(document), manifest.sealed(document)
+        except ValueError as error:
+            raise StoreError(f"{self.label}: {self.root_key}: {error}") from error
         self.dims = layout.image_dims(len(self.grid.shape))
+
+    def _root(self) -> bytes:
+        """Return the file that makes a store complete."""
+        try:
+            for self.root_key in (layout.root_key(3), layout.root_key(2)):
+                if self.files.size(self.root_key) is not None:
+                    return storage.read(self.files, self.root_key, MAX_METADATA_BYTES)
+        except FileTooLargeError as error:
+            raise StoreError(str(error)) from error
+        except OSError as error:
+            raise StoreError(f"{self.label}: {self.root_key} cannot be read: {error.strerror or error}") from error
+        first = next(iter(self.files.walk()), None)
+        if first is None or first.problem:
+            raise StoreError(f"{self.label}: no such store")
+        raise StoreError(f"{self.label}: neither zarr.json nor .zattrs: not a Zarr store, or an incomplete one")
+
+    def zarr_store(self) -> Any:
+        """Return what zarr and xarray open: a path, or a store object for a URL."""
+        opener = getattr(self.files, "zarr_store", None)
+        return self.label if opener is None else opener()
 
     @property
     def source_bytes(self) -> int:
         """Bytes of the uncompressed voxels."""
         return math.prod(self.grid.shape) * self.dtype.itemsize
+
+    def stored_bytes(self) -> int:
+        """Return the size of all files that are there."""
+        return sum(entry.size for entry in self.files.walk())
+
+    def stated(self) -> Measures:
+        """Return the quality that was measured when the store was made."""
+        try:
+            names = ("psnr", "psnr_range", "rmse", "max_error", "lossless")
+            return Measures(**{name: self.measured[name] for name in names})
+        except KeyError as error:
+            raise StoreError(f"{self.label}: attribute quality.{error.args[0]} is missing") from error
 
     def key(self, index: tuple[int, ...]) -> str:
         """Return the path of an image chunk inside the store."""
@@ -88,7 +141,7 @@ class Store:
 
     def frame(self, index: tuple[int, ...]) -> bytes:
         """Return the bytes of an image chunk; a missing one is an error, where zarr would read zeros."""
-        return self._bytes(self.key(index))
+        return self.file(self.key(index))
 
     def describe(self, index: tuple[int, ...]) -> ChunkInfo:
         """Return what a chunk says of itself."""
@@ -103,6 +156,22 @@ class Store:
         region = self.grid.region(index)
         return whole[tuple(slice(s.stop - s.start) for s in region)]
 
+    def inside(self) -> npt.NDArray[np.bool_] | None:
+        """Return which voxels are kept, (1, ..., z, y, x), as the chunks say; None for a store without a mask."""
+        if "mask" not in self.attributes:
+            return None
+        leading = layout.measurement_axes(self.dims)
+        out = np.zeros((1,) * leading + self.grid.shape[leading:], np.bool_)
+        for index in self.grid:
+            region = self.grid.region(index)
+            if any(index[:leading]):
+                continue
+            with naming(self.key(index)):
+                found = decode_inside(self.frame(index), self.grid.chunks, self.dtype)
+            part = found[(slice(1),) * leading + tuple(slice(s.stop - s.start) for s in region[leading:])]
+            out[(slice(1),) * leading + region[leading:]] = part
+        return out
+
     def read(self, name: str) -> npt.NDArray[Any]:
         """Return a small array: one chunk, gzipped, its checksum tested and its size bounded by its shape."""
         array = self._array(name)
@@ -110,42 +179,59 @@ class Store:
         size = math.prod(shape) * dtype.itemsize
         key = layout.chunk_key(self.zarr_format, name, (0,) * len(shape))
         if tuple(array.chunks) != shape or size > layout.MAX_SMALL_BYTES or dtype.kind not in "iuf":
-            raise StoreError(f"{self.path}: {name} is not a small array of one chunk")
+            raise StoreError(f"{self.label}: {name} is not a small array of one chunk")
         engine = zlib.decompressobj(wbits=31)
         try:
-            raw = engine.decompress(self._bytes(key), size + 1)
+            raw = engine.decompress(self.file(key), size + 1)
         except zlib.error as error:
-            raise StoreError(f"{self.path}: {key} is corrupt: {error}") from error
+            raise StoreError(f"{self.label}: {key} is corrupt: {error}") from error
         if len(raw) != size or not engine.eof:
-            raise StoreError(f"{self.path}: {key} is corrupt: it does not hold {size} bytes")
+            raise StoreError(f"{self.label}: {key} is corrupt: it does not hold {size} bytes")
         return np.frombuffer(raw, dtype).reshape(shape)
 
+    def small_bytes(self, name: str) -> bytes:
+        """Return the bytes of a small array, none if the store has no such array."""
+        return self.read(name).tobytes() if name in self.small_names() else b""
+
     def small_names(self) -> list[str]:
-        """Return the names of the arrays beside the image: those that lie there or are announced."""
-        present = {entry.name for entry in self.path.iterdir() if entry.is_dir()}
-        return sorted(layout.SMALL_ARRAYS & (present | self._announced()))
+        """Return the names of the arrays beside the image."""
+        return sorted(layout.SMALL_ARRAYS & {key.split("/")[0] for key in self.manifest})
 
-    def expected_files(self) -> set[str]:
-        """Return every path inside a complete store."""
-        files = {"zarr.json"} if self.zarr_format == 3 else {".zgroup", ".zattrs", ".zmetadata"}
-        for name in [layout.IMAGE, *self.small_names()]:
-            array = self._array(name)
-            own = ("zarr.json",) if self.zarr_format == 3 else (".zarray", ".zattrs")
-            files |= {f"{name}/{file}" for file in own}
-            grid = Grid(tuple(array.shape), tuple(array.chunks))
-            files |= {layout.chunk_key(self.zarr_format, name, index) for index in grid}
-        return files
+    def missing_files(self) -> list[str]:
+        """Return the files of the manifest that are not there."""
+        present = {entry.key for entry in self.files.walk()}
+        return [key for key in self.manifest if key not in present]
 
-    def _announced(self) -> set[str]:
-        """Return the names of all arrays in the consolidated metadata."""
+    def check_file(self, key: str) -> None:
+        """Compare a file with the manifest.
+
+        Raises
+        ------
+        StoreError
+            If it is missing, or is not what was written.
+        """
+        size, digest = self.manifest[key]
+        data = self.file(key)
+        if len(data) != size:
+            raise StoreError(f"{self.label}: {key} has {len(data)} bytes, the manifest says {size}")
+        if manifest.digest(data) != digest:
+            raise StoreError(f"{self.label}: {key} was changed: its digest is not that of the manifest")
+
+    def file(self, key: str) -> bytes:
+        """Return a file of the manifest; how much is read depends on what the manifest says."""
+        if key not in self.manifest:
+            raise StoreError(f"{self.label}: {key} is not in the manifest; the store is damaged")
         try:
-            if self.zarr_format == 3:
-                document = json.loads((self.path / "zarr.json").read_bytes())
-                return set(document["consolidated_metadata"]["metadata"])
-            document = json.loads((self.path / ".zmetadata").read_bytes())
-            return {key.split("/")[0] for key in document["metadata"]}
-        except (OSError, KeyError, TypeError, AttributeError):
-            return set()  # other programs need not have written it
+            return storage.read(self.files, key, self.manifest[key][0])
+        except FileTooLargeError:
+            size = self.manifest[key][0]
+            raise StoreError(
+                f"{self.label}: {key} was changed: it has more than the {size} bytes in the manifest"
+            ) from None
+        except FileNotFoundError:
+            raise StoreError(f"{self.label}: {key} is missing; the store is incomplete") from None
+        except OSError as error:
+            raise StoreError(f"{self.label}: {key} cannot be read: {error.strerror or error}") from error
 
     def _array(self, name: str) -> Any:
         """Return an array by its name."""
@@ -153,16 +239,8 @@ class Store:
             array = self.group[name]
             _ = array.shape, array.chunks  # type: ignore[union-attr]
         except Exception as error:  # zarr raises many kinds for damaged metadata
-            raise StoreError(f"{self.path}: array {name} is missing or damaged: {error}") from error
+            raise StoreError(f"{self.label}: array {name} is missing or damaged: {error}") from error
         return array
-
-    def _bytes(self, key: str) -> bytes:
-        try:
-            return (self.path / key).read_bytes()
-        except FileNotFoundError:
-            raise StoreError(f"{self.path}: {key} is missing; the store is incomplete") from None
-        except OSError as error:
-            raise StoreError(f"{self.path}: {key} cannot be read: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -174,54 +252,31 @@ def naming(key: str) -> Iterator[None]:
         raise type(error)(error.field, f"{error.reason} [{key}]") from error
 
 
-def files_of(path: Path) -> Iterator[tuple[str, int]]:
-    """Yield every file of a store: its path inside, and its size."""
-    for folder, _, names in os.walk(path):
-        for name in names:
-            file = Path(folder, name)
-            yield file.relative_to(path).as_posix(), file.lstat().st_size
-
-
-def stored_bytes(path: Path) -> int:
-    """Return the size of all files of a store."""
-    return sum(size for _, size in files_of(path))
-
-
-def check_codecs(path: Path) -> None:
+def check_codecs(files: Place) -> None:
     """Refuse a store whose metadata names a codec outside `ALLOWED_CODECS`, before zarr makes any of them.
 
     Parameters
     ----------
-    path : Path
-        Directory of the store.
+    files : Place
+        Files of the store.
 
     Raises
     ------
     StoreError
         Naming the file and the codec.
     """
-    if not path.exists():
-        raise StoreError(f"{path}: no such store")
-    if not path.is_dir():
-        raise StoreError(f"{path}: not a directory; a store is one")
-    found = False
-    for folder in [path, *sorted(entry for entry in path.iterdir() if entry.is_dir())]:
-        for name in _METADATA:
-            file = folder / name
-            if not file.is_file():
-                continue
-            found = True
-            try:
-                if file.stat().st_size > MAX_METADATA_BYTES:
-                    raise StoreError(f"{file}: larger than {MAX_METADATA_BYTES} bytes")
-                document = json.loads(file.read_bytes())
-            except (OSError, ValueError, RecursionError) as error:
-                raise StoreError(f"{file}: damaged metadata: {error}") from error
-            for codec in _codecs(document):
-                if codec not in ALLOWED_CODECS:
-                    raise StoreError(f"{file}: codec {codec!r} is not allowed in a store")
-    if not found:
-        raise StoreError(f"{path}: not a Zarr store")
+    for entry in files.walk():
+        folders, _, name = entry.key.rpartition("/")
+        if name not in _METADATA or "/" in folders:
+            continue
+        where = files.label(entry.key)
+        try:
+            document = json.loads(storage.read(files, entry.key, MAX_METADATA_BYTES))
+        except (OSError, ValueError, RecursionError, FileTooLargeError) as error:
+            raise StoreError(f"{where}: damaged metadata: {error}") from error
+        for codec in _codecs(document):
+            if codec not in ALLOWED_CODECS:
+                raise StoreError(f"{where}: codec {codec!r} is not allowed in a store")
 
 
 def _codecs(document: Any) -> Iterator[str]:

@@ -60,6 +60,16 @@ class Clock:
         self._start = time.perf_counter()
 
     @property
+    def wanted(self) -> bool:
+        """Whether anyone listens."""
+        return self._callback is not None
+
+    def add(self, total: int, nbytes: int) -> None:
+        """Count more work."""
+        self._total += total
+        self._bytes += nbytes
+
+    @property
     def seconds(self) -> float:
         """Time since the start."""
         return time.perf_counter() - self._start
@@ -130,7 +140,7 @@ class StoreReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object."""
-        return asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +151,18 @@ class ConvertReport(StoreReport):
     ----------
     mb_per_s : float
         Million bytes of voxels converted in a second.
+    worst_voxel : tuple of int
+        Where the largest error is: (x, y, z, t, ...).
+    seal : str
+        Digest of the store's last file, which lists the digests of all others.
+    resumed_chunks : int
+        Chunks that an earlier run of the same job had finished.
     """
 
     mb_per_s: float
+    worst_voxel: tuple[int, ...]
+    seal: str
+    resumed_chunks: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,13 +178,16 @@ class VerifyReport(StoreReport):
         quality against its voxels were still as promised.
     extra_files : tuple of str
         Files in the store that do not belong there.
+    chunks_decoded : int
+        Chunks that were decoded; none in a fast check.
     mb_per_s : float
-        Million bytes of voxels decoded in a second.
+        Million bytes of voxels checked in a second.
     """
 
     against: str | None
     same_file: bool | None
     extra_files: tuple[str, ...]
+    chunks_decoded: int
     mb_per_s: float
 
 
@@ -187,6 +209,8 @@ class InfoReport(StoreReport):
         The chunks of the image alone.
     source : dict
         Name, kind, size and digest of the file that was converted.
+    seal : str
+        Digest of the store's last file, which lists the digests of all others.
     chunk_list : tuple of dict
         Key, mode, size and details of each chunk.
     """
@@ -198,4 +222,5 @@ class InfoReport(StoreReport):
     zarr_format: int
     image_bytes: int
     source: dict[str, Any]
+    seal: str
     chunk_list: tuple[dict[str, Any], ...]

@@ -1,17 +1,18 @@
-"""A store -> proof that it is whole: every chunk decoded, and the source compared if there is one."""
+"""A store -> proof that it is whole: every file and chunk checked, and the source compared if there is one."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from typing import Any
 
-from inrstore.archive import layout
+from inrstore.archive import layout, manifest, masks
 from inrstore.archive.quality import Promise
-from inrstore.archive.reader import Store, files_of, stored_bytes
+from inrstore.archive.reader import Store
 from inrstore.archive.reports import Clock, InfoReport, JobCallback, VerifyReport
 from inrstore.archive.sources import Source, read_source
-from inrstore.errors import CorruptChunkError, QualityError, StoreError
+from inrstore.errors import ConfigurationError, CorruptChunkError, QualityError, StoreError
 from inrstore.evaluate.metrics import ErrorStatistics, Measures, Ranges
 
 _SHOWN = 5
@@ -21,17 +22,23 @@ def verify(
     store: str | os.PathLike[str],
     against: str | os.PathLike[str] | None = None,
     *,
+    fast: bool = False,
+    subset: str | None = None,
     progress: JobCallback | None = None,
 ) -> VerifyReport:
-    """Read everything in a store and check it.
+    """Check a store: every file against the manifest, then every chunk by decoding it.
 
     Parameters
     ----------
     store : path-like
-        Directory of the store.
+        Path or URL of the store.
     against : path-like, optional
         The source it was made from. Its header must be the one in the store, and the quality is measured
         again. A file compressed anew is accepted, and reported as not the same file.
+    fast : bool
+        Compare sizes and digests only; nothing is decoded.
+    subset : str, optional
+        "n/t" decodes the n-th of t parts of the chunks, for checking a large archive over t days.
     progress : callable, optional
         Called with a `JobProgress` for each chunk.
 
@@ -43,62 +50,132 @@ def verify(
     Raises
     ------
     StoreError
-        Naming the chunks that are missing or corrupt, or the part of the source that differs.
+        Naming the files that are missing or changed, or the part of the source that differs.
     QualityError
         If the voxels are further from the source than the store promises.
     """
-    opened = Store(store)
+    source = None if against is None else read_source(against)
+    return verify_store(Store(store), source, fast=fast, subset=subset, progress=progress)
+
+
+def verify_store(
+    opened: Store,
+    source: Source | None = None,
+    *,
+    fast: bool = False,
+    subset: str | None = None,
+    progress: JobCallback | None = None,
+) -> VerifyReport:
+    """Check a store that is open, against a source that is read; see `verify`."""
+    part, parts = parse_subset(subset)
+    if fast and (source is not None or subset):
+        raise ConfigurationError("a fast check decodes nothing: it goes with neither a source nor a subset")
+    if subset and source is not None:
+        raise ConfigurationError("the quality is that of the whole image: a subset cannot be compared with a source")
     clock = Clock(progress, len(opened.grid), opened.source_bytes)
-    source, same_file = None, None
-    if against is not None:
-        source = read_source(against)
-        same_file = _same_source(opened, source)
+    _check_files(opened)
+    same_file = None if source is None else _same_source(opened, source)
     for name in opened.small_names():
         opened.read(name)
+    chosen = [] if fast else [index for number, index in enumerate(opened.grid) if number % parts == part]
+    statistics, modes = _decode(opened, chosen, source, clock)
 
-    statistics = None
-    if source is not None:
-        statistics = ErrorStatistics(Ranges.of(source.voxels, layout.measurement_axes(opened.dims)))
-    modes: Counter[str] = Counter()
-    problems: list[StoreError | CorruptChunkError] = []
-    for done, index in enumerate(opened.grid, 1):
-        try:
-            decoded = opened.chunk(index)
-            modes[opened.describe(index).mode] += 1
-        except (StoreError, CorruptChunkError) as error:
-            problems.append(error)
-        else:
-            if statistics is not None and source is not None:
-                region = opened.grid.region(index)
-                statistics.add(source.voxels[region], decoded, region)
-        clock.tell("decoding", done)
-    if problems:
-        text = "; ".join(str(problem) for problem in problems[:_SHOWN])
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise StoreError(
-            f"{opened.path}: {len(problems)} of {len(opened.grid)} chunks are bad: {text}{more}"
-        ) from problems[0]
-
+    measures = opened.stated()
     if statistics is not None:
         measures = statistics.result()
         broken = Promise.from_dict(opened.promised).broken_by(measures)
         if statistics.not_finite_changed:
             broken = f"{statistics.not_finite_changed} non-finite voxels changed"
         if broken:
-            raise QualityError(f"{opened.path}: compared with {against}: {broken}")
-    else:
-        measures = stated(opened)
-    expected = opened.expected_files()
-    extra = tuple(sorted(name for name, _ in files_of(opened.path) if name not in expected))
+            assert source is not None
+            raise QualityError(f"{opened.label}: compared with {source.label}: {broken}")
+    expected = {opened.root_key, *opened.manifest}
+    extra = tuple(sorted(entry.key for entry in opened.files.walk() if entry.key not in expected))
     seconds = clock.seconds
     return VerifyReport(
         **_common(opened, measures, seconds),
         modes=dict(modes),
-        against=None if against is None else os.fspath(against),
+        against=None if source is None else source.label,
         same_file=same_file,
         extra_files=extra,
+        chunks_decoded=len(chosen),
         mb_per_s=opened.source_bytes / 1e6 / seconds,
     )
+
+
+def parse_subset(subset: str | None) -> tuple[int, int]:
+    """Return (part, parts), counted from 0, of a text like "1/10"."""
+    if subset is None:
+        return 0, 1
+    part, slash, parts = subset.partition("/")
+    if not (slash and part.isascii() and parts.isascii() and part.isdigit() and parts.isdigit()):
+        raise ConfigurationError(f"subset must look like 1/10, not {subset!r}")
+    if not 1 <= int(part) <= int(parts):
+        raise ConfigurationError(f"subset {subset}: there is no part {part} of {parts}")
+    return int(part) - 1, int(parts)
+
+
+def _check_files(opened: Store) -> None:
+    """Compare every file with the manifest; name all that are bad."""
+    problems: list[str] = []
+    if not opened.sealed:
+        problems.append(f"{opened.root_key} was changed after the store was made")
+    if set(map(opened.key, opened.grid)) - opened.manifest.keys():
+        problems.append("the manifest does not list every chunk")
+    for key in opened.manifest:
+        try:
+            opened.check_file(key)
+        except StoreError as error:
+            problems.append(str(error).removeprefix(f"{opened.label}: "))
+    _raise(opened, problems, len(opened.manifest) + 1, "files")
+
+
+def _decode(
+    opened: Store, chosen: list[tuple[int, ...]], source: Source | None, clock: Clock
+) -> tuple[ErrorStatistics | None, Counter[str]]:
+    """Decode chunks; compare them with the source if there is one, and all of them with the digest of the image."""
+    inside = _inside(opened) if chosen else None
+    statistics = None
+    if source is not None:
+        statistics = ErrorStatistics(Ranges.of(source.voxels, layout.measurement_axes(opened.dims), inside))
+    modes, sha256, problems = Counter[str](), hashlib.sha256(), list[str]()
+    for done, index in enumerate(chosen, 1):
+        try:
+            decoded = opened.chunk(index)
+            modes[opened.describe(index).mode] += 1
+        except (StoreError, CorruptChunkError) as error:
+            problems.append(str(error))
+        else:
+            sha256.update(decoded.tobytes())
+            if statistics is not None and source is not None:
+                region = opened.grid.region(index)
+                kept = None if inside is None else masks.within(inside, region)
+                statistics.add(source.voxels[region], decoded, region, kept)
+        clock.tell("decoding", done)
+    _raise(opened, problems, len(opened.grid), "chunks")
+    if len(chosen) == len(opened.grid) and manifest.whole(sha256.digest()) != opened.decoded_digest:
+        raise StoreError(f"{opened.label}: the decoded image is not the one that was checked when the store was made")
+    return statistics, modes
+
+
+def _inside(opened: Store) -> masks.Inside | None:
+    """Return the mask of a store after a check that it is the one that was given."""
+    try:
+        inside = opened.inside()
+    except CorruptChunkError as error:
+        raise StoreError(f"{opened.label}: the mask cannot be read: {error}") from error
+    if inside is not None:
+        said = opened.attributes["mask"]
+        if not isinstance(said, dict) or said.get("digest") != masks.describe(inside, "")["digest"]:
+            raise StoreError(f"{opened.label}: the mask in the chunks is not the one that was given")
+    return inside
+
+
+def _raise(opened: Store, problems: list[str], of: int, what: str) -> None:
+    if problems:
+        text = "; ".join(problems[:_SHOWN])
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise StoreError(f"{opened.label}: {len(problems)} of {of} {what} are bad: {text}{more}")
 
 
 def info(store: str | os.PathLike[str]) -> InfoReport:
@@ -107,7 +184,7 @@ def info(store: str | os.PathLike[str]) -> InfoReport:
     Parameters
     ----------
     store : path-like
-        Directory of the store.
+        Path or URL of the store.
     """
     opened = Store(store)
     clock = Clock(None, len(opened.grid), opened.source_bytes)
@@ -123,7 +200,7 @@ def info(store: str | os.PathLike[str]) -> InfoReport:
             }
         )
     return InfoReport(
-        **_common(opened, stated(opened), clock.seconds),
+        **_common(opened, opened.stated(), clock.seconds),
         modes=dict(Counter(chunk["mode"] for chunk in chunks)),
         shape=opened.grid.shape,
         chunk_shape=opened.grid.chunks,
@@ -132,23 +209,15 @@ def info(store: str | os.PathLike[str]) -> InfoReport:
         zarr_format=opened.zarr_format,
         image_bytes=sum(chunk["bytes"] for chunk in chunks),
         source=dict(opened.attributes["source"]),
+        seal=opened.seal,
         chunk_list=tuple(chunks),
     )
 
 
-def stated(store: Store) -> Measures:
-    """Return the quality that was measured when the store was made."""
-    try:
-        names = ("psnr", "psnr_range", "rmse", "max_error", "lossless")
-        return Measures(**{name: store.measured[name] for name in names})
-    except KeyError as error:
-        raise StoreError(f"{store.path}: attribute quality.{error.args[0]} is missing") from error
-
-
 def _common(store: Store, measures: Measures, seconds: float) -> dict[str, Any]:
-    size = stored_bytes(store.path)
+    size = store.stored_bytes()
     return {
-        "store": str(store.path),
+        "store": store.label,
         **measures.to_dict(),
         "promised": store.promised,
         "source_bytes": store.source_bytes,
@@ -163,7 +232,7 @@ def _same_source(store: Store, source: Source) -> bool:
     """Check that a source has the header of the store; return whether it is the very same file."""
     if source.sha256 == store.attributes["source"]["sha256"]:
         return True
-    where = f"{store.path}: compared with {source.path}"
+    where = f"{store.label}: compared with {source.label}"
     if source.voxels.shape != store.grid.shape or source.voxels.dtype != store.source_dtype:
         raise StoreError(
             f"{where}: the source is {source.voxels.dtype} {source.voxels.shape}, "
@@ -171,4 +240,7 @@ def _same_source(store: Store, source: Source) -> bool:
         )
     if source.header != store.read(layout.HEADER).tobytes():
         raise StoreError(f"{where}: the NIfTI header is another one")
+    for name, found in ((layout.LEADING, source.leading), (layout.TRAILING, source.trailing)):
+        if found != store.small_bytes(name):
+            raise StoreError(f"{where}: the {name} bytes around the voxels are others")
     return False

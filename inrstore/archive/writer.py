@@ -1,17 +1,80 @@
-"""A store that is not visible under its name before it is complete and on the disk."""
+"""A store on its way: chunk by chunk, each on the disk before the next, under its name when it is complete.
+
+Beside the destination lies `<destination>.partial` with the files so far (`store`), a journal of the chunks
+that are finished, and a lock. A conversion that dies is taken up there by the same command. Only publishing,
+one rename, makes the store appear.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import secrets
-import shutil
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Any, Protocol, Self
 
-from inrstore.errors import DestinationExistsError, StoreError
+from inrstore import storage
+from inrstore.archive.manifest import Record, digest
+from inrstore.errors import DestinationExistsError, StoreError, WriteError
+from inrstore.storage import durable
+from inrstore.storage.journal import Journal, records
+from inrstore.storage.lock import Lock
+
+PARTIAL = ".partial"
+
+
+class Partial(Protocol):
+    """A store that is being written; one process at a time holds it."""
+
+    def finished(self) -> Mapping[str, Record]:
+        """Return the chunks that an earlier run finished: size and digest by key. They were read and compared."""
+
+    def write_chunk(self, key: str, data: bytes) -> None:
+        """Write a chunk and note in the journal that it is finished."""
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write any other file."""
+
+    def read(self, key: str) -> bytes:
+        """Return a file as it was written."""
+
+    def publish(self, key: str, data: bytes) -> None:
+        """Write the last file; from here on the store is complete, also after a power failure."""
+
+    def discard(self) -> None:
+        """Remove everything: there is nothing to go on from."""
+
+    def close(self) -> None:
+        """Let go of it without removing anything."""
+
+
+def open_partial(destination: str, job: Mapping[str, Any]) -> Partial:
+    """Begin to write a store, or take up what an earlier run of the same job left.
+
+    Parameters
+    ----------
+    destination : str
+        Path or URL of the store.
+    job : mapping
+        What decides the bytes: source, quality, effort, versions. JSON.
+
+    Raises
+    ------
+    DestinationExistsError
+        If the store exists.
+    DestinationHeldError
+        If another process is writing it.
+    StoreError
+        If what is there is of another job; the message says what differs.
+    """
+    if storage.is_url(destination):
+        from inrstore.archive.partial_remote import RemotePartial
+
+        return RemotePartial(destination, job)
+    return LocalPartial(Path(destination), job)
 
 
 def refuse_existing(destination: Path) -> None:
@@ -20,108 +83,158 @@ def refuse_existing(destination: Path) -> None:
         raise DestinationExistsError(f"{destination}: exists already; remove it or choose another name")
 
 
-def partial_path(destination: Path) -> Path:
-    """Return a new name beside `destination`, on the same file system, for what is not complete yet."""
-    return destination.with_name(f"{destination.name}.partial-{secrets.token_hex(4)}")
+def check_same_job(where: str, found: Any, job: Mapping[str, Any]) -> None:
+    """Raise StoreError, saying what differs, if an unfinished store is of another job."""
+    if found == dict(job):
+        return
+    old = found if isinstance(found, dict) else {}
+    names = sorted(name for name in {*old, *job} if old.get(name) != job.get(name))
+    text = "; ".join(f"{name} was {old.get(name)}, now {job.get(name)}" for name in names)
+    raise StoreError(f"{where}: an unfinished conversion of another kind ({text}); run that one again or remove it")
 
 
-def sync(path: Path) -> None:
-    """Have the disk hold a file or the entries of a directory."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        # Some network file systems cannot sync a directory; the rename is still atomic there.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
-            raise
-    finally:
-        os.close(handle)
-
-
-def explain(path: Path, error: OSError) -> StoreError:
+def explain(path: Path | str, error: OSError) -> WriteError:
     """Return the error for a write that failed: "disk full" and the like, with the path."""
-    return StoreError(f"{path}: cannot be written: {error.strerror or error}")
+    return WriteError(f"{path}: cannot be written: {error.strerror or error}")
 
 
-class PartialStore:
-    """A directory that becomes `destination` on `commit`, and vanishes otherwise.
-
-    Use it as a context manager: leaving it without a commit, for whatever reason, removes everything.
+class LocalPartial:
+    """A `Partial` on a file system of this machine.
 
     Parameters
     ----------
     destination : Path
-        Where the store is to be; must not exist.
-
-    Raises
-    ------
-    DestinationExistsError
-        If something is there.
-    StoreError
-        If a file cannot be written, a full disk included.
+        Where the store is to be.
+    job : mapping
+        What decides the bytes.
     """
 
-    def __init__(self, destination: Path) -> None:
+    def __init__(self, destination: Path, job: Mapping[str, Any]) -> None:
         refuse_existing(destination)
         self.destination = destination
-        self.path = partial_path(destination)
-        self._directories: set[Path] = set()
+        self.path = destination.with_name(destination.name + PARTIAL)
+        self._files = self.path / "store"
+        with self._explained(destination):
+            self._lock = Lock(self.path / "lock", str(destination))
         try:
-            self.path.mkdir()
-        except OSError as error:
-            raise explain(destination, error) from error
+            with self._explained(destination):
+                self._finished = self._recover(job)
+                self._journal = Journal(self.path / "journal.jsonl")
+                if self._new:
+                    self._journal.append({"event": "begin", "job": dict(job)})
+            # Whoever held the lock before may have published meanwhile.
+            refuse_existing(destination)
+        except DestinationExistsError:
+            self.discard()
+            raise
+        except BaseException:
+            self._lock.release()
+            raise
 
-    def __enter__(self) -> Self:
-        return self
+    def _recover(self, job: Mapping[str, Any]) -> dict[str, Record]:
+        """Return the finished chunks after a look at each; remove every other file."""
+        finished: dict[str, Record] = {}
+        self._new = True
+        for record in records(self.path / "journal.jsonl"):
+            if self._new:
+                check_same_job(str(self.path), record.get("job"), job)
+                self._new = False
+            elif record.get("event") == "chunk":
+                finished[str(record["key"])] = (int(record["size"]), str(record["digest"]))
+        good = {key: found for key, found in finished.items() if self._holds(key, found)}
+        if self._files.is_dir():
+            for folder, _, names in os.walk(self._files):
+                for name in names:
+                    file = Path(folder, name)
+                    if file.relative_to(self._files).as_posix() not in good:
+                        durable.remove(file)
+        return good
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.path.exists():
-            shutil.rmtree(self.path, ignore_errors=True)
+    def _holds(self, key: str, found: Record) -> bool:
+        try:
+            data = (self._files / key).read_bytes()
+        except OSError:
+            return False
+        return (len(data), digest(data)) == found
+
+    def finished(self) -> Mapping[str, Record]:
+        """Return the chunks that an earlier run finished."""
+        return self._finished
+
+    def write_chunk(self, key: str, data: bytes) -> None:
+        """Write a chunk and note in the journal that it is finished."""
+        self.write(key, data)
+        with self._explained(self.destination / key):
+            self._journal.append({"event": "chunk", "key": key, "size": len(data), "digest": digest(data)})
 
     def write(self, key: str, data: bytes) -> None:
-        """Write a file at `key`, a path inside the store, down to the disk."""
-        path = self.path / key
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file:
-                put(file, data)
-        except OSError as error:
-            raise explain(self.destination / key, error) from error
-        while path != self.path:
-            path = path.parent
-            self._directories.add(path)
+        """Write a file down to the disk."""
+        with self._explained(self.destination / key):
+            durable.write_file(self._files / key, data)
 
     def read(self, key: str) -> bytes:
-        """Return the file at `key` as it was written."""
+        """Return a file as it was written."""
         try:
-            return (self.path / key).read_bytes()
+            return (self._files / key).read_bytes()
         except OSError as error:
             raise StoreError(f"{self.destination / key}: cannot be read back: {error}") from error
 
-    def commit(self) -> None:
-        """Give the store its name; from here on it is complete, also after a power failure."""
-        try:
-            for directory in self._directories | {self.path}:
-                sync(directory)
-            # rename() would replace an empty directory without a word.
+    def publish(self, key: str, data: bytes) -> None:
+        """Write the last file and give the store its name."""
+        self.write(key, data)
+        with self._explained(self.destination):
+            durable.sync_folders(self._files)
+            # rename() would replace an empty folder without a word.
             refuse_existing(self.destination)
-            self.path.rename(self.destination)
-            sync(self.destination.parent)
+            durable.rename(self._files, self.destination)
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove what is not published."""
+        self._journal.close()
+        with self._explained(self.path):
+            durable.remove_folder(self.path)
+        self._lock.release()
+
+    def close(self) -> None:
+        """Let go of it without removing anything."""
+        self._journal.close()
+        self._lock.release()
+
+    @contextmanager
+    def _explained(self, path: Path) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            raise explain(self.destination, error) from error
+            raise explain(path, error) from error
 
 
-def put(file: IO[bytes], data: bytes) -> None:
-    """Write all of `data` and wait until the disk has it."""
-    file.write(data)
-    file.flush()
-    os.fsync(file.fileno())
+def sweep_published(destination: str) -> bool:
+    """Remove what is left beside a store that was published by a run that died right then.
+
+    Returns
+    -------
+    bool
+        Whether there was anything.
+    """
+    if storage.is_url(destination):
+        from inrstore.archive.partial_remote import sweep_published as sweep
+
+        return sweep(destination)
+    path = Path(destination)
+    left = path.with_name(path.name + PARTIAL)
+    if not left.is_dir() or not path.is_dir():
+        return False
+    try:
+        with Lock(left / "lock", destination):
+            durable.remove_folder(left)
+    except OSError as error:
+        raise explain(left, error) from error
+    return True
 
 
 class PartialFile:
-    """A file that gets its name when it is complete; the counterpart of `PartialStore` for exports.
+    """A file that gets its name when it is complete; the counterpart of a `Partial` for exports.
 
     Parameters
     ----------
@@ -132,7 +245,7 @@ class PartialFile:
     def __init__(self, destination: Path) -> None:
         refuse_existing(destination)
         self.destination = destination
-        self.path = partial_path(destination)
+        self.path = destination.with_name(f"{destination.name}{PARTIAL}-{secrets.token_hex(4)}")
 
     def __enter__(self) -> Self:
         return self
@@ -146,9 +259,14 @@ class PartialFile:
     def commit(self) -> None:
         """Give the file its name; an existing one is never replaced."""
         try:
-            sync(self.path)
+            durable.sync(self.path)
             refuse_existing(self.destination)
-            self.path.rename(self.destination)
-            sync(self.destination.parent)
+            durable.rename(self.path, self.destination)
         except OSError as error:
             raise explain(self.destination, error) from error
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Return whether an error means that nothing more can be written to the destination at all."""
+    cause = error.__cause__ if isinstance(error, WriteError) else error
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

@@ -1,35 +1,30 @@
-"""What the commands print: results on standard output, progress and errors on standard error."""
+"""What the commands print: results on standard output, errors as one line on standard error."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from inrstore.archive.export import ExportReport
-from inrstore.archive.reports import (
-    ConvertReport,
-    InfoReport,
-    JobCallback,
-    JobProgress,
-    StoreReport,
-    VerifyReport,
-)
+from inrstore.archive.reports import ConvertReport, InfoReport, StoreReport, VerifyReport
 from inrstore.errors import ConfigurationError, InrstoreError
+from inrstore.jobs.export import ArchiveExportReport
+from inrstore.jobs.reports import ArchiveConvertReport, ArchiveInfo, ArchiveReport
+from inrstore.jobs.verify import ArchiveVerifyReport
 
 _SHOWN_CHUNKS = 12
+_SHOWN_FAILURES = 50
 
 
-class _Report(Protocol):
-    def to_dict(self) -> dict[str, Any]: ...
+class Report(Protocol):
+    """What every command gives."""
 
-
-R = TypeVar("R", bound=_Report)
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON object."""
 
 
 @contextmanager
@@ -44,46 +39,17 @@ def errors(as_json: bool) -> Iterator[None]:
             typer.echo(json.dumps({"error": text, "kind": type(error).__name__}))
         raise typer.Exit(2 if isinstance(error, ConfigurationError) else 1) from None
     except KeyboardInterrupt:
-        typer.echo("inrstore: interrupted; nothing was left behind", err=True)
+        typer.echo("inrstore: interrupted; the same command goes on from there", err=True)
         raise typer.Exit(130) from None
 
 
-@contextmanager
-def progress(*, quiet: bool) -> Iterator[JobCallback | None]:
-    """Show progress on standard error while a job runs, if a person is there to see it."""
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield None
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[chunks]}"),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[psnr]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=1.0, chunks="", rate="", psnr="")
-
-        def show(step: JobProgress) -> None:
-            bar.update(
-                task,
-                completed=step.fraction,
-                description=step.stage,
-                chunks=f"{step.chunks_done}/{step.chunks_total} chunks",
-                rate=f"{step.mb_per_s:.2f} MB/s",
-                psnr="" if step.psnr is None else f"{step.psnr:.1f} dB",
-            )
-
-        yield show
-
-
-def show(report: R, as_json: bool, text: Callable[[R], str]) -> None:
+def show(report: Report, as_json: bool) -> None:
     """Print a result, as one JSON object or for people."""
-    typer.echo(json.dumps(report.to_dict(), allow_nan=False) if as_json else text(report))
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), allow_nan=False))
+        return
+    text = next(text for kind, text in _TEXTS.items() if isinstance(report, kind))
+    typer.echo(text(report))
 
 
 def convert_text(report: ConvertReport) -> str:
@@ -111,7 +77,7 @@ def info_text(report: InfoReport) -> str:
         f"  source    {report.source['name']} ({report.source['kind']})\n"
         f"  image     {shape}; {report.dtype}; Zarr v{report.zarr_format}\n"
         f"{_lines(report)}\n"
-        f"  chunks    {' x '.join(map(str, report.chunk_shape))}, {_bytes(report.image_bytes)} together"
+        f"  chunks    {' x '.join(map(str, report.chunk_shape))}, {size_text(report.image_bytes)} together"
     )
     for chunk in report.chunk_list[:_SHOWN_CHUNKS]:
         details = ", ".join(f"{key} {value}" for key, value in chunk.items() if key not in ("key", "mode", "bytes"))
@@ -122,8 +88,66 @@ def info_text(report: InfoReport) -> str:
 
 def export_text(report: ExportReport) -> str:
     """Return the result of an export."""
-    size, rate = _bytes(report.file_bytes), f"{report.mb_per_s:.1f} MB/s"
+    size, rate = size_text(report.file_bytes), f"{report.mb_per_s:.1f} MB/s"
     return f"{report.file}: {size} in {_seconds(report.seconds)}, {rate}"
+
+
+def archive_convert_text(report: ArchiveConvertReport) -> str:
+    """Return the result of a job."""
+    text = f"{report.archive}\n{_archive_lines(report)}"
+    if report.resumed:
+        text += f"\n  resumed   {report.resumed:,} were there from earlier runs"
+    if report.report:
+        text += f"\n  report    {report.report}"
+    return f"{text}\n  time      {_seconds(report.seconds)}{_failures(report)}"
+
+
+def archive_info_text(report: ArchiveInfo) -> str:
+    """Return what an archive says of itself."""
+    source = f"{report.source.get('name')} ({report.source.get('kind')})"
+    options = ", ".join(f"{name} {_plain(value)}" for name, value in report.options.items() if value not in ("", []))
+    state = "complete" if report.complete else "incomplete; run the same convert command again"
+    return (
+        f"{report.archive}: {state}\n  source    {source}\n  made by   {report.tool}\n  asked     {options}\n"
+        f"{_archive_lines(report)}{_failures(report)}"
+    )
+
+
+def archive_verify_text(report: ArchiveVerifyReport) -> str:
+    """Return the result of the verification of an archive."""
+    part = "" if report.subset is None else f", part {report.subset}"
+    how = ", sizes and digests only" if report.fast else ""
+    text = (
+        f"{report.archive}: good{part}{how}\n"
+        f"  checked   {report.stores:,} stores, {report.files:,} files, {size_text(report.stored_bytes)}"
+    )
+    if report.against is not None:
+        text += f"\n  against   {report.against}"
+    for name in report.extra_files:
+        text += f"\n  extra     {name} does not belong to the archive"
+    hidden = report.extra_count - len(report.extra_files)
+    text += f"\n  extra     ... {hidden:,} more" if hidden > 0 else ""
+    return f"{text}\n  time      {_seconds(report.seconds)}"
+
+
+def archive_export_text(report: ArchiveExportReport) -> str:
+    """Return the result of the export of an archive."""
+    zips = f", {report.zips:,} zips" if report.zips else ""
+    left = f"; {report.left_out:,} members were not in the archive" if report.left_out else ""
+    size = f"{size_text(report.file_bytes)} in {_seconds(report.seconds)}"
+    return f"{report.out}: {report.images:,} images, {report.files:,} files{zips}, {size}{left}"
+
+
+_TEXTS: dict[type[Any], Callable[[Any], str]] = {
+    ConvertReport: convert_text,
+    VerifyReport: verify_text,
+    InfoReport: info_text,
+    ExportReport: export_text,
+    ArchiveConvertReport: archive_convert_text,
+    ArchiveInfo: archive_info_text,
+    ArchiveVerifyReport: archive_verify_text,
+    ArchiveExportReport: archive_export_text,
+}
 
 
 def _lines(report: StoreReport) -> str:
@@ -136,14 +160,48 @@ def _lines(report: StoreReport) -> str:
         spread = "" if report.psnr_range is None else f" ({report.psnr_range:.2f} dB over the whole range)"
         quality = f"{psnr}{spread}, rmse {report.rmse:.4g}, largest error {report.max_error:g}"
     return (
-        f"  size      {_bytes(report.stored_bytes)} for {_bytes(report.source_bytes)} of voxels:"
+        f"  size      {size_text(report.stored_bytes)} for {size_text(report.source_bytes)} of voxels:"
         f" {report.ratio:.1f} : 1\n"
         f"  quality   {quality}; promised: {asked}\n"
         f"  modes     {modes} of {report.chunks} chunks"
     )
 
 
-def _bytes(size: int) -> str:
+def _archive_lines(report: ArchiveReport) -> str:
+    text = f"  images    {report.converted:,}"
+    if report.ratio is not None:
+        text += (
+            f": {size_text(report.store_bytes)} for {size_text(report.image_bytes)} of files, {report.ratio:.1f} : 1"
+        )
+    text += f"\n  files     {report.copied:,} as they were\n  size      {size_text(report.stored_bytes)}"
+    text += f" for {size_text(report.source_bytes)}"
+    if report.psnr is not None:
+        text += f"\n  quality   PSNR {report.psnr:.2f} dB at least"
+    modes = ", ".join(f"{count:,} {mode}" for mode, count in sorted(report.modes.items()))
+    return text + (f"\n  modes     {modes}" if modes else "")
+
+
+def _failures(report: ArchiveReport) -> str:
+    if not report.failed:
+        return ""
+    total = report.converted + report.copied + report.failed
+    text = f"\n\narchive incomplete: {report.failed:,} of {total:,} failed"
+    for failure in report.failures[:_SHOWN_FAILURES]:
+        text += f"\n  {failure['key']}: {failure['reason']}"
+    hidden = report.failed - min(_SHOWN_FAILURES, len(report.failures))
+    return text + (f"\n  ... {hidden:,} more, all in the record and the report" if hidden > 0 else "")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(str(key) if part is True else f"{key} {_plain(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        return "; ".join(_plain(part) for part in value)
+    return str(value)
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes for people."""
     if size < 1000:
         return f"{size} bytes"
     power = min(3, (len(str(size)) - 1) // 3)

@@ -35,14 +35,23 @@ class Ranges:
     whole: float
 
     @classmethod
-    def of(cls, image: npt.NDArray[Any], leading: int) -> Ranges:
-        """Measure an image whose first `leading` axes count measurements."""
+    def of(cls, image: npt.NDArray[Any], leading: int, inside: npt.NDArray[np.bool_] | None = None) -> Ranges:
+        """Measure an image whose first `leading` axes count measurements.
+
+        Parameters
+        ----------
+        image : ndarray
+        leading : int
+        inside : ndarray of bool, optional
+            Which values count; broadcasts to the image.
+        """
+        where = None if inside is None else np.broadcast_to(inside, image.shape)
         shape = image.shape[:leading]
         low = np.full(shape, np.inf, np.float64)
         high = np.full(shape, -np.inf, np.float64)
         spread = np.ones(shape, np.float64)
         for index in np.ndindex(shape):
-            values = _finite(image[index])
+            values = _finite(image[index] if where is None else image[index][where[index]])
             if values.size:
                 smallest, largest = values.min().item(), values.max().item()
                 low[index], high[index] = smallest, largest
@@ -99,7 +108,11 @@ class ErrorStatistics:
         self._squares = np.zeros(ranges.each.shape, np.float64)
 
     def add(
-        self, original: npt.NDArray[Any], decoded: npt.NDArray[Any], where: tuple[slice, ...] | None = None
+        self,
+        original: npt.NDArray[Any],
+        decoded: npt.NDArray[Any],
+        where: tuple[slice, ...] | None = None,
+        inside: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         """Take in a block.
 
@@ -109,6 +122,8 @@ class ErrorStatistics:
             The same part of both images, of one dtype but for the byte order.
         where : tuple of slice, optional
             The part; only the entries of the leading axes matter. None for the whole image.
+        inside : ndarray of bool, optional
+            Which values of the block count; broadcasts to it. Others are not looked at.
         """
         leading = self.ranges.each.ndim
         native = original.dtype.newbyteorder("=")
@@ -118,8 +133,9 @@ class ErrorStatistics:
         squares = self._squares
         if where is not None and leading:
             squares = squares[where[:leading]]
+        counts = None if inside is None else np.broadcast_to(inside, original.shape)
         for index in np.ndindex(squares.shape):
-            for a, b in _blocks(original[index], decoded[index]):
+            for a, b in _blocks(original[index], decoded[index], None if counts is None else counts[index]):
                 squares[index] += self._compare(a, b)
 
     def _compare(self, a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
@@ -186,18 +202,18 @@ def _finite(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return values if mask.all() else values[mask]
 
 
-def _blocks(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-    """Yield matching flat pieces in native byte order."""
+def _blocks(
+    a: npt.NDArray[Any], b: npt.NDArray[Any], inside: npt.NDArray[np.bool_] | None
+) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Yield matching flat pieces of what is inside, in native byte order."""
     native = a.dtype.newbyteorder("=")
     rows = max(1, _BLOCK // max(1, math.prod(a.shape[1:])))
     if a.ndim == 0:
-        a, b = a.reshape(1), b.reshape(1)
+        a, b, inside = a.reshape(1), b.reshape(1), None if inside is None else inside.reshape(1)
     for start in range(0, a.shape[0], rows):
         part = slice(start, start + rows)
-        yield (
-            np.ascontiguousarray(a[part], native).reshape(-1),
-            np.ascontiguousarray(b[part], native).reshape(-1),
-        )
+        first, second = (v[part] if inside is None else v[part][inside[part]] for v in (a, b))
+        yield np.ascontiguousarray(first, native).reshape(-1), np.ascontiguousarray(second, native).reshape(-1)
 
 
 def _integer_distance(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -22,6 +22,9 @@ class Measurements:
     ----------
     problem : FitProblem
     values : ndarray of float32, shape (points, channels)
+        At the points of the box in C order, or those of them with a value inside the mask. NaN is a value outside.
+    places : ndarray of int64, shape (points,), or None
+        Which points of the box these are; None is all.
     extents : tuple of int
         Points along each coordinate axis.
     mean : ndarray of float64, shape (channels,)
@@ -29,11 +32,12 @@ class Measurements:
     unit : ndarray of float64, shape (channels,)
         Stored units for one unit of `values`.
     noise : float
-        Mean square error in units of `values` that is exactly on target.
+        Mean square error in units of `values` that is exactly on target; values outside count as exact.
     """
 
     problem: FitProblem
     values: npt.NDArray[np.float32]
+    places: npt.NDArray[np.int64] | None
     extents: tuple[int, ...]
     mean: npt.NDArray[np.float64]
     unit: npt.NDArray[np.float64]
@@ -51,18 +55,41 @@ class Measurements:
 
 
 def prepare(problem: FitProblem) -> Measurements:
-    """Normalise the box of a chunk."""
+    """Normalise the box of a chunk, or what is inside its mask."""
     axis = problem.channel_axis
     core = problem.core if axis is not None else problem.core[None]
     space = np.moveaxis(core, axis or 0, -1)
     extents = space.shape[:-1]
     flat = space.reshape(-1, space.shape[-1]).astype(np.float64)  # (points, channels)
-    mean = flat.mean(0)
+    places, inside = _inside(problem)
+    if places is not None:
+        flat = flat[places]
+    share = 1.0
+    if inside is None:
+        mean = flat.mean(0)
+    else:
+        mean, share = (flat * inside).sum(0) / np.maximum(1, inside.sum(0)), float(inside.mean())
+        flat[~inside] = np.nan
     scaled = (flat - mean) / problem.scale
-    spread = float(np.sqrt(np.mean(scaled**2))) or 1.0
+    spread = float(np.sqrt(np.mean(scaled**2 if inside is None else scaled[inside] ** 2))) or 1.0
     assert problem.target.rmse is not None
-    return Measurements(problem, (scaled / spread).astype(np.float32), extents, mean, problem.scale * spread,
-                        (problem.target.rmse / spread) ** 2)  # fmt: skip
+    return Measurements(problem, (scaled / spread).astype(np.float32), places, extents, mean, problem.scale * spread,
+                        (problem.target.rmse / spread) ** 2 * share)  # fmt: skip
+
+
+def _inside(problem: FitProblem) -> tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.bool_] | None]:
+    """Return the points of the box to fit, and which of their channels count if not all do; None is all."""
+    mask, axis = problem.envelope.mask, problem.channel_axis
+    if mask is None:
+        return None, None
+    if axis is None or mask.shape[axis] == 1:
+        space = mask if axis is None else mask.squeeze(axis)
+        lengths = [n for a, n in enumerate(problem.core.shape) if a != axis]
+        return np.flatnonzero(np.broadcast_to(space, lengths)), None
+    full = np.moveaxis(np.broadcast_to(mask, problem.core.shape), axis, -1)
+    flat = full.reshape(-1, full.shape[-1])  # (points, channels)
+    places = np.flatnonzero(flat.any(1))
+    return places, flat[places]
 
 
 class Batch:
@@ -76,6 +103,8 @@ class Batch:
     counts : Tensor, shape (nets,)
         Points that are real; the rest is padding.
     noise : Tensor, shape (nets,)
+    holes : bool
+        Whether any of the values is NaN.
     """
 
     def __init__(self, items: Sequence[Measurements], device: torch.device) -> None:
@@ -85,9 +114,11 @@ class Batch:
         self.coordinates = torch.zeros((len(items), most, len(items[0].extents)), device=device)
         for i, item in enumerate(items):
             self.values[i, : len(item.values)] = torch.from_numpy(item.values)
-            self.coordinates[i, : len(item.values)] = grid(item.extents)
+            points = grid(item.extents)
+            self.coordinates[i, : len(item.values)] = points if item.places is None else points[item.places]
         self.counts = torch.tensor([len(m.values) for m in items], device=device)
         self.noise = torch.tensor([m.noise for m in items], device=device, dtype=torch.float64)
+        self.holes = any(bool(np.isnan(m.values).any()) for m in items if m.places is not None)
 
     def subset(self, keep: Sequence[int]) -> Batch:
         """Return the batch of some of the chunks."""
@@ -95,7 +126,7 @@ class Batch:
         index = torch.tensor(list(keep), device=self.values.device)
         other.items = [self.items[i] for i in keep]
         other.values, other.coordinates = self.values[index], self.coordinates[index]
-        other.counts, other.noise = self.counts[index], self.noise[index]
+        other.counts, other.noise, other.holes = self.counts[index], self.noise[index], self.holes
         return other
 
     def sample(self, fraction: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,6 +135,10 @@ class Batch:
         index = torch.minimum(index, self.counts[:, None] - 1)
         nets = torch.arange(len(self.items), device=index.device)[:, None]
         return self.coordinates[nets, index], self.values[nets, index]
+
+    def wanted(self, values: Tensor, found: Tensor) -> Tensor:
+        """Return values with what was found in place of NaN: there nothing is wrong and nothing is to be learnt."""
+        return torch.where(values.isnan(), found.detach(), values) if self.holes else values
 
 
 def length_unit(extents: tuple[int, ...]) -> int:

@@ -124,11 +124,15 @@ def decoded_distortion(item: Measurements, network: siren.Network) -> float:
     core = item.problem.core
     decoded = siren.evaluate(network, core.dtype, core.shape, [np.arange(n) for n in core.shape])
     axis = item.problem.channel_axis
-    total = 0.0
+    mask = item.problem.envelope.mask
+    inside = None if mask is None else np.broadcast_to(mask, core.shape)
+    total, count = 0.0, core.size if inside is None else int(inside.sum())
     for channel, scale in enumerate(item.problem.scale):
         place = (...,) if axis is None else (slice(None),) * axis + (channel,)
         error = decoded[place].astype(np.float64) - core[place].astype(np.float64)
+        if inside is not None:
+            error = error[inside[place]]
         total += float(np.vdot(error, error)) / float(scale) ** 2
     assert item.problem.target.rmse is not None
-    value = total / core.size / item.problem.target.rmse**2
+    value = total / count / item.problem.target.rmse**2
     return value if math.isfinite(value) else math.inf

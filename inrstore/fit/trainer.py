@@ -144,7 +144,9 @@ class Trainer:
         for tensor in self.networks.tensors:
             tensor.requires_grad_(True)
         used = self.networks if self.quantiser is None else self.quantiser(self.networks)
-        loss = torch.nn.functional.mse_loss(used(coordinates), values, reduction="none").mean((1, 2)).sum()
+        found = used(coordinates)
+        values = self.batch.wanted(values, found)
+        loss = torch.nn.functional.mse_loss(found, values, reduction="none").mean((1, 2)).sum()
         gradients = torch.autograd.grad(loss, self.networks.tensors)
         self._update(step, gradients)
 
@@ -178,13 +180,15 @@ def distortion(batch: Batch, networks: Networks, fraction: Tensor | None = None)
     """Return mean square error / target's mean square error, (nets,), float64."""
     if fraction is not None:
         coordinates, values = batch.sample(fraction)
-        error = (networks(coordinates) - values).square().mean((1, 2), dtype=torch.float64)
+        found = networks(coordinates)
+        error = (found - batch.wanted(values, found)).square().mean((1, 2), dtype=torch.float64)
         return error / batch.noise
     total = torch.zeros_like(batch.noise)
     block = 1 << 14
     for begin in range(0, batch.values.shape[1], block):
         place = slice(begin, begin + block)
-        error = (networks(batch.coordinates[:, place]) - batch.values[:, place]).square().sum(2)
+        found = networks(batch.coordinates[:, place])
+        error = (found - batch.wanted(batch.values[:, place], found)).square().sum(2)
         real = torch.arange(begin, begin + error.shape[1], device=error.device) < batch.counts[:, None]
         total += (error * real).sum(1, dtype=torch.float64)
     return total / (batch.counts * batch.values.shape[2]) / batch.noise

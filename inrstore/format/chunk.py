@@ -12,6 +12,7 @@ import numpy.typing as npt
 from inrstore import limits
 from inrstore.errors import ConfigurationError, CorruptChunkError
 from inrstore.format import dtypes, frame, normalize, planes, siren
+from inrstore.format import mask as masks
 from inrstore.format.frame import Frame, Reader
 
 Selection = tuple[int | slice, ...]
@@ -45,8 +46,7 @@ def decode_chunk(
     """
     parsed = frame.unpack(data, shape, None if dtype is None else np.dtype(dtype))
     chunk = _decode(parsed)
-    if chunk.dtype.kind == "b" and (dtypes.bits(chunk) > 1).any():
-        raise CorruptChunkError("payload", "a truth value that is neither 0 nor 1")
+    _check_truth(chunk)
     if frame.crc_of(chunk) != parsed.decoded_crc:
         raise CorruptChunkError("decoded_crc", "the decoded values are not those that were stored")
     return np.asarray(chunk, parsed.dtype, order="F" if parsed.fortran else "C")
@@ -84,20 +84,54 @@ def decode_region(
     network = siren.read(reader, kind, envelope.box_shape)
     out = np.empty([len(r) for r in ranges], kind)
     if envelope.fill:
-        dtypes.bits(out)[...] = np.frombuffer(envelope.fill, dtypes.bits_dtype(kind.itemsize))[0]
+        dtypes.bits(out)[...] = normalize.fill_of(envelope, kind)
     inside = [_within(r, a, b) for r, a, b in zip(ranges, envelope.start, envelope.stop, strict=True)]
     hit = [r[i] for r, i in zip(ranges, inside, strict=True)]
     wanted = [range(r.start - a, r.stop - a, r.step) for r, a in zip(hit, envelope.start, strict=True)]
     if all(len(w) for w in wanted):
         values = siren.evaluate(network, kind, envelope.box_shape, wanted)
+        grid = tuple(siren.slice_of(w) for w in wanted)
         if envelope.exceptions is not None and envelope.values is not None:
             full = np.zeros(envelope.box_shape, kind)
             full[envelope.exceptions] = envelope.values
-            grid = tuple(siren.slice_of(w) for w in wanted)
             np.copyto(values, full[grid], where=envelope.exceptions[grid])
+        if envelope.mask is not None:
+            outside = ~masks.part(envelope.mask, grid)
+            np.copyto(dtypes.bits(values), normalize.fill_of(envelope, kind), where=outside)
         out[tuple(inside)] = values
     drop = tuple(0 if not isinstance(s, slice) else slice(None) for s in selection)
     return out[drop].astype(parsed.dtype, copy=False)
+
+
+def decode_inside(
+    data: bytes | memoryview, shape: tuple[int, ...] | None = None, dtype: npt.DTypeLike | None = None
+) -> npt.NDArray[np.bool_]:
+    """Return which values a chunk codes: all of them, or those inside its mask. No values are decoded.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The frame.
+    shape, dtype : optional
+        As for `decode_chunk`.
+
+    Returns
+    -------
+    ndarray of bool
+        Shape of the chunk.
+    """
+    parsed = frame.unpack(data, shape, None if dtype is None else np.dtype(dtype))
+    kind, reader = dtypes.little(parsed.dtype), Reader(parsed.payload)
+    if parsed.mode == frame.RAW:
+        return np.ones(parsed.shape, np.bool_)
+    if parsed.mode == frame.CONSTANT:
+        return np.full(parsed.shape, _read_constant(reader, kind)[1])
+    envelope = normalize.read(reader, parsed.shape, kind)
+    if envelope.mask is None:
+        return np.ones(parsed.shape, np.bool_)
+    inside = np.zeros(parsed.shape, np.bool_)
+    inside[envelope.box] = envelope.mask
+    return inside
 
 
 def _within(positions: range, start: int, stop: int) -> slice:
@@ -116,12 +150,13 @@ def _decode(parsed: Frame) -> npt.NDArray[Any]:
             raise CorruptChunkError("raw.values", f"{reader.remaining} bytes where {size} belong")
         return np.frombuffer(reader.take(size, "raw.values"), kind).reshape(parsed.shape).copy()
     if parsed.mode == frame.CONSTANT:
-        value = reader.array(dtypes.bits_dtype(kind.itemsize).str, 1, "constant.value")
-        reader.finish("constant.value")
+        value, _ = _read_constant(reader, kind)
         return np.full(parsed.shape, value[0], value.dtype).view(kind)
     envelope = normalize.read(reader, parsed.shape, kind)
     if parsed.mode == frame.PLANES:
         core = planes.decode(reader, kind, envelope.box_shape)
+        if envelope.mask is not None:
+            _check_truth(core)  # outside the mask, too
     else:
         network = siren.read(reader, kind, envelope.box_shape)
         everywhere = [range(n) for n in envelope.box_shape]
@@ -129,14 +164,34 @@ def _decode(parsed: Frame) -> npt.NDArray[Any]:
     return np.asarray(normalize.join(core, envelope, parsed.shape), order="C")
 
 
+def _read_constant(reader: Reader, kind: np.dtype[Any]) -> tuple[npt.NDArray[Any], bool]:
+    """Return the bit pattern of the one value, and whether it is inside the mask."""
+    value = reader.array(dtypes.bits_dtype(kind.itemsize).str, 1, "constant.value")
+    inside = not reader.remaining
+    if not inside and reader.number("B", "constant.outside") != 1:
+        raise CorruptChunkError("constant.outside", "it is 1 or not there")
+    reader.finish("constant.outside")
+    return value, inside
+
+
+def _check_truth(values: npt.NDArray[Any]) -> None:
+    if values.dtype.kind == "b" and (dtypes.bits(values) > 1).any():
+        raise CorruptChunkError("payload", "a truth value that is neither 0 nor 1")
+
+
 # ---- encoding ----------------------------------------------------------------------------------------------
 
 
-def encode_trivial(chunk: npt.NDArray[Any]) -> bytes | None:
-    """Return the frame of an empty, single-valued or 0-D chunk; None when there is more to code."""
+def encode_trivial(chunk: npt.NDArray[Any], mask: masks.Mask | None = None) -> bytes | None:
+    """Return the frame of an empty, single-valued or 0-D chunk; None when there is more to code.
+
+    With a mask (and zeros outside) only a chunk that is empty or all outside is trivial.
+    """
     values = np.ascontiguousarray(chunk, dtypes.little(chunk.dtype))
     if chunk.size == 0:
         return seal(frame.RAW, chunk, b"")
+    if mask is not None:
+        return None if mask.any() else seal(frame.CONSTANT, chunk, bytes(chunk.dtype.itemsize) + b"\1")
     flat = dtypes.bits(values.reshape(-1))
     if (flat == flat[0]).all():
         return seal(frame.CONSTANT, chunk, flat[:1].tobytes())
@@ -148,12 +203,16 @@ def encode_raw(chunk: npt.NDArray[Any]) -> bytes:
     return seal(frame.RAW, chunk, np.ascontiguousarray(chunk, dtypes.little(chunk.dtype)).tobytes())
 
 
-def encode_lossless(chunk: npt.NDArray[Any]) -> bytes:
-    """Return the smallest frame that keeps every bit."""
-    trivial = encode_trivial(chunk)
+def encode_lossless(chunk: npt.NDArray[Any], mask: masks.Mask | None = None) -> bytes:
+    """Return the smallest frame that keeps every bit, and the mask if there is one (and zeros outside it)."""
+    trivial = encode_trivial(chunk, mask)
     if trivial is not None:
         return trivial
-    values = np.ascontiguousarray(chunk, dtypes.little(chunk.dtype))
+    values = np.ascontiguousarray(chunk, dtypes.little(chunk.dtype)).reshape(chunk.shape)
+    if mask is not None:
+        core, cropped = normalize.crop(values, mask)
+        payload = normalize.write(cropped, chunk.shape) + planes.encode(core, None, cropped.mask)
+        return seal(frame.PLANES, chunk, payload)
     # Borders deflate to nothing and non-finite values are bit patterns like any other: no envelope needed.
     envelope = normalize.write(normalize.whole(chunk.shape), chunk.shape)
     coded = seal(frame.PLANES, chunk, envelope + planes.encode(values, None))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from inrstore.errors import CorruptChunkError
 from inrstore.format import dtypes, normalize
+from inrstore.format import mask as masks
 from inrstore.format.frame import Reader
 from inrstore.format.levels import EXACT, FLOAT, INTEGER, Grid, ordered, read_grid, unordered
 
@@ -23,7 +24,7 @@ _NO_CHANNELS = 0xFF
 _LEVEL = 6  # zlib; 9 takes three times as long for less than a hundredth of the bytes
 
 
-def encode(core: npt.NDArray[Any], grid: Grid | None) -> bytes:
+def encode(core: npt.NDArray[Any], grid: Grid | None, inside: masks.Mask | None = None) -> bytes:
     """Return the payload after the envelope.
 
     Parameters
@@ -32,6 +33,8 @@ def encode(core: npt.NDArray[Any], grid: Grid | None) -> bytes:
         Little-endian, at least one value and one axis; finite when there is a grid.
     grid : Grid or None
         None is lossless.
+    inside : ndarray of bool, optional
+        Values elsewhere are free; broadcasts to the core, with axes of length 1 where it does not vary.
 
     Raises
     ------
@@ -45,8 +48,8 @@ def encode(core: npt.NDArray[Any], grid: Grid | None) -> bytes:
         kind = FLOAT if core.dtype.kind == "f" else INTEGER
         axis = _NO_CHANNELS if grid.axis is None else grid.axis
         head = struct.pack("<BB", kind, axis) + grid.write(core.dtype) + bytes([index.dtype.itemsize])
-    axes = _best_axes(index)
-    return head + struct.pack("<B", axes) + _pack(index, axes, _LEVEL)
+    axes = _best_axes(index, inside)
+    return head + struct.pack("<B", axes) + _pack(_fill(index, inside, axes), axes, _LEVEL)
 
 
 def decode(reader: Reader, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
@@ -100,10 +103,23 @@ def _pack(index: npt.NDArray[Any], axes: int, level: int) -> bytes:
     return zlib.compress(np.ascontiguousarray(planes.T).tobytes(), level)
 
 
-def _best_axes(index: npt.NDArray[Any]) -> int:
+def _fill(index: npt.NDArray[Any], inside: masks.Mask | None, axes: int) -> npt.NDArray[Any]:
+    """Return the indices with those outside made cheap: differences of 0 along an axis, or plain 0."""
+    if inside is None:
+        return index
+    varies = [a for a in reversed(range(index.ndim)) if inside.shape[a] > 1]
+    differenced = [a for a in varies if axes >> a & 1]
+    if not differenced:
+        return np.where(inside, index, index.dtype.type(0))
+    return masks.spread(index, inside, [*differenced, *(a for a in varies if a not in differenced)])
+
+
+def _best_axes(index: npt.NDArray[Any], inside: masks.Mask | None = None) -> int:
     """Choose the axes to difference along, on a central sample of at most about 2^17 values."""
     keep = max(4, int((1 << 17) ** (1 / index.ndim)))
     middle = [slice(max(0, (n - keep) // 2), max(0, (n - keep) // 2) + keep) for n in index.shape]
     choices = [c for k in range(4) for c in itertools.combinations(range(index.ndim), k)]
     packed = [sum(1 << axis for axis in c) for c in choices]
-    return min(packed, key=lambda axes: len(_pack(index[tuple(middle)], axes, 1)))
+    sample = index[tuple(middle)]
+    where = None if inside is None else masks.part(inside, middle)
+    return min(packed, key=lambda axes: len(_pack(_fill(sample, where, axes), axes, 1)))

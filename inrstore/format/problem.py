@@ -21,13 +21,13 @@ class FitProblem:
     index : int
         Place of the chunk in the caller's list.
     chunk : ndarray
-        The whole chunk, little-endian, C order.
+        The whole chunk, little-endian, C order; zeros outside its mask.
     like : ndarray
         The caller's array, for its byte order and memory layout.
     core : ndarray
-        The box that the network codes, finite.
+        The box that the network codes, finite; outside the mask, some value from inside.
     envelope : Envelope
-        The rest.
+        The rest; its mask says which values of the core are to be fitted.
     channel_axis : int or None
         Axis that the outputs run along.
     scale : ndarray of float64, shape (channels,)
@@ -35,7 +35,7 @@ class FitProblem:
     target : Target
         With `rmse` set.
     budget : int
-        Bytes of the frame to beat.
+        Bytes of the frame to beat, less those of the mask.
     """
 
     index: int

@@ -12,7 +12,11 @@ from inrstore.format.target import Target
 
 
 def rmse(
-    original: npt.NDArray[Any], decoded: npt.NDArray[Any], target: Target, box: tuple[slice, ...] | None = None
+    original: npt.NDArray[Any],
+    decoded: npt.NDArray[Any],
+    target: Target,
+    box: tuple[slice, ...] | None = None,
+    inside: npt.NDArray[np.bool_] | None = None,
 ) -> float:
     """Return the root mean square error over the finite values, each error divided by its scale.
 
@@ -24,13 +28,16 @@ def rmse(
         Gives the scale.
     box : tuple of slice, optional
         Where to look; constant borders outside would only dilute the error.
+    inside : ndarray of bool, optional
+        Which values of the box count; broadcasts to its shape.
     """
     scale = np.broadcast_to(target.channel_scale(original.shape), original.shape)
     if box is not None:
         original, decoded, scale = original[box], decoded[box], scale[box]
+    where = np.broadcast_to(True if inside is None else inside, original.shape)
     total, count = 0.0, 0
     for i in range(len(original)) if original.ndim else (...,):
-        finite = np.isfinite(original[i]) if original.dtype.kind == "f" else np.broadcast_to(True, original[i].shape)
+        finite = np.isfinite(original[i]) & where[i] if original.dtype.kind == "f" else where[i]
         error = decoded[i][finite].astype(np.float64) - original[i][finite].astype(np.float64)
         error = error / scale[i][finite]
         total += float(np.vdot(error, error))
@@ -50,9 +57,16 @@ def max_error(original: npt.NDArray[Any], decoded: npt.NDArray[Any]) -> float:
 
 
 def meets(
-    original: npt.NDArray[Any], decoded: npt.NDArray[Any], target: Target, box: tuple[slice, ...] | None = None
+    original: npt.NDArray[Any],
+    decoded: npt.NDArray[Any],
+    target: Target,
+    box: tuple[slice, ...] | None = None,
+    inside: npt.NDArray[np.bool_] | None = None,
 ) -> bool:
-    """Return whether a decoded chunk keeps its promise; non-finite values must be equal bit for bit."""
+    """Return whether a decoded chunk keeps its promise; non-finite values must be equal bit for bit.
+
+    `box` and `inside` are those of `rmse`; outside them both arrays hold the same.
+    """
     if target.lossless or original.dtype.kind == "f":
         where = ... if target.lossless else ~np.isfinite(original)
         if original[where].tobytes() != decoded[where].tobytes():
@@ -60,5 +74,5 @@ def meets(
     if target.max_error is not None:
         return max_error(original, decoded) <= target.max_error
     if target.rmse is not None:
-        return rmse(original, decoded, target, box) <= target.rmse
+        return rmse(original, decoded, target, box, inside) <= target.rmse
     return True

@@ -6,7 +6,7 @@ bits, words 16, probabilities 14. One lane serves 1,024 symbols, so short stream
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,10 +81,23 @@ def encode(symbols: Ints, table_of: Ints, tables: Sequence[Table]) -> bytes:
         mine = table_of == i
         index = symbols[mine] + table.peak
         frequency[mine], start[mine] = counts[index], begins[index]
+    rows = range((count - 1) // lanes * lanes, -1, -lanes) if count else ()
+    return write_rows(((frequency[i : i + lanes], start[i : i + lanes]) for i in rows), lanes)
+
+
+def write_rows(rows: Iterable[tuple[Ints, Ints]], lanes: int) -> bytes:
+    """Return the states and words of rows of symbols, one of each row for each of the first lanes.
+
+    Parameters
+    ----------
+    rows : iterable of (ndarray, ndarray)
+        Counts and starts of the symbols of a row; the last row comes first.
+    lanes : int
+        Number of states.
+    """
     state = np.full(lanes, LOWER, np.int64)
     words: list[npt.NDArray[np.int64]] = []
-    for begin in range((count - 1) // lanes * lanes, -1, -lanes) if count else ():
-        f, c = frequency[begin : begin + lanes], start[begin : begin + lanes]
+    for f, c in rows:
         x = state[: len(f)]
         full = x >= f << (32 - PRECISION)
         if full.any():
@@ -95,6 +108,57 @@ def encode(symbols: Ints, table_of: Ints, tables: Sequence[Table]) -> bytes:
     return state.astype("<u4").tobytes() + stream.astype("<u2").tobytes()
 
 
+class Lanes:
+    """The states of a stream that is being read, and the words that refill them.
+
+    Parameters
+    ----------
+    reader : Reader
+        At the states; the stream takes all that is left.
+    count : int
+        Number of states.
+    field : str
+        Errors name it.
+
+    Attributes
+    ----------
+    states : ndarray of int64, shape (count,)
+
+    Raises
+    ------
+    CorruptChunkError
+        When states are missing or too small, or half a word is left.
+    """
+
+    def __init__(self, reader: Reader, count: int, field: str = "rans") -> None:
+        self.field = field
+        self.states = reader.array("<u4", count, f"{field}.states").astype(np.int64)
+        if reader.remaining % 2:
+            raise CorruptChunkError(f"{field}.words", "an odd number of bytes")
+        self._words = reader.array("<u2", reader.remaining // 2, f"{field}.words").astype(np.int64)
+        self._position = 0
+        if (self.states < LOWER).any():
+            raise CorruptChunkError(f"{field}.states", "a state below its lower bound")
+
+    def store(self, x: Ints) -> None:
+        """Make `x` the states of the first lanes; those that are too small take the next words."""
+        low = np.flatnonzero(x < LOWER)
+        if low.size:
+            fresh = self._words[self._position : self._position + low.size]
+            if fresh.size < low.size:
+                raise CorruptChunkError(f"{self.field}.words", "the stream ends early")
+            self._position += low.size
+            x[low] = (x[low] << 16) | fresh
+        self.states[: len(x)] = x
+
+    def finish(self) -> None:
+        """Refuse a stream with words left over, or whose lanes are not where its writer began."""
+        if self._position != len(self._words):
+            raise CorruptChunkError(f"{self.field}.words", f"{len(self._words) - self._position} words too many")
+        if (self.states != LOWER).any():
+            raise CorruptChunkError(f"{self.field}.states", "a lane does not end in its first state")
+
+
 def decode(reader: Reader, table_of: npt.NDArray[np.integer[Any]], tables: Sequence[Table]) -> npt.NDArray[np.int16]:
     """Decode `len(table_of)` symbols from the rest of the reader.
 
@@ -103,13 +167,8 @@ def decode(reader: Reader, table_of: npt.NDArray[np.integer[Any]], tables: Seque
     CorruptChunkError
         When words are missing or left over, or a lane does not end in its first state.
     """
-    count, lanes = len(table_of), lane_count(len(table_of))
-    state = reader.array("<u4", lanes, "rans.states").astype(np.int64)
-    if reader.remaining % 2:
-        raise CorruptChunkError("rans.words", "an odd number of bytes")
-    words = reader.array("<u2", reader.remaining // 2, "rans.words").astype(np.int64)
-    if (state < LOWER).any():
-        raise CorruptChunkError("rans.states", "a state below its lower bound")
+    count = len(table_of)
+    lanes = Lanes(reader, lane_count(count))
     symbol_at = np.empty((len(tables), TOTAL), np.int16)
     frequency_at = np.empty((len(tables), TOTAL), np.int16)
     offset_at = np.empty((len(tables), TOTAL), np.int16)  # slot minus start of its symbol
@@ -121,25 +180,14 @@ def decode(reader: Reader, table_of: npt.NDArray[np.integer[Any]], tables: Seque
         offset_at[i] = np.arange(TOTAL) - (np.cumsum(counts) - counts)[which]
     symbols = np.empty(count, np.int16)
     flat_symbol, flat_frequency, flat_offset = symbol_at.ravel(), frequency_at.ravel(), offset_at.ravel()
-    position = 0
-    for begin in range(0, count, lanes):
-        index = table_of[begin : begin + lanes].astype(np.int64) << PRECISION
-        x = state[: len(index)]
+    width = len(lanes.states)
+    for begin in range(0, count, width):
+        index = table_of[begin : begin + width].astype(np.int64) << PRECISION
+        x = lanes.states[: len(index)]
         index += x & (TOTAL - 1)
-        symbols[begin : begin + lanes] = flat_symbol[index]
-        x = flat_frequency[index] * (x >> PRECISION) + flat_offset[index]
-        low = np.flatnonzero(x < LOWER)
-        if low.size:
-            fresh = words[position : position + low.size]
-            if fresh.size < low.size:
-                raise CorruptChunkError("rans.words", "the stream ends early")
-            position += low.size
-            x[low] = (x[low] << 16) | fresh
-        state[: len(index)] = x
-    if position != len(words):
-        raise CorruptChunkError("rans.words", f"{len(words) - position} words too many")
-    if (state != LOWER).any():
-        raise CorruptChunkError("rans.states", "a lane does not end in its first state")
+        symbols[begin : begin + width] = flat_symbol[index]
+        lanes.store(flat_frequency[index] * (x >> PRECISION) + flat_offset[index])
+    lanes.finish()
     return symbols
 
 

@@ -20,7 +20,7 @@ def open(store: str | os.PathLike[str]) -> xarray.Dataset:
     Parameters
     ----------
     store : path-like
-        Directory of the store.
+        Path or URL of the store.
 
     Returns
     -------
@@ -38,9 +38,9 @@ def open(store: str | os.PathLike[str]) -> xarray.Dataset:
         Without xarray and dask.
     """
     opened = Store(store)
-    for index in opened.grid:
-        if not (opened.path / opened.key(index)).is_file():
-            raise StoreError(f"{opened.path}: {opened.key(index)} is missing; the store is incomplete")
+    missing = opened.missing_files()
+    if missing:
+        raise StoreError(f"{opened.label}: {missing[0]} is missing; the store is incomplete")
     try:
         import dask.array  # noqa: F401
         import xarray
@@ -51,13 +51,14 @@ def open(store: str | os.PathLike[str]) -> xarray.Dataset:
     small = opened.small_names()
     # The small arrays are read by this package, which bounds their size, and not once more by zarr.
     try:
-        dataset: xarray.Dataset = xarray.open_zarr(str(opened.path), consolidated=False, drop_variables=small)
+        dataset: xarray.Dataset = xarray.open_zarr(opened.zarr_store(), consolidated=False, drop_variables=small)
         for name in set(small) & SMALL_DIMS.keys():
             attributes = {key: value for key, value in opened.group[name].attrs.items() if key == "units"}
             dataset = dataset.assign_coords({name: (SMALL_DIMS[name], opened.read(name), attributes)})
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{opened.path}: its arrays do not fit together: {error}") from error
+        raise StoreError(f"{opened.label}: its arrays do not fit together: {error}") from error
     own = opened.attributes
+    # The manifest is for checking, not for reading: people would have to scroll past it.
     names = ("affine", "affine_from", "coordinates", "scl_slope", "scl_inter", "units", "quality", "source")
     dataset.attrs = {name: own[name] for name in names if name in own}
     dataset[layout.IMAGE].attrs.update({name: own[name] for name in ("scl_slope", "scl_inter") if name in own})

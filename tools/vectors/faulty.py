@@ -10,9 +10,23 @@ from dataclasses import replace
 import numpy as np
 
 from inrstore.format import chunk as chunks
-from inrstore.format import frame, siren
+from inrstore.format import frame, normalize, siren
 
-from .frames import Net, boxed, edit, grid_of, like, patch, payload_of, planes_frame, repack, siren_frame, smooth
+from .frames import (
+    Net,
+    ball,
+    boxed,
+    edit,
+    grid_of,
+    like,
+    patch,
+    payload_of,
+    planes_frame,
+    repack,
+    siren_frame,
+    smooth,
+    with_mask,
+)
 
 
 def faulty() -> Iterator[tuple[str, bytes, str, str]]:
@@ -55,10 +69,13 @@ def faulty() -> Iterator[tuple[str, bytes, str, str]]:
     yield "raw-bool-2", repack(
         chunks.encode_raw(np.array([True, False, True])), b"\1\2\0"), corrupt, "payload"  # fmt: skip
     yield "constant-value-missing", repack(constant, b"\7"), corrupt, "constant.value"
-    yield "constant-byte-too-many", repack(constant, b"\7\0\0"), corrupt, "constant.value"
+    yield "constant-byte-too-many", repack(constant, b"\7\0\0"), corrupt, "constant.outside"
+    yield "constant-outside-2", repack(constant, b"\7\0\2"), corrupt, "constant.outside"
+    yield "constant-byte-after-outside", repack(constant, b"\7\0\1\0"), corrupt, "constant.outside"
     yield "constant-bool-2", repack(chunks.encode_trivial(np.ones(5, bool)) or b"", b"\2"), corrupt, "payload"
 
     yield from _faulty_envelopes(corrupt)
+    yield from _faulty_masks(corrupt, limit)
     yield from _faulty_networks(corrupt, limit)
     yield from _faulty_planes(corrupt)
 
@@ -67,7 +84,7 @@ def _faulty_envelopes(corrupt: str) -> Iterator[tuple[str, bytes, str, str]]:
     values = smooth((5, 6), "<f4", 200)
     plain = planes_frame(values, None)
     rest = payload_of(plain)[1:]
-    yield "envelope-flags-reserved", patch(plain, 0, b"\4"), corrupt, "envelope.flags"
+    yield "envelope-flags-reserved", patch(plain, 0, b"\x08"), corrupt, "envelope.flags"
     yield "envelope-missing", repack(plain, b""), corrupt, "envelope.flags"
     whole = planes_frame(smooth((5, 6), "<i2", 201), None)
     yield "exceptions-of-integers", patch(whole, 0, b"\2"), corrupt, "envelope.flags"
@@ -105,6 +122,49 @@ def _faulty_envelopes(corrupt: str) -> Iterator[tuple[str, bytes, str, str]]:
     yield "exceptional-value-missing", exceptions(pack(bits), pack(one[:-1])), corrupt, "envelope.values"
     yield "exceptional-value-too-many", exceptions(pack(bits), pack(one * 2)), corrupt, "envelope.values"
     yield "exceptional-values-bomb", exceptions(pack(bits), pack(bytes(1 << 20))), corrupt, "envelope.values"
+
+
+def _faulty_masks(corrupt: str, limit: str) -> Iterator[tuple[str, bytes, str, str]]:
+    shape = (9, 12, 14)
+    envelope = with_mask(normalize.whole(shape), ball(shape), np.zeros((), "<i2"))
+    whole = planes_frame(smooth(shape, "<i2", 230), None, envelope)
+    payload = payload_of(whole)
+    axes, length, lanes, counts = 3, 4, 8, 10  # places in the payload, behind flags and fill
+    states = counts + 2 * 19
+    end = lanes + struct.unpack_from("<I", payload, length)[0]
+
+    def changed(coded: bytes) -> bytes:
+        return repack(whole, payload[:length] + struct.pack("<I", len(coded)) + coded + payload[end:])
+
+    yield "mask-axes-reserved", patch(whole, axes, b"\x08"), corrupt, "envelope.mask_axes"
+    yield "mask-axes-of-another-mask", patch(whole, axes, b"\3"), corrupt, "envelope.mask.words"
+    yield "mask-fill-missing", repack(whole, payload[: axes - 1]), corrupt, "envelope.fill"
+    yield "mask-axes-missing", repack(whole, payload[:axes]), corrupt, "envelope.mask_axes"
+    yield "mask-length-missing", repack(whole, payload[: length + 3]), corrupt, "envelope.mask"
+    yield "mask-length-long", patch(whole, length, struct.pack("<I", 2**32 - 1)), corrupt, "envelope.mask"
+    yield "mask-lanes-missing", changed(payload[lanes : lanes + 1]), corrupt, "envelope.mask.lanes"
+    yield "mask-lanes-0", patch(whole, lanes, b"\0\0"), limit, "envelope.mask.lanes"
+    yield "mask-counts-missing", changed(payload[lanes : states - 1]), corrupt, "envelope.mask.counts"
+    yield "mask-count-16385", patch(whole, counts + 36, struct.pack("<H", 16385)), corrupt, "envelope.mask.counts"
+    yield "mask-states-missing", changed(payload[lanes : states + 3]), corrupt, "envelope.mask.states"
+    below = patch(whole, states, struct.pack("<I", 2**16 - 1))
+    yield "mask-state-below-2to16", below, corrupt, "envelope.mask.states"
+    state = struct.unpack_from("<I", payload, states)[0]
+    yield "mask-state-changed", patch(whole, states, struct.pack("<I", state ^ 1)), corrupt, "envelope.mask.words"
+    yield "mask-odd-byte", changed(payload[lanes:end] + b"\0"), corrupt, "envelope.mask.words"
+    yield "mask-word-missing", changed(payload[lanes : end - 2]), corrupt, "envelope.mask.words"
+    yield "mask-word-too-many", changed(payload[lanes:end] + b"\0\0"), corrupt, "envelope.mask.words"
+    row = np.arange(2**15 + 1) < 9
+    envelope = with_mask(normalize.whole(row.shape), row, np.zeros((), "u1"))
+    long = planes_frame(np.zeros(row.shape, "u1"), None, envelope)
+    yield "mask-lanes-too-few", patch(long, lanes - 1, b"\1\0"), limit, "envelope.mask.lanes"
+    truth = np.eye(5, dtype=bool)
+    envelope = with_mask(normalize.whole((5, 5)), np.eye(5, dtype=bool), np.array(False))
+    masked = payload_of(planes_frame(truth, None, envelope))
+    end = 7 + struct.unpack_from("<I", masked, 3)[0]
+    forged = masked[:end] + b"\0\xff\0" + zlib.compress(b"\1\2" + bytes(23))
+    yield "mask-bool-2-outside", repack(planes_frame(truth, None, envelope), forged), corrupt, "payload"
+    yield "mask-fill-bool-2", patch(planes_frame(truth, None, envelope), 1, b"\2"), corrupt, "envelope.fill"
 
 
 def _faulty_networks(corrupt: str, limit: str) -> Iterator[tuple[str, bytes, str, str]]:

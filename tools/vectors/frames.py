@@ -83,6 +83,17 @@ def with_exceptions(envelope: Envelope, dtype: str, seed: int) -> Envelope:
     return replace(envelope, exceptions=marks, values=values)
 
 
+def with_mask(envelope: Envelope, mask: Array, fill: Array) -> Envelope:
+    """Return the envelope with a mask of the shape of its box, 1 long on axes along which it does not vary."""
+    return replace(envelope, mask=mask, fill=fill.tobytes())
+
+
+def ball(shape: tuple[int, ...]) -> Array:
+    """Return a mask that is True within the largest ellipsoid of a box, a little askew."""
+    axes = np.meshgrid(*(np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape), indexing="ij")
+    return np.asarray(sum((a + 0.05 * i) ** 2 for i, a in enumerate(axes)) <= 1)
+
+
 def planes_frame(like: Array, grid: Grid | None, envelope: Envelope | None = None, core: Array | None = None) -> bytes:
     """Return a frame in mode planes; `like` gives shape, dtype and layout, `core` the values of the box."""
     envelope = envelope or normalize.whole(like.shape)

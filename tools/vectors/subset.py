@@ -9,7 +9,18 @@ import numpy as np
 from inrstore.format import chunk as chunks
 from inrstore.format import normalize
 
-from .frames import Net, boxed, grid_of, like, planes_frame, siren_frame, smooth, with_exceptions
+from .frames import (
+    Net,
+    ball,
+    boxed,
+    grid_of,
+    like,
+    planes_frame,
+    siren_frame,
+    smooth,
+    with_exceptions,
+    with_mask,
+)
 
 
 def subset() -> Iterator[tuple[str, bytes]]:
@@ -135,3 +146,31 @@ def subset() -> Iterator[tuple[str, bytes]]:
         "siren-i2-3d-limits",
         siren_frame(like((6, 6, 6), "<i2"), Net(seed=36, layers=3, width=8, low=-200, high=150, amplitude=900)),
     )
+    # masks
+    zeros = {kind: np.zeros((), kind) for kind in ("<i2", "<f4", "u1")}
+    yield "constant-i2-outside", chunks.encode_trivial(like((6, 7, 8), "<i2"), np.zeros((1, 1, 1), bool)) or b""
+    values = smooth((9, 12, 14), "<i2", 40)
+    whole = with_mask(normalize.whole(values.shape), ball(values.shape), zeros["<i2"])
+    yield "planes-exact-i2-mask", planes_frame(values, None, whole)
+    shape = (3, 10, 12, 11)
+    values = smooth(shape, "<i2", 41)
+    envelope = with_mask(boxed((0, 1, 2, 0), (3, 9, 12, 10), zeros["<i2"]), ball((1, 8, 10, 10)), zeros["<i2"])
+    yield "planes-integer-i2-mask-box", planes_frame(values, grid_of(values[envelope.box], 21), envelope)
+    yield "siren-i2-4d-mask-box", siren_frame(like(shape, "<i2"), Net(seed=42, layers=3, width=8, axis=0), envelope)
+    whole = with_mask(normalize.whole((5, 18, 18, 18)), ball((1, 18, 18, 18)), zeros["<i2"])
+    yield (
+        "siren-i2-4d-mask-lanes",
+        siren_frame(like((5, 18, 18, 18), "<i2"), Net(seed=43, layers=2, width=8, axis=0), whole),
+    )
+    shape = (8, 9, 10)
+    whole = with_exceptions(with_mask(normalize.whole(shape), ball(shape), zeros["<f4"]), "<f4", 44)
+    yield (
+        "siren-f4-3d-mask-exceptions",
+        siren_frame(like(shape, "<f4"), Net(seed=44, layers=2, width=8, exponent=-8), whole),
+    )
+    values = smooth(shape, "<f4", 45, 3.0)
+    yield "planes-float-f4-mask-exceptions", planes_frame(values, grid_of(values, 0.1), whole)
+    values = smooth((14, 15), "u1", 46, 90.0)
+    rows = np.arange(14).reshape(14, 1) % 5 > 0
+    whole = with_mask(normalize.whole((14, 15)), rows, zeros["u1"])
+    yield "planes-integer-u1-mask-of-rows", planes_frame(values, grid_of(values, 9), whole)

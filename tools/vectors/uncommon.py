@@ -17,6 +17,7 @@ from inrstore.format.normalize import Envelope
 from .frames import (
     Array,
     Net,
+    ball,
     boxed,
     grid_of,
     like,
@@ -26,6 +27,7 @@ from .frames import (
     siren_frame,
     smooth,
     with_exceptions,
+    with_mask,
 )
 
 
@@ -208,6 +210,50 @@ def uncommon() -> Iterator[tuple[str, bytes]]:
     yield "siren-only-exceptions", siren_frame(like((3, 4), "<f4"), Net(seed=128, layers=1, width=3), envelope)
     envelope = Envelope((0, 0), (3, 4), b"", np.zeros((3, 4), bool), np.zeros(0, "<f4"))
     yield "siren-no-exceptions-listed", siren_frame(like((3, 4), "<f4"), Net(seed=128, layers=1, width=3), envelope)
+    yield from _masks()
+
+
+def _masks() -> Iterator[tuple[str, bytes]]:
+    """Yield the vectors of rare masks."""
+    rng = np.random.default_rng(130)
+    outside = np.zeros((1, 1), bool)
+    yield "constant-bool-outside", chunks.encode_trivial(np.zeros((4, 5), bool), outside) or b""
+    nan = np.full((3, 4), 0x7FC00123, "<u4").view("<f4")
+    yield "constant-f4-nan-outside", repack(chunks.encode_trivial(nan) or b"", nan[:1, :1].tobytes() + b"\1")
+    values = smooth((6, 7), "<i2", 131)
+    for name, bit in (("inside", True), ("outside", False)):
+        envelope = with_mask(normalize.whole((6, 7)), np.full((1, 1), bit), np.array(-3, "<i2"))
+        yield f"planes-exact-i2-mask-of-no-axes-{name}", planes_frame(values, None, envelope)
+    envelope = with_mask(boxed((1, 0), (5, 6), values[0, 0]), np.zeros((4, 6), bool), np.array(9, "<i2"))
+    yield "planes-exact-i2-mask-empty", planes_frame(values, None, envelope)
+    envelope = with_mask(normalize.whole((9,)), np.arange(9) % 3 > 0, np.array(1, "<i2"))
+    yield (
+        "siren-i2-1d-mask-of-channels",
+        siren_frame(like((9,), "<i2"), Net(seed=132, layers=2, width=5, axis=0), envelope),
+    )
+    envelope = with_mask(normalize.whole(()), np.array(False), np.array(2.5, "<f4"))
+    yield "siren-f4-0d-mask", siren_frame(like((), "<f4"), Net(seed=133, layers=2, width=4), envelope)
+    shape = (2, 5, 4, 6, 7)
+    envelope = with_mask(normalize.whole(shape), ball(shape), np.array(0, "<u2"))
+    yield "planes-exact-u2-mask-of-5-axes", planes_frame(smooth(shape, "<u2", 134), None, envelope)
+    shape = (2, 1, 3, 2, 1, 2, 3, 2)
+    envelope = with_mask(normalize.whole(shape), np.asarray(rng.random(shape) < 0.5), np.array(0, "<i2"))
+    yield "siren-i2-8d-mask", siren_frame(like(shape, "<i2"), Net(seed=135, layers=2, width=6, axis=2), envelope)
+    shape = (17, 24, 20)
+    envelope = with_mask(normalize.whole(shape), np.asarray(rng.random(shape) < 0.4), np.array(0, "u1"))
+    yield "planes-exact-u1-mask-of-noise", planes_frame(like(shape, "u1"), None, envelope)
+    truth = rng.random((9, 10)) < 0.3
+    envelope = with_mask(normalize.whole((9, 10)), ball((9, 10)), np.array(True))
+    yield "planes-exact-bool-mask", planes_frame(truth, None, envelope)
+    envelope = with_mask(normalize.whole((9, 10)), ball((9, 10)), nan[0, 0])
+    yield "siren-f4-mask-filled-with-nan", siren_frame(like((9, 10), "<f4"), Net(seed=136, layers=2, width=5), envelope)
+    envelope = with_mask(normalize.whole((7, 8)), ball((1, 8)), np.array(4, "<u2"))
+    net = Net(seed=137, layers=2, width=8, low=0, high=4000, centre=1500)
+    yield "siren-u2-mask-fortran-big-endian", siren_frame(like((7, 8), ">u2", "F"), net, envelope)
+    row = np.zeros((1, 40_000), bool)
+    row[0, 100:39_000] = True
+    envelope = with_mask(normalize.whole(row.shape), row, np.array(0, "u1"))
+    yield "planes-exact-u1-mask-of-a-long-axis", planes_frame(like(row.shape, "u1"), None, envelope)
 
 
 def _payload_differenced(values: Array, axes: int) -> bytes:

@@ -1,0 +1,122 @@
+"""`inrstore convert`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from inrstore.cli import output
+from inrstore.cli.options import DeviceName, FormatName, Include, Json, PresetName
+from inrstore.cli.progress import progress
+
+_MANY = "Many images"
+
+
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SRC", help="Path or URL: an image, a zip, or any folder.", show_default=False),
+    ],
+    destination: Annotated[
+        str,
+        typer.Argument(
+            metavar="DST", help="The store (.zarr) of an image; the archive of a folder or zip.", show_default=False
+        ),
+    ],
+    psnr: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DB",
+            help="Quality in dB, each volume over its own range. 40 if none is given.",
+            show_default=False,
+        ),
+    ] = None,
+    rmse: Annotated[
+        float | None,
+        typer.Option(metavar="R", help="Root mean square error, in stored units.", show_default=False),
+    ] = None,
+    max_error: Annotated[
+        float | None,
+        typer.Option(metavar="E", help="Largest error of any voxel, in stored units.", show_default=False),
+    ] = None,
+    lossless: Annotated[bool, typer.Option("--lossless", help="Keep every bit.")] = False,
+    preset: Annotated[PresetName, typer.Option(help="Time to spend.")] = PresetName.balanced,
+    device: Annotated[DeviceName, typer.Option(help="Where networks are fitted.")] = DeviceName.auto,
+    zarr_format: Annotated[FormatName, typer.Option(help="Zarr format of the store.")] = FormatName.v3,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where it is 0 nothing is kept. A path, or a name beside each image.",
+            show_default=False,
+        ),
+    ] = None,
+    include: Include = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="No files that fit it; can be given several times.", show_default=False),
+    ] = None,
+    rules: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="TOML: quality by kind of image.", show_default=False, rich_help_panel=_MANY),
+    ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="HTML page to write: every image with a picture.",
+            show_default=False,
+            rich_help_panel=_MANY,
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Work on the workers of this dask scheduler.",
+            show_default=False,
+            rich_help_panel=_MANY,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Work on N processes of this machine, one thread each.",
+            show_default=False,
+            rich_help_panel=_MANY,
+        ),
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(metavar="N", help="Images that are fitted together on a GPU.", rich_help_panel=_MANY)
+    ] = 1,
+    as_json: Json = False,
+) -> None:
+    """Convert an image to a store, or a folder or zip to an archive. The same command again resumes."""
+    with output.errors(as_json), progress(quiet=as_json) as step:
+        from inrstore import api
+
+        result = api.convert(
+            source,
+            destination,
+            psnr=psnr,
+            rmse=rmse,
+            max_error=max_error,
+            lossless=lossless,
+            preset=preset.value,
+            device=device.value,
+            zarr_format=3 if zarr_format is FormatName.v3 else 2,
+            mask=mask,
+            include=include or (),
+            exclude=exclude or (),
+            rules=rules,
+            report=report,
+            scheduler=scheduler,
+            workers=workers,
+            batch=batch,
+            progress=step,
+        )
+    output.show(result, as_json)
+    if not getattr(result, "complete", True):
+        raise typer.Exit(1)

@@ -1,0 +1,41 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class PresetName(StrEnum):
+    """Time to spend."""
+
+    fast = "fast"
+    balanced = "balanced"
+    small = "small"
+
+
+class DeviceName(StrEnum):
+    """Where networks are fitted."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class FormatName(StrEnum):
+    """Format of the store."""
+
+    v3 = "3"
+    v2 = "2"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Target = Annotated[
+    str, typer.Argument(metavar="STORE", help="Path or URL of a store or an archive.", show_default=False)
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(metavar="GLOB", help="Only files that fit it; can be given several times.", show_default=False),
+]

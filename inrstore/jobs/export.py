@@ -1,0 +1,399 @@
+"""An archive -> what it was made from: a tree of images and files, or its zips, rebuilt.
+
+What is exported appears under its name when it is complete and on the disk; until then it has another.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import struct
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from inrstore import storage
+from inrstore.archive.export import export
+from inrstore.archive.sources.pairs import is_header, stem
+from inrstore.archive.writer import PARTIAL, PartialFile, explain, refuse_existing
+from inrstore.errors import ConfigurationError, StoreError
+from inrstore.jobs.holdings import (
+    Holding,
+    blocks,
+    check_inside,
+    digest_of,
+    holdings,
+    is_made,
+    original_of,
+    path_of,
+    source_kind,
+    zip_of,
+    zip_record,
+)
+from inrstore.jobs.record import ZIPS, Record
+from inrstore.jobs.rules import matches
+from inrstore.storage import Place, durable
+from inrstore.storage.local import Folder
+from inrstore.storage.zip_members import Member
+
+ExportCallback: TypeAlias = Callable[[str, int], None]
+"""Called with the name of what was exported, and how many things are exported so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveExportReport:
+    """What an export of an archive made.
+
+    Parameters
+    ----------
+    archive, out : str
+        From where, to where.
+    images, files, zips : int
+        Images written as NIfTI, files copied, zips rebuilt; what is in a zip counts as well.
+    left_out : int
+        Members that a rebuilt zip lacks, because they were excluded when the archive was made.
+    file_bytes : int
+        Size of all that was written.
+    seconds : float
+        Time taken.
+    """
+
+    archive: str
+    out: str
+    images: int
+    files: int
+    zips: int
+    left_out: int
+    file_bytes: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return asdict(self)
+
+
+def export_archive(
+    dst: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    include: Sequence[str] = (),
+    *,
+    progress: ExportCallback | None = None,
+) -> ArchiveExportReport:
+    """Write what an archive was made from.
+
+    Images are NIfTI files under their names again, all other files byte for byte as they were; a BIDS dataset has its
+    own description. An archive of zips gives zips with the same members, order, dates, attributes and comments; only
+    the compressed bytes of the images and of the zips differ. DICOM folders stay what dcm2niix made of them.
+
+    Parameters
+    ----------
+    dst : path-like
+        Path or URL of the archive.
+    out : path-like
+        Folder to make; or, of the archive of one zip, a name that ends in .zip. Must not exist.
+    include : sequence of str
+        Globs on the paths that are to be written; by default everything is. A zip is rebuilt whole.
+    progress : callable, optional
+        Called after each file.
+
+    Returns
+    -------
+    ArchiveExportReport
+
+    Raises
+    ------
+    DestinationExistsError
+        If `out` exists.
+    ConfigurationError
+        For a zip of an archive that was not made from one, or globs that nothing fits.
+    StoreError, CorruptChunkError
+        If the archive is incomplete or damaged; nothing is left then.
+    """
+    if storage.is_url(out):
+        raise ConfigurationError(f"{out}: an export is written to a folder or file of this machine")
+    destination = Path(out)
+    place = storage.place(dst)
+    record = Record(place)
+    job = record.job()
+    start = time.perf_counter()
+    writer = _Writer(place, job, include, progress)
+    if destination.suffix.lower() == ".zip":
+        if source_kind(job) != "zip" or include:
+            raise ConfigurationError(
+                f"{destination}: only the archive of one zip can be exported to one, and only whole"
+            )
+        key = str(job["source"].get("name"))
+        for holding in holdings(record):  # to the end: an incomplete or damaged archive is an error
+            if holding.out == f"{ZIPS}/{key}.json":
+                writer.check_record(holding)
+        writer.rebuild(key, destination)
+    else:
+        with _partial_folder(destination) as folder:
+            writer.tree(record, folder)
+            if include and not writer.done:
+                raise ConfigurationError(f"include: nothing in {place.name} fits {', '.join(include)}")
+    return ArchiveExportReport(
+        archive=place.name,
+        out=str(destination),
+        images=writer.images,
+        files=writer.files,
+        zips=writer.zips,
+        left_out=writer.left_out,
+        file_bytes=writer.size,
+        seconds=time.perf_counter() - start,
+    )
+
+
+class _Writer:
+    """Writes one thing after the other and counts them."""
+
+    def __init__(
+        self, place: Place, job: Mapping[str, Any], include: Sequence[str], progress: ExportCallback | None
+    ) -> None:
+        self.place = place
+        self.job = job
+        self.include = include
+        self.progress = progress
+        self.images = self.files = self.zips = self.left_out = self.size = 0
+
+    @property
+    def done(self) -> int:
+        """How many things are written."""
+        return self.images + self.files + self.zips
+
+    def tree(self, record: Record, folder: Path) -> None:
+        """Write everything that is included into a folder."""
+        single = source_kind(self.job) == "zip"
+        for holding in holdings(record):
+            if holding.out.startswith(f"{ZIPS}/") and not single:
+                self._zip(holding, folder)
+                continue
+            kept = original_of(self.place, holding)
+            if kept is None and is_made(self.job, holding):
+                continue
+            if not single and zip_of(self.place, holding.key) is not None:
+                continue
+            name = _original_path(holding)
+            if not self._wanted(name):
+                continue
+            target = Folder(folder).at(name)
+            if holding.kind == "store":
+                self._image(holding.out, target)
+            elif kept is not None:
+                self._copy(kept, target, None)
+            else:
+                self._copy(holding.out, target, (holding.size, holding.digest))
+            self._tell(name)
+
+    def _wanted(self, name: str) -> bool:
+        return not self.include or any(matches(glob, name) for glob in self.include)
+
+    def _tell(self, name: str) -> None:
+        if self.progress is not None:
+            self.progress(name, self.done)
+
+    def _image(self, out: str, target: Path) -> None:
+        """Write a store as the file or pair of files that it was made from."""
+        durable.make_folder(target.parent)
+        end = target.name[len(target.name) - len(_ending(target.name)) :]
+        # Names in capitals are written small and renamed: a header, and the voxels beside it if it is one of a pair.
+        plain = target.with_name(target.name.removesuffix(end) + end.lower())
+        self.size += export(path_of(self.place, out), plain).file_bytes
+        if end != end.lower():
+            for one, other in ((end, end), (".HDR", ".IMG")):
+                if end.startswith(one):
+                    name = plain.name.removesuffix(end.lower())
+                    durable.rename(
+                        plain.with_name(name + end.replace(one, other).lower()),
+                        plain.with_name(name + end.replace(one, other)),
+                    )
+        self.images += 1
+
+    def _copy(self, key: str, target: Path, expected: tuple[int, str] | None) -> None:
+        """Copy a file; what was written is compared with size and digest in the manifest, if they are there."""
+        try:
+            with self.place.open(key) as file:
+                Folder(target.parent).write_blocks(target.name, blocks(file))
+            with target.open("rb") as written:
+                found = digest_of(written)
+        except FileNotFoundError as error:
+            raise StoreError(f"{self.place.label(key)}: is missing") from error
+        except OSError as error:
+            raise explain(target, error) from error
+        if expected is not None and found != expected:
+            raise StoreError(f"{self.place.label(key)}: was changed: its digest is not that of the manifest")
+        self.size += found[0]
+        self.files += 1
+
+    def _zip(self, holding: Holding, folder: Path) -> None:
+        """Rebuild a zip of a folder of zips."""
+        key = holding.out.removeprefix(f"{ZIPS}/").removesuffix(".json")
+        check_inside(self.place, key)
+        if self._wanted(key):
+            self.check_record(holding)
+            target = Folder(folder).at(key)
+            durable.make_folder(target.parent)
+            self.rebuild(key, target)
+
+    def check_record(self, holding: Holding) -> None:
+        """Raise StoreError if the record of a zip is not what was written."""
+        where = self.place.label(holding.out)
+        try:
+            with self.place.open(holding.out) as file:
+                found = digest_of(file)
+        except OSError as error:
+            raise StoreError(f"{where}: cannot be read: {error.strerror or error}") from error
+        if found != (holding.size, holding.digest):
+            raise StoreError(f"{where}: was changed since the archive was made")
+
+    def rebuild(self, key: str, destination: Path) -> None:
+        """Write a zip anew from its record.
+
+        Parameters
+        ----------
+        key : str
+            Of the zip, in the source.
+        destination : Path
+            File to make.
+        """
+        document = zip_record(self.place, key)
+        where = self.place.label(f"{ZIPS}/{key}.json")
+        with PartialFile(destination) as partial, tempfile.TemporaryDirectory(prefix="inrstore-zip-") as scratch:
+            try:
+                with zipfile.ZipFile(partial.path, "x") as packed:
+                    images = _Images(self.place, Path(scratch))
+                    headers: dict[str, str] = {}
+                    for entry in document["members"]:
+                        member, out, is_store = _member(entry, where)
+                        if is_store and is_header(member.name):
+                            headers[stem(member.name)] = out
+                        elif not out and _ending(member.name).startswith(".img"):
+                            # The voxels of a pair are in the store of its header.
+                            out = headers.get(stem(member.name), "")
+                            is_store = bool(out)
+                        info = member.zip_info()
+                        if member.dir:
+                            packed.writestr(info, b"")
+                        elif not out:
+                            self.left_out += 1
+                            continue
+                        elif is_store:
+                            self._pack_image(packed, info, images.file(out, member.name))
+                        else:
+                            check_inside(self.place, out)
+                            self._pack_file(packed, info, out, member)
+                        _as_before(info, member)
+                        self._tell(f"{key}:{member.name}")
+                    packed.comment = _comment(document, where)
+            except OSError as error:
+                raise explain(destination, error) from error
+            except (ValueError, struct.error, NotImplementedError, OverflowError) as error:
+                raise StoreError(f"{where}: members: cannot be packed: {error}") from error
+            partial.commit()
+        self.size += destination.stat().st_size
+        self.zips += 1
+
+    def _pack_image(self, packed: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
+        info.file_size = path.stat().st_size
+        with path.open("rb") as file, packed.open(info, "w") as member:
+            for block in blocks(file):
+                member.write(block)
+        self.images += 1
+
+    def _pack_file(self, packed: zipfile.ZipFile, info: zipfile.ZipInfo, out: str, member: Member) -> None:
+        crc = size = 0
+        try:
+            file = self.place.open(out)
+        except FileNotFoundError as error:
+            raise StoreError(f"{self.place.label(out)}: is missing") from error
+        with file, packed.open(info, "w") as target:
+            while size <= member.size and (block := file.read(1 << 20)):
+                crc, size = zlib.crc32(block, crc), size + len(block)
+                target.write(block)
+        if (crc, size) != (member.crc, member.size):
+            raise StoreError(f"{self.place.label(out)}: was changed: it is not what was in the zip")
+        self.files += 1
+
+
+class _Images:
+    """Images on their way into a zip: exported to a scratch folder, one at a time; of a pair both files at once."""
+
+    def __init__(self, place: Place, folder: Path) -> None:
+        self._place = place
+        self._folder = folder
+        self._out = ""
+
+    def file(self, out: str, name: str) -> Path:
+        """Return a file of the image of a store that can be packed under a name."""
+        check_inside(self._place, out)
+        end = _ending(name)
+        path = self._folder / f"image{end}"
+        if out != self._out or not path.exists():
+            for old in self._folder.iterdir():
+                old.unlink()
+            header = end.replace(".img", ".hdr") if end.startswith(".img") else end
+            export(path_of(self._place, out), self._folder / f"image{header}")
+            self._out = out
+        return path
+
+
+def _ending(name: str) -> str:
+    lower = name.lower()
+    return next((end for end in (".nii.gz", ".nii", ".hdr.gz", ".hdr", ".img.gz", ".img") if lower.endswith(end)), "")
+
+
+def _original_path(holding: Holding) -> str:
+    """Return where an image or file lay: the folder it has in the archive, and its name in the source."""
+    if holding.kind != "store":
+        return holding.out
+    name = holding.key.rpartition("/")[2].rpartition(":")[2]
+    folder, slash, own = holding.out.rpartition("/")
+    return folder + slash + (name if _ending(name) else own.removesuffix(".zarr") + ".nii.gz")
+
+
+def _member(entry: Any, where: str) -> tuple[Member, str, bool]:
+    """Return a member on record, where the archive has it, and whether it is a store there."""
+    try:
+        member = Member.from_dict(entry)
+        if not isinstance(member.name, str) or not member.name:
+            raise ValueError(f"name: {member.name!r}")
+        return member, str(entry["out"]), bool(entry["store"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{where}: members: {error!r}") from error
+
+
+def _as_before(info: zipfile.ZipInfo, member: Member) -> None:
+    """Give a member that is written the attributes that zipfile has set by itself."""
+    for name in ("external_attr", "internal_attr", "create_system", "create_version", "extra"):
+        setattr(info, name, getattr(member, name))
+
+
+def _comment(document: Mapping[str, Any], where: str) -> bytes:
+    try:
+        return base64.b64decode(document.get("comment") or "", validate=True)
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"{where}: comment: {error}") from error
+
+
+@contextmanager
+def _partial_folder(destination: Path) -> Iterator[Path]:
+    """Give a folder that gets its name at the end; after an error nothing is left."""
+    refuse_existing(destination)
+    folder = destination.with_name(f"{destination.name}{PARTIAL}-{secrets.token_hex(4)}")
+    try:
+        durable.make_folder(folder)
+        yield folder
+        refuse_existing(destination)
+        durable.sync_folders(folder)
+        durable.rename(folder, destination)
+    except OSError as error:
+        raise explain(destination, error) from error
+    finally:
+        durable.remove_folder(folder)

@@ -1,0 +1,290 @@
+"""An archive -> proof that it is whole: every file and store of its manifest checked, and the source compared if asked.
+
+Memory holds one image at a time and one line of the manifest; the names that are needed for finding files that do not
+belong there lie in a temporary database on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+from inrstore import storage
+from inrstore.archive.reader import Store
+from inrstore.archive.sources import read_image
+from inrstore.archive.verify import parse_subset, verify_store
+from inrstore.errors import ConfigurationError, InrstoreError, StoreError
+from inrstore.jobs.holdings import (
+    Holding,
+    digest_of,
+    holdings,
+    is_made,
+    original_of,
+    part_of,
+    path_of,
+    source_kind,
+    zip_record,
+)
+from inrstore.jobs.names import Names, extra_files, not_archived
+from inrstore.jobs.origin import Origin
+from inrstore.jobs.record import ZIPS, Record
+from inrstore.storage import Place
+from inrstore.storage.zip_members import Member
+
+SHOWN = 20
+"""Problems, and files that do not belong there, that are named; the rest is counted."""
+
+VerifyCallback: TypeAlias = Callable[[str, int, int], None]
+"""Called with the name of what was checked, how many things are checked so far, and how many of them are bad."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveVerifyReport:
+    """What a verification of an archive found; that there is a report means that nothing is wrong.
+
+    Parameters
+    ----------
+    archive : str
+        Its path or URL.
+    stores, files : int
+        Stores and other files that were checked.
+    stored_bytes : int
+        Their size.
+    fast : bool
+        Whether only sizes, and the digests of the stores' files, were compared.
+    subset : str or None
+        "n/t": which part of the archive was checked.
+    against : str or None
+        The source it was compared with.
+    extra_files : tuple of str
+        Files that do not belong there, the first of them.
+    extra_count : int
+        How many there are.
+    seconds : float
+        Time taken.
+    """
+
+    archive: str
+    stores: int
+    files: int
+    stored_bytes: int
+    fast: bool
+    subset: str | None
+    against: str | None
+    extra_files: tuple[str, ...]
+    extra_count: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return asdict(self)
+
+
+def verify_archive(
+    dst: str | os.PathLike[str],
+    against: str | os.PathLike[str] | None = None,
+    *,
+    fast: bool = False,
+    subset: str | None = None,
+    progress: VerifyCallback | None = None,
+) -> ArchiveVerifyReport:
+    """Check an archive: that all its manifest lists is there and is what was written.
+
+    Parameters
+    ----------
+    dst : path-like
+        Path or URL of the archive.
+    against : path-like, optional
+        The source it was made from: a folder, or a zip. Each store is compared with its image (header and promised
+        quality), each file with the one it was copied from.
+    fast : bool
+        Compare the sizes of files, and sizes and digests of the files of stores; decode nothing.
+    subset : str, optional
+        "n/t" checks the n-th of t parts: a large archive can be checked over t days.
+    progress : callable, optional
+        Called after each store and file.
+
+    Returns
+    -------
+    ArchiveVerifyReport
+        If nothing is wrong.
+
+    Raises
+    ------
+    StoreError
+        If the archive is incomplete; or with the number of all that is bad, naming the first `SHOWN`.
+    ConfigurationError
+        For options that do not go together.
+    """
+    part, parts = parse_subset(subset)
+    if fast and against is not None:
+        raise ConfigurationError("a fast check decodes nothing: it does not go with a source")
+    place = storage.place(dst)
+    record = Record(place)
+    job = record.job()
+    start = time.perf_counter()
+    check = _Check(place, job, fast, progress)
+    with Names() as names, _origin(job, against) as origin:
+        for holding in holdings(record):
+            if not names.add(holding):
+                check.note(holding.out, "is twice in the manifest")
+            if part_of(holding.out, parts) == part:
+                check(holding, origin)
+        for name in extra_files(place, names):
+            if part_of(name, parts) == part:
+                check.note_extra(name)
+        if origin is not None and source_kind(job) != "zip":  # the members of a zip are compared with its record
+            for name in not_archived(origin.place, job, names):
+                if part_of(name, parts) == part:
+                    check.note(name, "is in the source and not in the archive")
+    check.conclude()
+    return ArchiveVerifyReport(
+        archive=place.name,
+        stores=check.stores,
+        files=check.files,
+        stored_bytes=check.size,
+        fast=fast,
+        subset=subset,
+        against=None if against is None else os.fspath(against),
+        extra_files=tuple(check.extra_shown),
+        extra_count=check.extra,
+        seconds=time.perf_counter() - start,
+    )
+
+
+class _Check:
+    """Checks one thing after the other and remembers what was wrong."""
+
+    def __init__(self, place: Place, job: Mapping[str, Any], fast: bool, progress: VerifyCallback | None) -> None:
+        self.place = place
+        self.job = job
+        self.fast = fast
+        self.progress = progress
+        self.stores = self.files = self.size = self.bad = self.extra = 0
+        self.extra_shown: list[str] = []
+        self._shown: list[str] = []
+
+    def __call__(self, holding: Holding, origin: Origin | None) -> None:
+        if holding.kind == "store":
+            self.stores += 1
+        else:
+            self.files += 1
+        self.size += holding.size
+        try:
+            if holding.kind == "store":
+                self._store(holding, origin)
+            else:
+                self._file(holding)
+                if origin is not None:
+                    self._file_against(holding, origin)
+        except (InrstoreError, OSError) as error:
+            self.note(holding.out, str(error))
+        except MemoryError:
+            self.note(holding.out, "not enough memory to check it")
+        if self.progress is not None:
+            self.progress(holding.out, self.stores + self.files, self.bad)
+
+    def note(self, name: str, problem: str) -> None:
+        """Remember a problem."""
+        self.bad += 1
+        if len(self._shown) < SHOWN:
+            inside = problem.removeprefix(path_of(self.place, name)).removeprefix(": ")
+            self._shown.append(f"{name}: {' '.join(inside.split())}")
+
+    def note_extra(self, name: str) -> None:
+        """Remember a file that does not belong there."""
+        self.extra += 1
+        if len(self.extra_shown) < SHOWN:
+            self.extra_shown.append(name)
+
+    def conclude(self) -> None:
+        """Raise StoreError if anything was wrong."""
+        if self.bad:
+            more = f"; and {self.bad - len(self._shown)} more" if self.bad > len(self._shown) else ""
+            total = self.stores + self.files
+            raise StoreError(
+                f"{self.place.name}: {self.bad} of {total} stores and files are bad: {'; '.join(self._shown)}{more}"
+            )
+
+    def _store(self, holding: Holding, origin: Origin | None) -> None:
+        store = Store(path_of(self.place, holding.out))
+        if store.seal != holding.digest:
+            raise StoreError("is another store than the one in the manifest: its seal differs")
+        source = None if origin is None else read_image(*origin.locate(holding.key))
+        report = verify_store(store, source, fast=self.fast)
+        for name in report.extra_files:
+            self.note_extra(f"{holding.out}/{name}")
+
+    def _file(self, holding: Holding) -> None:
+        size = self.place.size(holding.out)
+        if size is None:
+            raise StoreError("is missing")
+        if size != holding.size:
+            raise StoreError(f"has {size} bytes, the manifest says {holding.size}")
+        if not self.fast:
+            with self.place.open(holding.out) as file:
+                found = digest_of(file)
+            if found != (holding.size, holding.digest):
+                raise StoreError("was changed: its digest is not that of the manifest")
+
+    def _file_against(self, holding: Holding, origin: Origin) -> None:
+        if holding.out.startswith(f"{ZIPS}/"):
+            self._zip_against(holding, origin)
+            return
+        own, expected = holding.out, (holding.size, holding.digest)
+        if is_made(self.job, holding):
+            kept = original_of(self.place, holding)
+            if kept is None:
+                return
+            with self.place.open(kept) as file:
+                own, expected = kept, digest_of(file)
+        place, key = origin.locate(holding.key)
+        with place.open(key) as file:
+            if digest_of(file) == expected:
+                return
+        if not (key.endswith(".json") and _same_but_converter(self.place, own, place, key)):
+            raise StoreError(f"differs from {place.label(key)}")
+
+    def _zip_against(self, holding: Holding, origin: Origin) -> None:
+        """Compare the members of a zip with those on record: none was added, removed or given another date."""
+        key = holding.out.removeprefix(f"{ZIPS}/").removesuffix(".json")
+        try:
+            known = [Member.from_dict(member) for member in zip_record(self.place, key)["members"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"members: {error!r}") from error
+        if origin.members(key) != known:
+            raise StoreError("the zip in the source has other members than on record")
+
+
+def _same_but_converter(place: Place, out: str, source: Place, key: str) -> bool:
+    """Return whether two JSON files of dcm2niix differ in its version at most."""
+    documents = []
+    for where, name in ((place, out), (source, key)):
+        try:
+            found = json.loads(storage.read(where, name, 1 << 24))
+        except (InrstoreError, OSError, ValueError, RecursionError):
+            return False
+        if not isinstance(found, dict) or found.pop("ConversionSoftware", None) != "dcm2niix":
+            return False
+        found.pop("ConversionSoftwareVersion", None)
+        documents.append(found)
+    return documents[0] == documents[1]
+
+
+@contextmanager
+def _origin(job: Mapping[str, Any], against: str | os.PathLike[str] | None) -> Iterator[Origin | None]:
+    """Give the source to compare with, or None."""
+    if against is None:
+        yield None
+        return
+    place, renamed = storage.place(against), ("", "")
+    if source_kind(job) == "zip":
+        place, name = storage.split(against)
+        renamed = (str(job["source"].get("name")), name)
+    with Origin(place, renamed) as origin:
+        yield origin

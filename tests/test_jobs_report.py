@@ -1,0 +1,300 @@
+"""The report shows every image, names every failure, escapes what strangers wrote, and takes no memory for rows."""
+
+from __future__ import annotations
+
+import html
+import re
+import tracemalloc
+from html.parser import HTMLParser
+from io import BytesIO
+
+import numpy as np
+import pytest
+from archives import make_archive, small_tree
+from common import check_refused, random_image, write_nifti
+
+from inrstore.archive.convert import Wish, convert_image
+from inrstore.archive.quality import Promise
+from inrstore.archive.reader import Store
+from inrstore.archive.slices import decode_slice, middle, slice_through
+from inrstore.archive.sources import read_source
+from inrstore.errors import SourceError, StoreError
+from inrstore.evaluate.picture import STRIP_SIDE, strip
+from inrstore.jobs.items import Outcome
+from inrstore.jobs.page import duration, number, size
+from inrstore.jobs.report import picture_key, picture_of, write_report
+
+JOB = {"tool": "inrstore 0.1.0", "source": {"kind": "tree", "name": "/data/my scans"}, "options": {"preset": "fast"}}
+PNG = b"\x89PNG\r\n\x1a\n"
+VOID = {"meta", "img", "br"}
+
+
+def image(number=0, **values):
+    measures = {"psnr": 41.5, "max_error": 7.0, "worst_voxel": [1, 2, 3], "lossless": False, "ratio": 80.0,
+                "voxel_bytes": 80_000, "modes": {"siren": 2, "planes": 1}}  # fmt: skip
+    given = {"kind": "image", "key": f"a/{number}.nii.gz", "out": f"a/{number}.zarr", "status": "converted",
+             "source_bytes": 30_000, "stored_bytes": 1_000, "seconds": 61.0, "measures": measures}  # fmt: skip
+    return Outcome(**{**given, **values})
+
+
+class Page(HTMLParser):
+    """Reads a page; every element that is opened must be closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.rows, self.cells, self.pictures, self.text = [], [], None, [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        if tag == "tr":
+            self.rows.append([])
+        if tag == "td":
+            self.rows[-1].append([values["data-v"], ""])
+        if tag == "img":
+            self.pictures.append(values)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if "td" in self.open:
+            self.rows[-1][-1][1] += data
+
+
+def page(path):
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_every_image_has_a_row_with_its_figures(tmp_path):
+    outcomes = [image(0), image(1, measures={"lossless": True, "max_error": 0.0, "ratio": 3.0, "modes": {"raw": 1}}),
+                image(2, status="copied", kind="image", note="RGB voxels", measures={}),
+                Outcome(kind="copy", key="x.json", out="x.json", status="copied", stored_bytes=5)]  # fmt: skip
+    path = write_report(tmp_path / "r.html", outcomes, JOB)
+    head, first, second, third = page(path).rows
+    assert head == []
+    assert [text for _, text in first] == ["a/0.nii.gz", "30 kB", "1 kB", "80", "41.50", "7(1, 2, 3)", "1 min",
+                                           "2 siren, 1 planes", ""]  # fmt: skip
+    assert [value for value, _ in first][:7] == ["a/0.nii.gz", "30000", "1000", "80.0", "41.5", "7.0", "61.0"]
+    assert second[4] == ["inf", "every bit"] and second[5][1] == "0"
+    assert third[0][1] == "a/2.nii.gzRGB voxels" and third[4] == ["", "as a file"]
+    text = path.read_text()
+    assert "x.json" not in text and "<h2 class=bad>" not in text
+
+
+def test_failures_stand_above_the_table_with_their_reasons(tmp_path):
+    outcomes = [image(0), Outcome(kind="zip", key="1.zip", out="1", status="failed", note="not a whole zip")]
+    text = write_report(tmp_path / "r.html", outcomes, JOB).read_text()
+    assert text.index("Failed (1)") < text.index("not a whole zip") < text.index("<table>")
+    assert re.search(r"<b>1</b><small>listed below", text)
+
+
+def test_totals_are_of_all_rows(tmp_path):
+    outcomes = [image(n, resumed=n < 2, measures={**image().measures, "psnr": 40.0 + n}) for n in range(5)]
+    words = " ".join(page(write_report(tmp_path / "r.html", outcomes, JOB)).text)
+    for word in ("2 from earlier runs", "150 kB", "files; 400 kB of voxels", "5 kB", "80", "40.0 dB", "5 min",
+                 "10 siren, 5 planes", "my scans", "nothing is missing"):  # fmt: skip
+        assert word in words, word
+    assert "/data" not in words
+
+
+def test_what_strangers_wrote_is_escaped(tmp_path):
+    bad = '<script>alert("1")</script>&"\''
+    measures = {"modes": {bad: 1}, "worst_voxel": [bad], "max_error": 1.0}
+    outcomes = [image(key=f"{bad}/{bad}.nii", note=bad, measures=measures),
+                Outcome(kind="copy", key=bad, out=bad, status="failed", note=bad)]  # fmt: skip
+    job = {"tool": bad, "source": {"name": bad}, "options": {bad: {bad: [bad]}}}
+    text = write_report(tmp_path / "r.html", outcomes, job, lambda _: PNG).read_text()
+    assert text.count("<script>") == 1 and bad not in text
+    found = Page(text)
+    assert found.rows[1][0][0] == f"{bad}/{bad}.nii"
+    assert html.escape(bad) in text
+
+
+@pytest.mark.parametrize("job", [{}, {"source": None, "options": []}, {"source": "x", "options": {"a": None}}])
+@pytest.mark.parametrize(
+    "measures", [{}, {"psnr": "x", "modes": 3, "worst_voxel": 1, "ratio": None, "max_error": True}]
+)
+def test_a_record_that_lacks_things_still_makes_a_page(tmp_path, job, measures):
+    found = page(write_report(tmp_path / "r.html", [image(measures=measures)], job))
+    assert len(found.rows) == 2
+    assert len(page(write_report(tmp_path / "r.html", [], job)).rows) == 1
+
+
+def test_pictures_lie_beside_the_page_and_are_loaded_late(tmp_path):
+    path = write_report(tmp_path / "my report.html", [image(0), image(1), image(2)], JOB,
+                        lambda outcome: None if "1" in outcome.key else PNG + outcome.key.encode())  # fmt: skip
+    found = page(path).pictures
+    assert [values["loading"] for values in found] == ["lazy", "lazy"]
+    assert [(tmp_path / values["src"]).read_bytes() for values in found] == [PNG + b"a/0.nii.gz", PNG + b"a/2.nii.gz"]
+    path = write_report(path, [image(0)], JOB)
+    assert page(path).pictures == [] and sorted(p.name for p in tmp_path.iterdir()) == ["my report.html"]
+
+
+def test_memory_does_not_grow_with_the_number_of_rows(tmp_path):
+    peaks = []
+    for count in (200, 5000):
+        tracemalloc.start()
+        write_report(tmp_path / "r.html", (image(n) for n in range(count)), JOB)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert len(page(tmp_path / "r.html").rows) == 5001
+    assert peaks[1] < peaks[0] + 200_000
+
+
+def test_a_page_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    check_refused(lambda: write_report(tmp_path / "file/r.html", [], JOB), StoreError, "r.html", folder=tmp_path)
+
+
+def test_an_archive_keeps_the_pictures_of_its_images(tmp_path):
+    source = small_tree(tmp_path / "in")
+    path = tmp_path / "pages/r.html"
+    archive = make_archive(source, tmp_path / "archive", max_error=2.0, report=path)
+    first = page(path)
+    assert len(first.pictures) == 3
+    for values in first.pictures:
+        assert (path.parent / values["src"]).read_bytes().startswith(PNG)
+    assert (archive / picture_key("b/dwi.zarr")).is_file()
+    make_archive(source, archive, max_error=2.0, report=path)
+    assert [row[1:6] for row in page(path).rows] == [row[1:6] for row in first.rows], "resumed, and as before"
+    assert len(page(path).pictures) == 3
+
+
+# ---- pictures
+
+
+def pixels(png):
+    from matplotlib.image import imread
+
+    return np.rint(imread(BytesIO(png), format="png")[..., :3] * 255).astype(int)
+
+
+def test_a_strip_shows_before_after_and_error():
+    before = np.zeros((4, 6))
+    before[:, 3:] = 100
+    after = before.copy()
+    after[3, 0], after[0, 5] = 50, 80  # brighter at the top left, darker at the bottom right
+    found = pixels(strip(before, after))
+    rows, columns = found.shape[0], (found.shape[1] - 12) // 3
+    assert (rows, columns) == (168, 252)
+    first, second, error = (found[:, start : start + columns] for start in (0, columns + 6, 2 * columns + 12))
+    assert first[0, 0].tolist() == [0, 0, 0] and first[0, -1].tolist() == [255, 255, 255]
+    assert second[0, 0, 0] > 100 > first[0, 0, 0]
+    assert error[0, 0, 0] > error[0, 0, 2], "red where it is brighter"
+    assert error[-1, -1, 2] > error[-1, -1, 0], "blue where it is darker"
+    assert error[-1, 0].tolist() == [0, 0, 0] and error[0, -1].tolist() == [0, 0, 0]
+
+
+def test_the_marked_voxel_is_where_it_says():
+    before = np.zeros((64, 64))
+    found = pixels(strip(before, before, mark=(60, 3)))
+    yellow = np.argwhere((found == (255, 230, 0)).all(axis=2))
+    side = found.shape[0]
+    row, column = (yellow.min(axis=0) + yellow.max(axis=0)) / 2
+    assert abs(row - (side - 1 - 60 * side // 64)) <= 1
+    assert abs(column - (found.shape[1] - side + 3 * side // 64)) <= 1
+
+
+def test_one_bad_voxel_of_a_large_slice_is_not_lost():
+    before = np.zeros((1000, 1500))
+    after = before.copy()
+    after[123, 457] = -1
+    found = pixels(strip(before, after))
+    assert found.shape[1] <= 3 * STRIP_SIDE + 12
+    assert (found[:, -250:, 2] > 100).sum() == 1
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "uint64", "float32", "float64"])
+@pytest.mark.parametrize(
+    "shape, aspect", [((1, 1), 1.0), ((1, 300), 1.0), ((7, 5), 2.5), ((7, 5), 0.4), ((3, 3), float("nan"))]
+)
+def test_slices_of_all_kinds_become_pictures(dtype, shape, aspect):
+    before = random_image(shape, dtype)
+    png = strip(before, before + np.ones((), dtype), aspect=aspect, mark=(0, 0))
+    found = pixels(png)
+    assert 1 <= found.shape[0] <= STRIP_SIDE and found.shape[1] <= 3 * STRIP_SIDE + 12
+    assert png == strip(before, before + np.ones((), dtype), aspect=aspect, mark=(0, 0))
+
+
+def test_values_that_are_not_finite_are_drawn():
+    before = np.array([[np.nan, 1.0], [np.inf, 2.0]])
+    assert pixels(strip(before, before)).any()
+    assert not pixels(strip(np.full((3, 3), np.nan), np.zeros((3, 3))))[:, -60:].any()
+
+
+@pytest.mark.parametrize("shape", [(9, 8, 7, 3), (9, 8, 7), (9, 8), (90,), (3, 4, 2, 2, 2)])
+def test_the_picture_goes_through_the_worst_voxel(tmp_path, monkeypatch, shape):
+    from inrstore.archive import layout
+
+    monkeypatch.setattr(layout, "CHUNK_VOXELS", 64)
+    source = read_source(write_nifti(tmp_path / "a.nii", random_image(shape)))
+    report = convert_image(source, str(tmp_path / "s.zarr"), Wish(promise=Promise(max_error=3.0)))
+    store = Store(tmp_path / "s.zarr")
+    assert picture_of(store, source).startswith(PNG)
+    index = slice_through(store.dims, report.worst_voxel[::-1])
+    error = np.abs(source.voxels[index].astype(int) - decode_slice(store, index).astype(int))
+    assert error.max() == report.max_error > 0
+
+
+def test_a_lossless_image_is_shown_in_its_middle(tmp_path):
+    source = read_source(write_nifti(tmp_path / "a.nii", random_image((9, 8, 7))))
+    convert_image(source, str(tmp_path / "s.zarr"), Wish(promise=Promise(lossless=True)))
+    part = source.voxels[slice_through(("z", "y", "x"), middle(source.voxels.shape))]
+    assert picture_of(Store(tmp_path / "s.zarr"), source) == strip(part, part)
+
+
+@pytest.mark.parametrize("shape", [(9, 8, 7, 3), (9, 8, 7), (9, 8)])
+def test_what_a_mask_left_out_is_no_error(tmp_path, shape):
+    mask = np.zeros(shape[:3], "uint8")
+    mask[2:5, 3:6] = 1
+    write_nifti(tmp_path / "mask.nii", mask)
+    source = read_source(write_nifti(tmp_path / "a.nii", random_image(shape)))
+    wish = Wish(promise=Promise(max_error=2.0), mask=str(tmp_path / "mask.nii"))
+    report = convert_image(source, str(tmp_path / "s.zarr"), wish)
+    found = pixels(picture_of(Store(tmp_path / "s.zarr"), source))
+    side = found.shape[0] // 8
+    error = found[:, -9 * side :].reshape(8, side, 9, side, 3)[::-1]
+    drawn = error.max(axis=(1, 3, 4)) > 0
+    assert report.max_error > 0 and drawn.any()
+    near = np.zeros((8, 9), bool)
+    near[2:7, 1:6] = True  # the corners of the mark lie around the worst voxel
+    assert not drawn[~mask.any(axis=tuple(range(2, len(shape[:3])))).T & ~near].any()
+
+
+def test_a_picture_of_another_source_is_refused(tmp_path):
+    source = read_source(write_nifti(tmp_path / "a.nii", random_image((9, 8, 7))))
+    convert_image(source, str(tmp_path / "s.zarr"), Wish(promise=Promise(lossless=True)))
+    other = read_source(write_nifti(tmp_path / "b.nii", random_image((9, 8, 6))))
+    check_refused(lambda: picture_of(Store(tmp_path / "s.zarr"), other), SourceError, "shape", folder=tmp_path)
+
+
+# ---- numbers for people
+
+
+@pytest.mark.parametrize(
+    "count, text",
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (12345, "12.3 kB"), (999_499, "999 kB"), (999_999, "1 MB"),
+     (1_500_000, "1.5 MB"), (5 * 10**18, "5,000 PB")],
+)  # fmt: skip
+def test_sizes(count, text):
+    assert size(count) == text
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(0.123, "0.12 s"), (12.4, "12 s"), (59.7, "1 min"), (3599, "1 h 0 min"), (360_000, "100 h 0 min")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_numbers_have_no_exponent_when_they_are_large():
+    assert [number(value, 3) for value in (None, 1234567.0, 891.2, 12.34, 0.00012)] == [
+        "–", "1,234,567", "891", "12.3", "0.00012"
+    ]  # fmt: skip
