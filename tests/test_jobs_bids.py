@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,9 +80,10 @@ def test_what_is_inside_stores_is_ignored_by_validators(before, after):
 
 # ---- the validator
 
-VALIDATOR = shutil.which("bids-validator-deno")
+PLACES = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+VALIDATOR = shutil.which("bids-validator-deno", path=PLACES)
 needs_validator = pytest.mark.skipif(
-    VALIDATOR is None or shutil.which("deno") is None,
+    VALIDATOR is None or shutil.which("deno", path=PLACES) is None,
     reason="bids-validator-deno and deno are not installed (pip install bids-validator-deno deno)",
 )
 
@@ -107,7 +110,8 @@ def shared_dataset(folder: Path) -> Path:
 def complaints(folder: Path) -> list[tuple[str, str]]:
     """Return code and place of every error that the validator finds."""
     assert VALIDATOR is not None
-    done = subprocess.run([VALIDATOR, str(folder), "--json"], capture_output=True, timeout=120)
+    done = subprocess.run([VALIDATOR, str(folder), "--json"], capture_output=True, timeout=120,
+                          env={**os.environ, "PATH": PLACES})  # fmt: skip
     issues = json.loads(done.stdout)["issues"]["issues"]
     return [(issue["code"], issue.get("location", "")) for issue in issues if issue["severity"] == "error"]
 

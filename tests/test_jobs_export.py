@@ -15,6 +15,7 @@ from servers import needs_moto, s3_server
 
 from inrstore import storage
 from inrstore.archive import manifest
+from inrstore.archive.writer import WriteError
 from inrstore.errors import (
     ConfigurationError,
     CorruptChunkError,
@@ -110,17 +111,20 @@ def test_zips_in_a_tree_are_rebuilt_where_they_were(tmp_path):
         assert members(tmp_path / "out" / path.relative_to(source)) == members(path)
 
 
-def test_a_pair_in_a_zip_comes_back_as_a_pair(tmp_path):
+@pytest.mark.parametrize("first", ["hdr", "img"])
+def test_a_pair_in_a_zip_comes_back_as_a_pair(tmp_path, first):
     header = write_pair(tmp_path / "scratch/pair.hdr", random_image((4, 3, 2)))
     source = tmp_path / "pairs.zip"
     with zipfile.ZipFile(source, "w") as packed:
-        packed.write(header, "x/pair.hdr")
+        last = "img" if first == "hdr" else "hdr"
+        packed.write(header.with_suffix(f".{first}"), f"x/pair.{first}")
         packed.writestr("x/z.txt", b"between")
-        packed.write(header.with_suffix(".img"), "x/pair.img")
+        packed.write(header.with_suffix(f".{last}"), f"x/pair.{last}")
     archive = make_archive(source, tmp_path / "archive")
     assert (archive / "x/pair.zarr").is_dir()
-    export_archive(archive, tmp_path / "back.zip")
+    report = export_archive(archive, tmp_path / "back.zip")
     assert members(tmp_path / "back.zip") == members(source)
+    assert (report.images, report.files, report.left_out) == (1, 1, 0)
 
 
 def test_members_that_were_excluded_are_counted(tmp_path):
@@ -153,6 +157,13 @@ def test_an_existing_destination_is_not_touched(tmp_path):
     archive = make_archive(small_tree(tmp_path / "in"), tmp_path / "archive")
     (tmp_path / "out").mkdir()
     check_refused(lambda: export_archive(archive, tmp_path / "out"), DestinationExistsError, "out", folder=tmp_path)
+
+
+def test_a_destination_that_cannot_be_written_is_named(tmp_path):
+    archive = make_archive(bulk_zip(tmp_path / "1.zip", tmp_path / "scratch"), tmp_path / "archive")
+    check_refused(lambda: export_archive(archive, tmp_path / "no/o.zip"), WriteError, "o.zip", folder=tmp_path)
+    (tmp_path / "file").write_text("x")
+    check_refused(lambda: export_archive(archive, tmp_path / "file/o"), WriteError, "file/o", folder=tmp_path)
 
 
 def test_a_tree_does_not_become_a_zip(tmp_path):

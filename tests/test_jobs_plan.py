@@ -104,10 +104,12 @@ def test_links_are_followed_to_files_only(tmp_path):
     (source / "link").symlink_to("a/f")
     (source / "broken").symlink_to("nowhere")
     (source / "folder").symlink_to("a")
+    (source / "loop").symlink_to("loop")
     items = by_key(planned(source))
     assert (items["link"].kind, items["link"].size, items["link"].problem) == ("copy", 4, "")
     assert "broken link" in items["broken"].problem
     assert "link to a folder" in items["folder"].problem
+    assert "broken link" in items["loop"].problem
 
 
 def test_what_is_excluded_is_not_there(tmp_path):

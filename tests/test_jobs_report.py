@@ -74,7 +74,8 @@ def page(path):
 def test_every_image_has_a_row_with_its_figures(tmp_path):
     outcomes = [image(0), image(1, measures={"lossless": True, "max_error": 0.0, "ratio": 3.0, "modes": {"raw": 1}}),
                 image(2, status="copied", kind="image", note="RGB voxels", measures={}),
-                Outcome(kind="copy", key="x.json", out="x.json", status="copied", stored_bytes=5)]  # fmt: skip
+                Outcome(kind="copy", key="x.json", out="x.json", status="copied", stored_bytes=5),
+                Outcome(kind="zip", key="1.zip", out=".inrstore/zips/1.zip.json", status="copied")]  # fmt: skip
     path = write_report(tmp_path / "r.html", outcomes, JOB)
     head, first, second, third = page(path).rows
     assert head == []
@@ -84,6 +85,7 @@ def test_every_image_has_a_row_with_its_figures(tmp_path):
     assert second[4] == ["inf", "every bit"] and second[5][1] == "0"
     assert third[0][1] == "a/2.nii.gzRGB voxels" and third[4] == ["", "as a file"]
     text = path.read_text()
+    assert "<b>2</b><small>1 kB, as they were" in text, "the image kept as a file, and the JSON file"
     assert "x.json" not in text and "<h2 class=bad>" not in text
 
 

@@ -132,9 +132,7 @@ def in_child(action: Callable[[], int], log: Path) -> int:
     if child == 0:
         code = 99
         try:
-            with log.open("w") as out:
-                os.dup2(out.fileno(), 1)
-                os.dup2(out.fileno(), 2)
+            sys.stdout = sys.stderr = log.open("w")
             signal.alarm(120)
             code = action()
         except BaseException as error:  # the child must never return into the parent's code
@@ -187,7 +185,7 @@ def convert(source: Path, archive: Path, options: dict[str, Any]) -> int:
         print(f"inrstore: {error}", flush=True)
         return 1
     for outcome in report.failures:
-        print(f"inrstore: {outcome.key}: {outcome.note}", flush=True)
+        print(f"inrstore: {outcome['key']}: {outcome['reason']}", flush=True)
     return 1 if report.failed else 0
 
 

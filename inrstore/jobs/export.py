@@ -5,14 +5,9 @@ What is exported appears under its name when it is complete and on the disk; unt
 
 from __future__ import annotations
 
-import base64
 import os
 import secrets
-import struct
-import tempfile
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,13 +16,13 @@ from typing import Any, TypeAlias
 
 from inrstore import storage
 from inrstore.archive.export import export
-from inrstore.archive.sources.pairs import is_header, stem
-from inrstore.archive.writer import PARTIAL, PartialFile, explain, refuse_existing
+from inrstore.archive.writer import PARTIAL, explain, refuse_existing
 from inrstore.errors import ConfigurationError, StoreError
 from inrstore.jobs.holdings import (
     Holding,
     blocks,
     check_inside,
+    check_unchanged,
     digest_of,
     holdings,
     is_made,
@@ -35,13 +30,12 @@ from inrstore.jobs.holdings import (
     path_of,
     source_kind,
     zip_of,
-    zip_record,
 )
 from inrstore.jobs.record import ZIPS, Record
+from inrstore.jobs.rezip import ending, rebuild_zip
 from inrstore.jobs.rules import matches
 from inrstore.storage import Place, durable
 from inrstore.storage.local import Folder
-from inrstore.storage.zip_members import Member
 
 ExportCallback: TypeAlias = Callable[[str, int], None]
 """Called with the name of what was exported, and how many things are exported so far."""
@@ -130,10 +124,11 @@ def export_archive(
                 f"{destination}: only the archive of one zip can be exported to one, and only whole"
             )
         key = str(job["source"].get("name"))
-        for holding in holdings(record):  # to the end: an incomplete or damaged archive is an error
-            if holding.out == f"{ZIPS}/{key}.json":
-                writer.check_record(holding)
-        writer.rebuild(key, destination)
+        # To the end: an incomplete or damaged archive is an error.
+        found = [holding for holding in holdings(record) if holding.out == f"{ZIPS}/{key}.json"]
+        if not found:
+            raise StoreError(f"{place.name}: the manifest lacks the record of {key}")
+        writer.rebuild(found[0], key, destination)
     else:
         with _partial_folder(destination) as folder:
             writer.tree(record, folder)
@@ -202,7 +197,7 @@ class _Writer:
     def _image(self, out: str, target: Path) -> None:
         """Write a store as the file or pair of files that it was made from."""
         durable.make_folder(target.parent)
-        end = target.name[len(target.name) - len(_ending(target.name)) :]
+        end = target.name[len(target.name) - len(ending(target.name)) :]
         # Names in capitals are written small and renamed: a header, and the voxels beside it if it is one of a pair.
         plain = target.with_name(target.name.removesuffix(end) + end.lower())
         self.size += export(path_of(self.place, out), plain).file_bytes
@@ -237,116 +232,19 @@ class _Writer:
         key = holding.out.removeprefix(f"{ZIPS}/").removesuffix(".json")
         check_inside(self.place, key)
         if self._wanted(key):
-            self.check_record(holding)
             target = Folder(folder).at(key)
             durable.make_folder(target.parent)
-            self.rebuild(key, target)
+            self.rebuild(holding, key, target)
 
-    def check_record(self, holding: Holding) -> None:
-        """Raise StoreError if the record of a zip is not what was written."""
-        where = self.place.label(holding.out)
-        try:
-            with self.place.open(holding.out) as file:
-                found = digest_of(file)
-        except OSError as error:
-            raise StoreError(f"{where}: cannot be read: {error.strerror or error}") from error
-        if found != (holding.size, holding.digest):
-            raise StoreError(f"{where}: was changed since the archive was made")
-
-    def rebuild(self, key: str, destination: Path) -> None:
-        """Write a zip anew from its record.
-
-        Parameters
-        ----------
-        key : str
-            Of the zip, in the source.
-        destination : Path
-            File to make.
-        """
-        document = zip_record(self.place, key)
-        where = self.place.label(f"{ZIPS}/{key}.json")
-        with PartialFile(destination) as partial, tempfile.TemporaryDirectory(prefix="inrstore-zip-") as scratch:
-            try:
-                with zipfile.ZipFile(partial.path, "x") as packed:
-                    images = _Images(self.place, Path(scratch))
-                    headers: dict[str, str] = {}
-                    for entry in document["members"]:
-                        member, out, is_store = _member(entry, where)
-                        if is_store and is_header(member.name):
-                            headers[stem(member.name)] = out
-                        elif not out and _ending(member.name).startswith(".img"):
-                            # The voxels of a pair are in the store of its header.
-                            out = headers.get(stem(member.name), "")
-                            is_store = bool(out)
-                        info = member.zip_info()
-                        if member.dir:
-                            packed.writestr(info, b"")
-                        elif not out:
-                            self.left_out += 1
-                            continue
-                        elif is_store:
-                            self._pack_image(packed, info, images.file(out, member.name))
-                        else:
-                            check_inside(self.place, out)
-                            self._pack_file(packed, info, out, member)
-                        _as_before(info, member)
-                        self._tell(f"{key}:{member.name}")
-                    packed.comment = _comment(document, where)
-            except OSError as error:
-                raise explain(destination, error) from error
-            except (ValueError, struct.error, NotImplementedError, OverflowError) as error:
-                raise StoreError(f"{where}: members: cannot be packed: {error}") from error
-            partial.commit()
+    def rebuild(self, holding: Holding, key: str, destination: Path) -> None:
+        """Rebuild a zip from its record, which must be what was written."""
+        check_unchanged(self.place, holding)
+        made = rebuild_zip(self.place, key, destination, self._tell)
+        self.images += made.images
+        self.files += made.files
+        self.left_out += made.left_out
         self.size += destination.stat().st_size
         self.zips += 1
-
-    def _pack_image(self, packed: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
-        info.file_size = path.stat().st_size
-        with path.open("rb") as file, packed.open(info, "w") as member:
-            for block in blocks(file):
-                member.write(block)
-        self.images += 1
-
-    def _pack_file(self, packed: zipfile.ZipFile, info: zipfile.ZipInfo, out: str, member: Member) -> None:
-        crc = size = 0
-        try:
-            file = self.place.open(out)
-        except FileNotFoundError as error:
-            raise StoreError(f"{self.place.label(out)}: is missing") from error
-        with file, packed.open(info, "w") as target:
-            while size <= member.size and (block := file.read(1 << 20)):
-                crc, size = zlib.crc32(block, crc), size + len(block)
-                target.write(block)
-        if (crc, size) != (member.crc, member.size):
-            raise StoreError(f"{self.place.label(out)}: was changed: it is not what was in the zip")
-        self.files += 1
-
-
-class _Images:
-    """Images on their way into a zip: exported to a scratch folder, one at a time; of a pair both files at once."""
-
-    def __init__(self, place: Place, folder: Path) -> None:
-        self._place = place
-        self._folder = folder
-        self._out = ""
-
-    def file(self, out: str, name: str) -> Path:
-        """Return a file of the image of a store that can be packed under a name."""
-        check_inside(self._place, out)
-        end = _ending(name)
-        path = self._folder / f"image{end}"
-        if out != self._out or not path.exists():
-            for old in self._folder.iterdir():
-                old.unlink()
-            header = end.replace(".img", ".hdr") if end.startswith(".img") else end
-            export(path_of(self._place, out), self._folder / f"image{header}")
-            self._out = out
-        return path
-
-
-def _ending(name: str) -> str:
-    lower = name.lower()
-    return next((end for end in (".nii.gz", ".nii", ".hdr.gz", ".hdr", ".img.gz", ".img") if lower.endswith(end)), "")
 
 
 def _original_path(holding: Holding) -> str:
@@ -355,31 +253,7 @@ def _original_path(holding: Holding) -> str:
         return holding.out
     name = holding.key.rpartition("/")[2].rpartition(":")[2]
     folder, slash, own = holding.out.rpartition("/")
-    return folder + slash + (name if _ending(name) else own.removesuffix(".zarr") + ".nii.gz")
-
-
-def _member(entry: Any, where: str) -> tuple[Member, str, bool]:
-    """Return a member on record, where the archive has it, and whether it is a store there."""
-    try:
-        member = Member.from_dict(entry)
-        if not isinstance(member.name, str) or not member.name:
-            raise ValueError(f"name: {member.name!r}")
-        return member, str(entry["out"]), bool(entry["store"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{where}: members: {error!r}") from error
-
-
-def _as_before(info: zipfile.ZipInfo, member: Member) -> None:
-    """Give a member that is written the attributes that zipfile has set by itself."""
-    for name in ("external_attr", "internal_attr", "create_system", "create_version", "extra"):
-        setattr(info, name, getattr(member, name))
-
-
-def _comment(document: Mapping[str, Any], where: str) -> bytes:
-    try:
-        return base64.b64decode(document.get("comment") or "", validate=True)
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"{where}: comment: {error}") from error
+    return folder + slash + (name if ending(name) else own.removesuffix(".zarr") + ".nii.gz")
 
 
 @contextmanager

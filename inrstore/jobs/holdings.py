@@ -137,6 +137,18 @@ def digest_of(file: BinaryIO) -> tuple[int, str]:
     return size, manifest.shorten(sha256.digest())
 
 
+def check_unchanged(place: Place, holding: Holding) -> None:
+    """Raise StoreError if a file of an archive is missing or is not what was written."""
+    where = place.label(holding.out)
+    try:
+        with place.open(holding.out) as file:
+            found = digest_of(file)
+    except OSError as error:
+        raise StoreError(f"{where}: cannot be read: {error.strerror or error}") from error
+    if found != (holding.size, holding.digest):
+        raise StoreError(f"{where}: was changed since the archive was made")
+
+
 def part_of(out: str, parts: int) -> int:
     """Return which of `parts` parts of an archive a thing belongs to, from 0; the same on every machine."""
     return int.from_bytes(hashlib.sha256(out.encode()).digest()[:8], "big") % parts

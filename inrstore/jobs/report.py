@@ -26,9 +26,10 @@ from inrstore.errors import SourceError, StoreError
 from inrstore.evaluate.picture import strip
 from inrstore.jobs.items import Outcome
 from inrstore.jobs.page import CAPTION, COLUMNS, FOOT, HEAD, duration, number, size
+from inrstore.jobs.record import FOLDER
 from inrstore.storage import durable
 
-PICTURES = ".inrstore/pictures"
+PICTURES = f"{FOLDER}/pictures"
 """Where an archive keeps the pictures of its images, so that a report after a resumed job has all of them."""
 
 Pictures: TypeAlias = Callable[[Outcome], bytes | None]
@@ -124,6 +125,8 @@ class _Totals:
         self.resumed += outcome.resumed
         if outcome.status == "failed":
             self.failed += 1
+        elif outcome.out.startswith(f"{FOLDER}/"):
+            pass  # of the archive's own record: nobody's file
         elif outcome.status == "copied":
             self.copied += 1
             self.others += outcome.stored_bytes

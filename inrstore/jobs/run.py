@@ -116,7 +116,8 @@ def run_job(
     view = _View(plan, progress)
     target = storage.place(job.destination)
     with Record(target) as record:
-        record.begin(document)
+        with _recording(target):
+            record.begin(document)
         results = executor.run(executor.prepared(job), _tasks(plan, job.batch), view)
         stopped = None
         try:

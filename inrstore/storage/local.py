@@ -81,8 +81,6 @@ class Folder:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 yield from self._walk(Path(entry.path), key)
-            elif entry.is_dir():
-                yield Entry(key, 0, "a link to a folder; links could lead in circles and are not followed")
             else:
                 yield self._entry(entry, key)
 
@@ -92,6 +90,8 @@ class Folder:
             info = entry.stat()
         except OSError as error:
             return Entry(key, 0, f"a broken link: {error.strerror or error}")
+        if stat.S_ISDIR(info.st_mode):
+            return Entry(key, 0, "a link to a folder; links could lead in circles and are not followed")
         if not stat.S_ISREG(info.st_mode):
             return Entry(key, 0, "not a regular file")
         return Entry(key, info.st_size)
