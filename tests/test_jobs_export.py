@@ -15,12 +15,12 @@ from servers import needs_moto, s3_server
 
 from inrstore import storage
 from inrstore.archive import manifest
-from inrstore.archive.writer import WriteError
 from inrstore.errors import (
     ConfigurationError,
     CorruptChunkError,
     DestinationExistsError,
     StoreError,
+    WriteError,
 )
 from inrstore.jobs.export import export_archive
 from inrstore.jobs.record import MANIFEST, Record

@@ -290,7 +290,7 @@ def test_a_claim_without_a_sign_of_life_is_taken_and_its_holder_told(at):
         assert not old.held
         with pytest.raises(DestinationHeldError, match="taken over by"):
             old.check()
-        old.release()
+        old.close()
         old.remove()
         new.renew()
 
@@ -331,7 +331,7 @@ def test_the_claim_of_a_process_that_died_here_is_taken_at_once(at):
 def test_a_claim_of_another_machine_is_not_judged_by_its_process_number(at):
     with _claim(at) as claim:
         found = json.loads(at.fetch("x/claim", 9999).data)
-        claim.release()
+        claim.close()
     at.write("x/claim", json.dumps({**found, "pid": 999999, "host": "elsewhere"}).encode())
     with pytest.raises(DestinationHeldError, match="on elsewhere, process 999999"):
         _claim(at)

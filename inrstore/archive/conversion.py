@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from inrstore.archive import attributes, layout, manifest, masks
 from inrstore.archive.layout import Array, Grid, ZarrFormat
+from inrstore.archive.partial import Partial
 from inrstore.archive.quality import Promise
 from inrstore.archive.reader import Store, naming
 from inrstore.archive.reports import Clock, ConvertReport
 from inrstore.archive.sources import Source
-from inrstore.archive.writer import Partial, open_partial
+from inrstore.archive.writer import open_partial
 from inrstore.errors import ConfigurationError, QualityError
 from inrstore.evaluate.metrics import ErrorStatistics, Measures, Ranges
 from inrstore.format.chunk import decode_chunk, describe_chunk

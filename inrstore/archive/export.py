@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore.archive import layout
+from inrstore.archive.partial import explain
 from inrstore.archive.reader import Store
 from inrstore.archive.reports import Clock, JobCallback
-from inrstore.archive.writer import PartialFile, explain
+from inrstore.archive.writer import PartialFile
 from inrstore.errors import ConfigurationError
 
 _SINGLE, _HEADER = (".nii", ".nii.gz"), (".hdr", ".hdr.gz")

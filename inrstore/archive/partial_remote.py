@@ -16,7 +16,7 @@ from typing import Any
 from inrstore import storage
 from inrstore.archive import layout
 from inrstore.archive.manifest import Record, digest
-from inrstore.archive.writer import PARTIAL, check_same_job, explain
+from inrstore.archive.partial import PARTIAL, check_same_job, explain
 from inrstore.errors import ConfigurationError, DestinationExistsError, StoreError
 from inrstore.storage.claim import EXPIRY, Claim
 from inrstore.storage.remote import ObjectPlace
@@ -58,10 +58,10 @@ class RemotePartial:
                 self._finished = self._recover(job)
         except DestinationExistsError:
             # A journal, if there is one, shows `sweep_published` that the store is of a run that died just then.
-            self._claim.release() if self._begun else self._claim.remove()
+            self._claim.close() if self._begun else self._claim.remove()
             raise
         except BaseException:
-            self._claim.release()
+            self._claim.close()
             raise
 
     def _recover(self, job: Mapping[str, Any]) -> dict[str, Record]:
@@ -149,7 +149,7 @@ class RemotePartial:
 
     def close(self) -> None:
         """Let go of it without removing anything."""
-        self._claim.release()
+        self._claim.close()
 
     def _label(self, key: str) -> str:
         return self._place.label(self._at(key))
@@ -199,7 +199,7 @@ def sweep_published(destination: str) -> bool:
         try:
             sweep(place, beside)
         except BaseException:
-            claim.release()
+            claim.close()
             raise
         claim.remove()
     except OSError as error:

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from inrstore import storage
 from inrstore.archive.export import export
-from inrstore.archive.writer import PARTIAL, explain, refuse_existing
+from inrstore.archive.partial import PARTIAL, explain, refuse_existing
 from inrstore.errors import ConfigurationError, StoreError
 from inrstore.jobs.holdings import (
     Holding,

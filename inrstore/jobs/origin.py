@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
-from types import TracebackType
-from typing import Self
 
 from inrstore.archive.sources import dicom
 from inrstore.errors import SourceError
 from inrstore.storage import Place
+from inrstore.storage.closing import Closing
 from inrstore.storage.zip_members import Member
 from inrstore.storage.zips import ZipPlace
 
 
-class Origin:
+class Origin(Closing):
     """The source of an archive, to be compared with it. At most one zip and one DICOM folder of it are open at a time.
 
     Parameters
@@ -90,14 +89,6 @@ class Origin:
         """Close what is open."""
         self._open = None
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _splits(key: str) -> Iterator[tuple[str, str]]:

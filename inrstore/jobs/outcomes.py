@@ -5,8 +5,8 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
+from inrstore.archive.partial import disk_is_full
 from inrstore.archive.reports import ConvertReport
-from inrstore.archive.writer import disk_is_full
 from inrstore.errors import InrstoreError
 from inrstore.jobs.items import Kind, Outcome
 

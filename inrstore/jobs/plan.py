@@ -10,16 +10,16 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from types import TracebackType
-from typing import Protocol, Self, cast
+from typing import Protocol, cast
 
+from inrstore.archive.partial import PARTIAL
 from inrstore.archive.sources import header_of, image_files, is_image, store_name
 from inrstore.archive.sources.dicom import is_dicom_file
-from inrstore.archive.writer import PARTIAL
 from inrstore.jobs.bids import IGNORE
 from inrstore.jobs.items import Item, Kind, SourceKind
 from inrstore.jobs.rules import Rules, Selection
 from inrstore.storage import Entry, Place
+from inrstore.storage.closing import Closing
 from inrstore.storage.durable import TEMPORARY
 from inrstore.storage.names import check_name, folded
 
@@ -36,7 +36,7 @@ class Planned(Protocol):
     def __iter__(self) -> Iterator[Item]: ...
 
 
-class Plan:
+class Plan(Closing):
     """Everything that is to be done with a place, in the order of folders and names.
 
     Parameters
@@ -92,14 +92,6 @@ class Plan:
     def close(self) -> None:
         """Remove what was written to a temporary file."""
         self._db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def out(self, key: str) -> str:
         """Return where a file goes if it is copied."""

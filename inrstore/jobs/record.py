@@ -11,8 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from inrstore import storage
 from inrstore.archive import manifest
@@ -20,6 +19,7 @@ from inrstore.errors import ConfigurationError, DestinationExistsError, FileTooL
 from inrstore.jobs.items import Outcome
 from inrstore.jobs.ledger import Ledger
 from inrstore.storage import WritablePlace
+from inrstore.storage.closing import Closing
 from inrstore.storage.journal import MAX_LINE_BYTES, Journal, decode, encode, records
 from inrstore.storage.local import Folder
 from inrstore.storage.lock import Lock
@@ -48,7 +48,7 @@ class _Journal(Protocol):
 
 
 class _Lock(Protocol):
-    def release(self) -> None: ...
+    def close(self) -> None: ...
 
 
 def is_archive(place: storage.Place) -> bool:
@@ -56,7 +56,7 @@ def is_archive(place: storage.Place) -> bool:
     return place.size(JOB) is not None
 
 
-class Record:
+class Record(Closing):
     """The record of an archive.
 
     Opened, it can be read: `job`, `outcomes`, `manifest`. Between `begin` and `close` this process holds the
@@ -275,16 +275,8 @@ class Record:
             if part is not None:
                 part.close()
         if self._lock is not None:
-            self._lock.release()
+            self._lock.close()
         self._journal = self._ledger = self._lock = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def check_same_job(where: str, found: Mapping[str, Any], job: Mapping[str, Any]) -> None:

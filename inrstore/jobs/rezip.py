@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from inrstore.archive.export import export
+from inrstore.archive.partial import PARTIAL, explain
 from inrstore.archive.sources.pairs import is_header, stem
-from inrstore.archive.writer import PARTIAL, PartialFile, explain
+from inrstore.archive.writer import PartialFile
 from inrstore.errors import StoreError
 from inrstore.jobs.holdings import blocks, check_inside, path_of, zip_record
 from inrstore.jobs.record import ZIPS

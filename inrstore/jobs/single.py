@@ -8,10 +8,10 @@ from pathlib import Path
 
 from inrstore import storage
 from inrstore.archive.convert import Wish, convert_image
+from inrstore.archive.partial import PARTIAL, refuse_existing
 from inrstore.archive.reports import ConvertReport, JobCallback
 from inrstore.archive.sources import is_image, read_image
 from inrstore.archive.sources.dicom import converted
-from inrstore.archive.writer import PARTIAL, refuse_existing
 from inrstore.errors import ConfigurationError, SourceError
 from inrstore.jobs.plan import Plan
 from inrstore.jobs.prepare import Request, absolute, nature

@@ -14,10 +14,10 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from inrstore.errors import DestinationHeldError, FileTooLargeError, StoreError
+from inrstore.storage.closing import Closing
 from inrstore.storage.lock import describe, holder
 from inrstore.storage.remote import Found, ObjectPlace, Version
 
@@ -32,7 +32,7 @@ _proven: set[str] = set()
 """Buckets that were seen to keep conditions, by this process."""
 
 
-class Claim:
+class Claim(Closing):
     """The right to write, held by one process at a time.
 
     Parameters
@@ -168,7 +168,7 @@ class Claim:
             except OSError:
                 continue  # it may be reached again before the claim is too old; `check` will tell
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let others write. Never fails: a claim that cannot be released grows old."""
         self._end(remove=False)
 
@@ -184,14 +184,6 @@ class Claim:
             if remove:
                 self._place.remove(self._key)
         self._over = self._over or f"{self.what}: released"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
 
 def _clock() -> float:

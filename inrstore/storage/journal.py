@@ -10,13 +10,13 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import google_crc32c
 
 from inrstore.errors import StoreError
 from inrstore.storage import durable
+from inrstore.storage.closing import Closing
 
 MAX_LINE_BYTES = 1 << 22
 """One record; the longest holds the plan of one subject's files."""
@@ -75,7 +75,7 @@ def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
             number += 1
 
 
-class Journal:
+class Journal(Closing):
     """A journal opened for appending, by one process at a time.
 
     Parameters
@@ -117,11 +117,3 @@ class Journal:
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -9,11 +9,11 @@ import os
 import socket
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from inrstore.errors import DestinationHeldError
 from inrstore.storage import durable
+from inrstore.storage.closing import Closing
 
 _MAX_BYTES = 4096
 
@@ -33,7 +33,7 @@ def describe(who: dict[str, Any]) -> str:
     return f"{who.get('user')} on {who.get('host')}, process {who.get('pid')}, since {who.get('since')}"
 
 
-class Lock:
+class Lock(Closing):
     """An exclusive lock on a file; the system frees it when the process ends, however it ends.
 
     Parameters
@@ -72,19 +72,11 @@ class Lock:
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(holder()).encode(), 0)
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let others write; the file may be gone already."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
 
 def _take(handle: int) -> None:

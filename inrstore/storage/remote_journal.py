@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from inrstore.errors import DestinationHeldError, FileTooLargeError, StoreError
+from inrstore.storage.closing import Closing
 from inrstore.storage.journal import MAX_LINE_BYTES, decode, encode
 from inrstore.storage.remote import Found, ObjectPlace, Version
 
@@ -63,7 +63,7 @@ def _lines(place: ObjectPlace, key: str, found: Found, count: int) -> Iterator[d
         yield record
 
 
-class RemoteJournal:
+class RemoteJournal(Closing):
     """A journal opened for appending, by the one process that holds the claim.
 
     Parameters
@@ -118,11 +118,3 @@ class RemoteJournal:
 
     def close(self) -> None:
         """Nothing is open; for use like a `Journal`."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

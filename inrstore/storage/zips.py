@@ -14,12 +14,12 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO
 
 from inrstore import limits
 from inrstore.errors import SourceError
 from inrstore.storage import Entry, Place
+from inrstore.storage.closing import Closing
 from inrstore.storage.names import check_name, first_clash
 from inrstore.storage.zip_members import Member, bomb, check_local, check_member, member
 
@@ -33,7 +33,7 @@ _DAMAGE = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, EO
 """What zipfile raises for bytes that are no zip."""
 
 
-class ZipPlace:
+class ZipPlace(Closing):
     """The files in a zip.
 
     Parameters
@@ -155,14 +155,6 @@ class ZipPlace:
     def close(self) -> None:
         """Close the zip; members that are open cannot be read any more."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Data(io.RawIOBase):
