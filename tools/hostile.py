@@ -302,6 +302,17 @@ def read(place: Place, key: str) -> None:
                 pass
 
 
+def _peak() -> int:
+    """Return the most memory that this process ever had, in bytes.
+
+    `ru_maxrss` is no use: it starts from the memory of the process that forked this one.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise SystemExit("/proc/self/status has no VmHWM")
+
+
 def main(arguments: list[str]) -> None:
     """Run `make` or `read`."""
     folder = Path(arguments[1])
@@ -315,7 +326,7 @@ def main(arguments: list[str]) -> None:
             read(Folder(folder), case.file)
         except InrstoreError as caught:
             error, text = type(caught).__name__, str(caught)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = _peak()
         child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         print(json.dumps({"name": name, "error": error, "text": text, "peak": max(peak, child)}), flush=True)
 
