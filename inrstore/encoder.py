@@ -128,10 +128,27 @@ def _encode_without_network(chunk: npt.NDArray[Any], target: Target, mask: Mask 
     target.channel_scale(chunk.shape)  # names a scale of the wrong length
     coded = None if target.lossless or chunk.dtype.kind == "b" else _encode_on_grid(chunk, target, mask)
     if coded is not None and len(coded) < frame.max_encoded_size(chunk.shape, chunk.dtype):
-        best, kept = coded, target
-    else:
-        best, kept = chunks_.encode_lossless(chunk, mask), Target(lossless=True)
-    return best if _decodes(best, chunk, kept, mask) else chunks_.encode_raw(chunk)
+        return coded if _decodes(coded, chunk, target, mask) else chunks_.encode_raw(chunk)
+    exact = [chunks_.encode_lossless(chunk, mask)]
+    predicted = _encode_predicted(chunk, mask)
+    if predicted is not None:
+        exact.append(predicted)
+    for best in sorted(exact, key=len):
+        if _decodes(best, chunk, Target(lossless=True), mask):
+            return best
+    return chunks_.encode_raw(chunk)
+
+
+def _encode_predicted(chunk: npt.NDArray[Any], mask: Mask | None = None) -> bytes | None:
+    """Return the frame of the lossless predictor, or None for what it does not hold."""
+    from inrstore.fit import predictor
+
+    values = np.ascontiguousarray(chunk, dtypes.little(chunk.dtype)).reshape(chunk.shape)
+    core, envelope = normalize.crop(values, mask)
+    payload = predictor.encode(core, envelope.mask)
+    if payload is None:
+        return None
+    return chunks_.seal(frame.PREDICTOR, chunk, normalize.write(envelope, chunk.shape) + payload)
 
 
 def _decodes(coded: bytes, chunk: npt.NDArray[Any], target: Target, mask: Mask | None = None) -> bool:

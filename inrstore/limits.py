@@ -26,6 +26,21 @@ MAX_SYMBOL = 1023
 EXACT_FLOAT32 = 1 << 24
 """Integers up to here are exact in float32, so are their sums in any order."""
 
+EXACT_FLOAT64 = 1 << 53
+"""The same of float64."""
+
+MAX_PREDICTOR_BITS = 40
+"""Bits of an integer in a matrix of the predictor: sums of a row of them fit 64 bits."""
+
+MAX_PREDICTOR_RANGE = 65535
+"""Largest minus smallest value that the predictor codes: products with weights fit 32 bits."""
+
+MAX_PREDICTOR_PART = 1 << 19
+"""Values of the predictor's planes that are decoded side by side, pads included; it bounds the memory of a reader."""
+
+MAX_PREDICTOR_MEASUREMENTS = 4096
+"""Measurements in a chunk of the predictor; means of errors over them are exact in float32."""
+
 MAX_CONFIGURATION_SCALES = 1 << 16
 """Entries of the `scale` list in a codec configuration."""
 
@@ -78,3 +93,8 @@ MAX_DICOM_SECONDS = 3600.0
 def most_expanded(stored: int) -> int:
     """Return how many bytes may come out of `stored` bytes of a compressed file."""
     return max(FREE_EXPANSION_BYTES, MAX_EXPANSION * stored)
+
+
+def predictor_steps(values: int) -> int:
+    """Return how many steps the predictor may take for that many values; each costs some 100 microseconds."""
+    return 8192 + values // 64

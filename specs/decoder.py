@@ -1,60 +1,25 @@
 """An educational reader of the inrstore chunk format, version 1.
 
 It follows `inrstore-1.md` section by section, needs only numpy and the standard library, and is written to be read.
+`decoder_parts.py` has what the sections share, `decoder_predictor.py` section 12.
 `python decoder.py FILE...` prints the type, the shape and the SHA-256 of what each file decodes to.
 """
 
 import hashlib
 import math
+import os.path
 import sys
-import zlib
 from typing import Any
 
 import numpy as np
 
+sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # two more files of this reader lie beside it
+from decoder_parts import Invalid, Lanes, Reader, check, counts_of, from_order, inflate
+from decoder_predictor import decode_predictor
+
+__all__ = ["Invalid", "Reader", "crc32c", "decode", "decode_mask"]
+
 BLOCK = 2**20  # numbers of one temporary array: large chunks are worked through in blocks
-
-
-class Invalid(ValueError):
-    """The bytes are not a frame of this format. The message begins with the field at fault."""
-
-
-def check(condition: Any, field: str, problem: str) -> None:
-    """Raise `Invalid` about `field` unless `condition` holds."""
-    if not condition:
-        raise Invalid(f"{field}: {problem}")
-
-
-# Section 1. Promises and conventions.
-class Reader:
-    """Takes little-endian fields one after the other, and never beyond the end."""
-
-    def __init__(self, data: bytes | memoryview) -> None:
-        self.rest = memoryview(data)
-
-    def take(self, size: int, field: str) -> memoryview:
-        check(size <= len(self.rest), field, f"{size} bytes expected, {len(self.rest)} are there")
-        taken, self.rest = self.rest[:size], self.rest[size:]
-        return taken
-
-    def number(self, kind: str, field: str) -> int:
-        """Return one number; `kind` is u8, u16, u32, i8 or i32, as in the specification."""
-        return int.from_bytes(self.take(int(kind[1:]) // 8, field), "little", signed=kind[0] == "i")
-
-    def array(self, dtype: str, count: int, field: str) -> np.ndarray:
-        return np.frombuffer(self.take(count * np.dtype(dtype).itemsize, field), dtype)
-
-
-def inflate(data: memoryview, size: int, field: str) -> bytes:
-    """Inflate a zlib stream that must fill `data` and give exactly `size` bytes."""
-    stream = zlib.decompressobj()
-    try:
-        out = stream.decompress(data, size + 1)  # to zlib, a limit of 0 would mean none
-    except zlib.error as error:
-        raise Invalid(f"{field}: {error}") from None
-    check(len(out) == size and stream.eof, field, f"does not inflate to {size} bytes")
-    check(not stream.unused_data, field, "bytes are left over after the zlib stream")
-    return out
 
 
 # Section 2.1. CRC32C.
@@ -124,7 +89,7 @@ def decode_constant(payload: Reader, dtype: np.dtype, shape: tuple[int, ...]) ->
 
 # Section 4. Envelope.
 def decode_boxed(code: Any, payload: Reader, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    """Modes 2 and 3: read the envelope, let `code` decode the box, then put the box into the chunk."""
+    """Modes 2, 3 and 5: read the envelope, let `code` decode the box, then put the box into the chunk."""
     check((flags := payload.number("u8", "flags")) < 8, "flags", f"{flags} has reserved bits")
     start, stop = [0] * len(shape), shape
     if flags & 1:
@@ -266,51 +231,6 @@ def decode_siren(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.n
     return np.moveaxis(values.reshape(*space, channels), -1, axis).reshape(box)
 
 
-# Section 6. Entropy coding.
-def counts_of(slope: int, bend: int, peak: int) -> list[int]:
-    """Section 6.1: return the counts of the symbols -peak..peak."""
-    g, r = [2**28], slope + 1
-    for _ in range(peak):
-        g.append(g[-1] * r >> 32)
-        r = r * (bend + 1) >> 32
-    total = g[0] + 2 * sum(g[1:])
-    f = [1 + x * (16384 - (2 * peak + 1)) // total for x in g]
-    f[0] += 16384 - (f[0] + 2 * sum(f[1:]))
-    return f[:0:-1] + f
-
-
-class Lanes:
-    """Section 6.2: all lanes take a step at a time. A table is symbols, and how many of 16384 slots each has."""
-
-    def __init__(self, payload: Reader, lanes: int, tables: list[tuple]) -> None:
-        self.symbol = np.array([np.repeat(symbols, counts) for symbols, counts in tables], np.int32)
-        self.count = np.array([np.repeat(counts, counts) for _, counts in tables])
-        self.start = np.array([np.repeat(np.cumsum(counts) - counts, counts) for _, counts in tables])
-        self.states = payload.array("<u4", lanes, "states").astype(np.int64)
-        check(np.all(self.states >= 2**16), "states", "a state is below 2^16")
-        check(len(payload.rest) % 2 == 0, "words", "an odd byte is left over")
-        self.words = payload.array("<u2", len(payload.rest) // 2, "words").astype(np.int64)
-
-    def run(self, tables: np.ndarray) -> np.ndarray:
-        """Return one symbol of each of the tables; the first belongs to the first lane."""
-        symbols = np.empty(len(tables), np.int32)
-        for first in range(0, len(tables), len(self.states)):
-            x = self.states[: len(tables) - first]  # a view: changing x changes the states
-            slot = x & 16383
-            where = (tables[first : first + len(x)], slot)
-            symbols[first : first + len(x)] = self.symbol[where]
-            x[:] = self.count[where] * (x >> 14) + slot - self.start[where]
-            short = np.flatnonzero(x < 2**16)  # these lanes take the next words, in their order
-            check(short.size <= self.words.size, "words", "too few")
-            x[short] = x[short] << 16 | self.words[: short.size]
-            self.words = self.words[short.size :]
-        return symbols
-
-    def finish(self) -> None:
-        check(self.words.size == 0, "words", "too many")
-        check(np.all(self.states == 2**16), "states", "a state does not end at 2^16")
-
-
 # Section 7. Siren: evaluation. Arrays of uint32 and int32 wrap modulo 2^32, as phases do.
 SINE = np.rint(1023 * np.sin(2 * np.pi * (np.arange(4096) + 0.5) / 4096)).astype(np.int32)
 
@@ -357,13 +277,8 @@ def decode_planes(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.
         if axes >> axis & 1:
             u = np.cumsum(u, axis=axis, dtype=u.dtype)
     u = u.reshape(-1)
-    if kind == 0:  # section 8.2
-        top = np.array(1 << (8 * width - 1), u.dtype)
-        if dtype.kind == "i":
-            u = u ^ top
-        elif dtype.kind == "f":
-            u = np.where(u & top, u ^ top, ~u)
-        return values_of(u.view(np.uint8), dtype, "planes").reshape(box)
+    if kind == 0:
+        return values_of(from_order(u, dtype).view(np.uint8), dtype, "planes").reshape(box)
     # Sections 8.2 and 8.3; the step of a value is that of its index along the channel axis.
     inner, values = math.prod(box[channel_axis + 1 :]), np.empty(count, dtype)
     for first in range(0, count, BLOCK):
@@ -383,7 +298,7 @@ def decode_planes(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.
     return values.reshape(box)
 
 
-MODES = {0: decode_raw, 1: decode_constant, 2: decode_planes, 3: decode_siren}
+MODES = {0: decode_raw, 1: decode_constant, 2: decode_planes, 3: decode_siren, 5: decode_predictor}
 
 
 def main(paths: list[str]) -> None:

@@ -11,6 +11,7 @@ def small(monkeypatch):
     from inrstore.archive import layout
 
     monkeypatch.setattr(layout, "CHUNK_VOXELS", 40)
+    monkeypatch.setattr(layout, "LOSSLESS_VALUES", 40)
 
 
 @pytest.fixture

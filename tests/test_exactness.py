@@ -36,6 +36,7 @@ from inrstore.format.frame import Reader
 VALID = vectors("subset", "uncommon")
 MODES = modes()
 SIRENS = [name for name, mode in MODES.items() if mode == "siren"]
+PREDICTORS = [name for name, mode in MODES.items() if mode == "predictor"]
 HASHES = {n: e["sha256"] for f in ("subset", "uncommon") for n, e in index_of(VECTORS / f).items()}
 
 
@@ -70,13 +71,13 @@ print(total.hexdigest(), kernel.decode())
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> list[str]:
-    """Return files of all network vectors and of a larger one."""
+    """Return files of all vectors whose mode has products of matrices, and of a larger network."""
     large = tmp_path_factory.mktemp("frames") / "large.chunk"
     large.write_bytes(large_frame())
     known = [
         VECTORS / folder / f"{name}.chunk" for folder in ("subset", "uncommon") for name in index_of(VECTORS / folder)
     ]
-    return [str(p) for p in known if p.stem in SIRENS] + [str(large)]
+    return [str(p) for p in known if p.stem in {*SIRENS, *PREDICTORS}] + [str(large)]
 
 
 def test_bits_are_equal_for_every_kernel_and_number_of_threads(files):
@@ -101,7 +102,7 @@ def test_bits_are_equal_without_vector_instructions(files):
 
 
 def test_bits_are_equal_from_many_threads_at_once():
-    names = SIRENS * 4
+    names = SIRENS * 4 + PREDICTORS
     with ThreadPoolExecutor(8) as pool:
         for name, values in zip(names, pool.map(lambda n: decode_chunk(VALID[n]), names), strict=True):
             assert digest(values) == HASHES[name]
@@ -215,6 +216,64 @@ def test_the_independent_reader_agrees_on_a_thousand_generated_chunks(monkeypatc
         check_equal_bits(ours, theirs)
         seen.add((frame.MODE_NAMES[data[5]], ours.dtype.str, ours.ndim))
     assert len(seen) > 60
+
+
+def _random_predictor(seed: int) -> bytes:
+    """Return a valid frame in mode predictor of random values, shape, dtype, envelope and fields."""
+    rooms = [maker(room) for room in ("frames", "predictor")]
+    tool, rng = rooms[0], np.random.default_rng(seed)
+
+    def one(*choices: Any) -> Any:
+        return choices[rng.integers(len(choices))]
+
+    shape = tuple(int(n) for n in rng.integers(1, 9, rng.integers(0, 6)))
+    dtype = np.dtype(one("i1", "u1", "<i2", "<u2", "<i4", "<u4", "<f2", "<f4"))
+    if rng.random() < 0.3:  # any pattern of a narrow type, as many of a wide one
+        least, zeros = int(rng.integers(0, 256 ** min(4, dtype.itemsize) - 2 ** min(16, 8 * dtype.itemsize) + 1)), False
+        v = rng.integers(0, 2 ** min(16, 8 * dtype.itemsize), shape)
+    else:
+        zeros = bool(rng.random() < 0.4 and np.prod(shape[:-3], dtype=int) == 1)
+        least, v = 20, np.clip(tool.smooth(shape, "<i4", seed, 30.0) + rng.integers(-2, 3, shape), 0, 100)
+        v = np.where(rng.random(shape) < 0.5 * zeros, 0, v)
+    pattern = (v + least).astype(f"<u{dtype.itemsize}")
+    top = pattern.dtype.type(1 << (8 * dtype.itemsize - 1))
+    if dtype.kind == "f":
+        pattern = np.where(pattern & top, pattern ^ top, ~pattern)
+    elif dtype.kind == "i":
+        pattern = pattern ^ top
+    values = np.array(pattern).view(dtype)
+    envelope = None
+    if rng.random() < 0.2:
+        envelope = tool.with_mask(normalize.whole(shape), tool.ball(shape), np.zeros((), dtype))
+    if dtype.kind == "f" and rng.random() < 0.3:
+        envelope = tool.with_exceptions(envelope or normalize.whole(shape), dtype.str, seed)
+    *first, rows, columns = 1, 1, *shape
+    measurements = int(np.prod(first[:-1], dtype=int))
+    exchanged = bool(rng.random() < 0.5)
+    if exchanged:
+        rows, columns = columns, rows
+    parts = [int(rng.choice([a for a in range(1, n + 1) if (a - 1) * -(-n // a) < n])) for n in (rows, columns)]
+    plan = rooms[1].Plan(
+        seed=seed, exchanged=exchanged, wide=one(False, True), zeros=zeros, base=least if zeros else one(None, least),
+        low=None if one(0, 1) else min(0, int(v.min(initial=0))), top=one(1, 2, 4, 8), row_parts=parts[0],
+        column_parts=parts[1], order=tuple(rng.permutation(measurements).tolist()), group_shift=one(0, 3, 12, 14),
+        group_spread=one(0, 5, 2**30), fraction=int(rng.integers(4, 13)), sets=int(rng.integers(1, 17)),
+        clip=one(1, 40, 2000, 65535), noise=one(0, 8, 200), activity_scale=one(0, 64, 1023), peak=one(1, 9, 90, 500),
+        error_weight=one(0, 9, 150), tail=one(None, 0, 1, 2, 3, 4, 5), shift=one(None, None, 0, 3),
+        escape=one(None, 1, 2000), phased=one(None, False, True), overshoot=one(False, False, True),
+    )  # fmt: skip
+    return rooms[1].predictor_frame(np.asarray(values, order=one("C", "F")), plan, envelope)
+
+
+def test_the_independent_reader_agrees_on_generated_predictors():
+    seen = set()
+    for seed in range(60):
+        data = _random_predictor(seed)
+        ours, theirs = decode_chunk(data), decoder().decode(data)
+        assert ours.flags.f_contiguous == theirs.flags.f_contiguous
+        check_equal_bits(ours, theirs)
+        seen.add((ours.dtype.str, ours.ndim))
+    assert len(seen) > 20
 
 
 # ---- parts and blocks --------------------------------------------------------------------------------------

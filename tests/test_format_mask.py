@@ -198,7 +198,7 @@ def test_a_sphere_costs_less_than_half_of_its_noisy_volume(dtype, target):
     values = rng.normal(100, 20, (40, 40, 40)).clip(0, 255).astype(dtype)
     full = encode_chunks([values], target)[0]
     masked = encode_chunks([values], target, masks=[ball(40, 40, 40, radius=0.9)])[0]
-    assert describe_chunk(masked).mode == "planes"
+    assert describe_chunk(masked).mode in ("planes", "predictor")
     assert len(masked) < len(full) / 2
 
 

@@ -136,7 +136,7 @@ def peers(image: Array) -> dict[str, tuple[int, float, float]]:
 def ours(image: Array) -> tuple[int, float, float, dict[str, int]]:
     """Return bytes, seconds to encode, seconds to decode, and how many chunks took which mode."""
     dims = layout.image_dims(image.ndim)
-    grid = Grid(image.shape, layout.choose_chunks(image.shape, dims))
+    grid = Grid(image.shape, layout.choose_chunks(image.shape, dims, layout.LOSSLESS_VALUES))
     chunks = [grid.cut(image, index) for index in grid]
     start = time.perf_counter()
     frames = encode_chunks(chunks, Target(lossless=True), EncodeOptions(threads=1))

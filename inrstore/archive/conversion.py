@@ -67,7 +67,8 @@ class Conversion:
     def __init__(self, source: Source, destination: str, wish: Wish) -> None:
         self.source, self.destination, self.wish = source, destination, wish
         self.dims = layout.image_dims(source.voxels.ndim)
-        self.grid = Grid(source.voxels.shape, layout.choose_chunks(source.voxels.shape, self.dims))
+        least = layout.LOSSLESS_VALUES if wish.promise.lossless else 0
+        self.grid = Grid(source.voxels.shape, layout.choose_chunks(source.voxels.shape, self.dims, least))
         self.inside = masks.read_mask(wish.mask, source) if wish.mask else None
         self.ranges = Ranges.of(source.voxels, layout.measurement_axes(self.dims), self.inside)
         self.nominal = wish.promise.psnr_at_target(self.ranges)

@@ -38,6 +38,9 @@ DIMS = ("x", "y", "z", "t", "u", "v", "w")
 CHUNK_VOXELS = 1 << 18
 """Voxels of space in one chunk: enough that the parameters of its network are shared by many of them."""
 
+LOSSLESS_VALUES = 1 << 21
+"""Values that a lossless chunk should have: the predictor's weights are paid once, and more is decoded at once."""
+
 CHUNK_VALUES = 1 << 25
 """Values in one chunk that a reader has to hold at once; far below `limits.MAX_CHUNK_VALUES`."""
 
@@ -57,7 +60,7 @@ def measurement_axes(dims: Sequence[str]) -> int:
     return sum(name not in "xyz" for name in dims)
 
 
-def choose_chunks(shape: Sequence[int], dims: Sequence[str]) -> tuple[int, ...]:
+def choose_chunks(shape: Sequence[int], dims: Sequence[str], least: int = 0) -> tuple[int, ...]:
     """Choose the chunk shape of an image: all of t, whole z-slabs of about `CHUNK_VOXELS` voxels.
 
     Parameters
@@ -66,6 +69,8 @@ def choose_chunks(shape: Sequence[int], dims: Sequence[str]) -> tuple[int, ...]:
         Shape of the image, (..., t, z, y, x).
     dims : sequence of str
         Names of these axes.
+    least : int
+        Values that a chunk should have, if the image has as many.
 
     Returns
     -------
@@ -78,7 +83,7 @@ def choose_chunks(shape: Sequence[int], dims: Sequence[str]) -> tuple[int, ...]:
         axis = dims.index("t")
         chunks[axis] = _even(shape[axis], values)
         values //= chunks[axis]
-    space = max(1, min(CHUNK_VOXELS, values))
+    space = max(1, min(max(CHUNK_VOXELS, least // math.prod(chunks)), values))
     for name in ("x", "y", "z"):
         if name in dims:
             axis = dims.index(name)

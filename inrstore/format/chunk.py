@@ -14,6 +14,7 @@ from inrstore.errors import ConfigurationError, CorruptChunkError
 from inrstore.format import dtypes, frame, normalize, planes, siren
 from inrstore.format import mask as masks
 from inrstore.format.frame import Frame, Reader
+from inrstore.format.predictor import decode as predictor
 
 Selection = tuple[int | slice, ...]
 
@@ -157,6 +158,8 @@ def _decode(parsed: Frame) -> npt.NDArray[Any]:
         core = planes.decode(reader, kind, envelope.box_shape)
         if envelope.mask is not None:
             _check_truth(core)  # outside the mask, too
+    elif parsed.mode == frame.PREDICTOR:
+        core = predictor.decode(reader, kind, envelope.box_shape)
     else:
         network = siren.read(reader, kind, envelope.box_shape)
         everywhere = [range(n) for n in envelope.box_shape]
@@ -204,7 +207,7 @@ def encode_raw(chunk: npt.NDArray[Any]) -> bytes:
 
 
 def encode_lossless(chunk: npt.NDArray[Any], mask: masks.Mask | None = None) -> bytes:
-    """Return the smallest frame that keeps every bit, and the mask if there is one (and zeros outside it)."""
+    """Return the smallest frame without a predictor that keeps every bit, and the mask (and zeros outside it)."""
     trivial = encode_trivial(chunk, mask)
     if trivial is not None:
         return trivial
@@ -245,7 +248,7 @@ class ChunkInfo:
     Parameters
     ----------
     mode : str
-        raw, constant, planes or siren.
+        raw, constant, planes, siren or predictor.
     dtype : str
         numpy dtype string.
     shape : tuple of int

@@ -18,8 +18,8 @@ from inrstore.format import dtypes
 MAGIC = b"\x89INR"
 VERSION = 1
 
-RAW, CONSTANT, PLANES, SIREN = 0, 1, 2, 3
-MODE_NAMES = {RAW: "raw", CONSTANT: "constant", PLANES: "planes", SIREN: "siren"}
+RAW, CONSTANT, PLANES, SIREN, PREDICTOR = 0, 1, 2, 3, 5
+MODE_NAMES = {RAW: "raw", CONSTANT: "constant", PLANES: "planes", SIREN: "siren", PREDICTOR: "predictor"}
 
 
 class Reader:

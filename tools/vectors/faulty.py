@@ -27,6 +27,7 @@ from .frames import (
     smooth,
     with_mask,
 )
+from .predictor_faulty import faulty_predictor
 
 
 def faulty() -> Iterator[tuple[str, bytes, str, str]]:
@@ -78,6 +79,7 @@ def faulty() -> Iterator[tuple[str, bytes, str, str]]:
     yield from _faulty_masks(corrupt, limit)
     yield from _faulty_networks(corrupt, limit)
     yield from _faulty_planes(corrupt)
+    yield from faulty_predictor()
 
 
 def _faulty_envelopes(corrupt: str) -> Iterator[tuple[str, bytes, str, str]]:

@@ -21,6 +21,7 @@ from .frames import (
     with_exceptions,
     with_mask,
 )
+from .predictor_valid import subset_predictor
 
 
 def subset() -> Iterator[tuple[str, bytes]]:
@@ -174,3 +175,4 @@ def subset() -> Iterator[tuple[str, bytes]]:
     rows = np.arange(14).reshape(14, 1) % 5 > 0
     whole = with_mask(normalize.whole((14, 15)), rows, zeros["u1"])
     yield "planes-integer-u1-mask-of-rows", planes_frame(values, grid_of(values, 9), whole)
+    yield from subset_predictor()

@@ -29,6 +29,7 @@ from .frames import (
     with_exceptions,
     with_mask,
 )
+from .predictor_valid import uncommon_predictor
 
 
 def uncommon() -> Iterator[tuple[str, bytes]]:
@@ -211,6 +212,7 @@ def uncommon() -> Iterator[tuple[str, bytes]]:
     envelope = Envelope((0, 0), (3, 4), b"", np.zeros((3, 4), bool), np.zeros(0, "<f4"))
     yield "siren-no-exceptions-listed", siren_frame(like((3, 4), "<f4"), Net(seed=128, layers=1, width=3), envelope)
     yield from _masks()
+    yield from uncommon_predictor()
 
 
 def _masks() -> Iterator[tuple[str, bytes]]:
