@@ -305,10 +305,10 @@ def test_real_scans_are_kept(name):
 
 @pytest.mark.real
 @pytest.mark.slow
-@pytest.mark.parametrize("name, most", [("s03", 633_900), ("s07", 993_000)])
-def test_real_scans_take_no_more_bytes_than_measured(name, most):
-    """A whole scan, and the middle 64 slices of another."""
-    values = real(name) if name == "s03" else np.ascontiguousarray(real(name)[96:160])
+@pytest.mark.parametrize("name, most, share", [("s03", 633_900, 0.8), ("s07", 314_400, 0.83)])
+def test_real_scans_take_no_more_bytes_than_measured(name, most, share):
+    """A whole scan, and the middle 20 slices of another: 0.82 of planes there, 0.77 over all its slices."""
+    values = real(name) if name == "s03" else np.ascontiguousarray(real(name)[118:138])
     data = encode_chunks([values], LOSSLESS)[0]
     assert len(data) <= most
-    assert len(data) <= 0.8 * len(chunks.encode_lossless(values))
+    assert len(data) <= share * len(chunks.encode_lossless(values))
