@@ -7,8 +7,8 @@
 Image codecs see slices: in each of three orientations, for 4-D scans also the (t, x) planes; JPEG XL also
 mosaics of many slices in one image, which is kinder to it than slice by slice. The smallest of all that is a
 codec's size, so the peers are better than any one setting a user would choose. gzip, blosc2 and pcodec see the
-whole array. Sizes of inrstore are whole chunks (frames) as the converter cuts them. One thread for every codec; seconds are those of the processor, so that other work on the
-machine does not count.
+whole array. Sizes of inrstore are whole chunks (frames) as the converter cuts them. One thread for every codec;
+seconds are those of the processor, so that other work on the machine does not count.
 """
 
 from __future__ import annotations

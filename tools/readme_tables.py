@@ -6,7 +6,6 @@ python -m tools.readme_tables [--check]
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -35,12 +34,38 @@ def convert_table() -> str:
     return "\n".join([*lines, "", f"Measured on {machine}"])
 
 
+def lossless_table() -> str:
+    """Return the table of lossless sizes and the line that names the machine."""
+    document = json.loads((ROOT / "tools" / "results" / "lossless.json").read_text())
+    lines = [
+        "| scan | raw MB | best other codec | its bytes / ours | encode MB/s | decode Mvoxel/s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for r in document["rows"]:
+        own = r["codecs"]["inrstore"]
+        lines.append(
+            f"| {r['scan']} | {r['bytes'] / 1e6:.1f} | {r['best_peer']} | **{r['ratio']:.3f}** "
+            f"| {own['encode_mb_per_s']:.1f} | {r['decode_mvoxel_per_s']:.1f} |"
+        )
+    found = document["environment"]
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if k not in ("inrstore", "torch", "zarr"))
+    mean = f"Geometric mean {document['geometric_mean']:.3f}, smallest {document['smallest']:.3f}."
+    machine = f"One core of an {found['processor']} (processor time), Python {found['python']}, {versions}."
+    return "\n".join([*lines, "", f"{mean} {machine}"])
+
+
+TABLES = {"convert": convert_table, "lossless": lossless_table}
+
+
 def main() -> int:
     """Write the README, or with --check tell whether it is up to date."""
     path = ROOT / "README.md"
-    old = path.read_text()
-    new = re.sub(r"(<!-- table:convert -->\n).*?(<!-- end:convert -->)",
-                 lambda m: m.group(1) + convert_table() + "\n" + m.group(2), old, flags=re.S)  # fmt: skip
+    old = new = path.read_text()
+    for name, table in TABLES.items():
+        start, end = f"<!-- table:{name} -->\n", f"<!-- end:{name} -->"
+        before, _, rest = new.partition(start)
+        _, _, after = rest.partition(end)
+        new = f"{before}{start}{table()}\n{end}{after}"
     if "--check" in sys.argv[1:]:
         return int(new != old)
     path.write_text(new)
