@@ -20,7 +20,7 @@ from inrstore.archive.reports import ConvertReport, InfoReport, VerifyReport
 from inrstore.errors import ConfigurationError
 from inrstore.jobs.export import ArchiveExportReport, export_archive
 from inrstore.jobs.plan import OneZip, Plan, Planned
-from inrstore.jobs.prepare import Request, document, make_job, nature
+from inrstore.jobs.prepare import Request, check_page, document, make_job, nature
 from inrstore.jobs.record import is_archive
 from inrstore.jobs.reports import ArchiveConvertReport, ArchiveInfo, ArchiveProgress, StepCallback, archive_info
 from inrstore.jobs.run import Executor, Local, run_job
@@ -128,6 +128,8 @@ def convert(
         return convert_only(source, destination, request, progress)
     job = make_job(source, destination, request, batch=batch, pictures=report is not None)
     page = None if report is None else os.fspath(report)
+    if page is not None:
+        check_page(page, job)
     place = storage.place(job.source)
     with ExitStack() as stack:
         plan: Planned

@@ -20,7 +20,7 @@ from inrstore.archive.partial import explain
 from inrstore.archive.reader import Store
 from inrstore.archive.reports import Clock, JobCallback
 from inrstore.archive.writer import PartialFile
-from inrstore.errors import ConfigurationError
+from inrstore.errors import ConfigurationError, StoreError
 
 _SINGLE, _HEADER = (".nii", ".nii.gz"), (".hdr", ".hdr.gz")
 
@@ -83,6 +83,8 @@ def export(
     if not destination.name.endswith(_SINGLE + _HEADER):
         raise ConfigurationError(f"{destination}: the name must end in {', '.join(_SINGLE + _HEADER)}")
     opened = Store(store)
+    if not opened.sealed:
+        raise StoreError(f"{opened.label}: {opened.root_key} was changed after the store was made")
     pair = _is_pair(opened)
     if pair != destination.name.endswith(_HEADER):
         kind, ends = ("pair", _HEADER) if pair else ("single file", _SINGLE)

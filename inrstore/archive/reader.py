@@ -222,7 +222,7 @@ class Store:
         if key not in self.manifest:
             raise StoreError(f"{self.label}: {key} is not in the manifest; the store is damaged")
         try:
-            return storage.read(self.files, key, self.manifest[key][0])
+            data = storage.read(self.files, key, self.manifest[key][0])
         except FileTooLargeError:
             size = self.manifest[key][0]
             raise StoreError(
@@ -232,6 +232,9 @@ class Store:
             raise StoreError(f"{self.label}: {key} is missing; the store is incomplete") from None
         except OSError as error:
             raise StoreError(f"{self.label}: {key} cannot be read: {error.strerror or error}") from error
+        if manifest.digest(data) != self.manifest[key][1]:
+            raise StoreError(f"{self.label}: {key} was changed: its digest is not that of the manifest")
+        return data
 
     def _array(self, name: str) -> Any:
         """Return an array by its name."""

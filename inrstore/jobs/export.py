@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from inrstore import storage
 from inrstore.archive.export import export
 from inrstore.archive.partial import PARTIAL, explain, refuse_existing
+from inrstore.archive.reader import Store
 from inrstore.errors import ConfigurationError, StoreError
 from inrstore.jobs.holdings import (
     Holding,
@@ -31,6 +32,7 @@ from inrstore.jobs.holdings import (
     source_kind,
     zip_of,
 )
+from inrstore.jobs.prepare import absolute, check_apart
 from inrstore.jobs.record import ZIPS, Record
 from inrstore.jobs.rezip import ending, rebuild_zip
 from inrstore.jobs.rules import matches
@@ -113,6 +115,7 @@ def export_archive(
     if storage.is_url(out):
         raise ConfigurationError(f"{out}: an export is written to a folder or file of this machine")
     destination = Path(out)
+    check_apart(absolute(os.fspath(dst)), absolute(os.fspath(out)))
     place = storage.place(dst)
     record = Record(place)
     job = record.job()
@@ -170,17 +173,20 @@ class _Writer:
             if holding.out.startswith(f"{ZIPS}/") and not single:
                 self._zip(holding, folder)
                 continue
+            if holding.kind == "record" and not holding.out.startswith(f"{ZIPS}/"):
+                check_unchanged(self.place, holding)
             kept = original_of(self.place, holding)
             if kept is None and is_made(self.job, holding):
                 continue
-            if not single and zip_of(self.place, holding.key) is not None:
+            packed = None if single else zip_of(self.place, holding.key)
+            if packed is not None and holding.out.startswith(packed[0][: -len(".zip")] + "/"):
                 continue
-            name = _original_path(holding)
+            name = _original_path(holding, f"{self.job['source'].get('name')}:" if single else "")
             if not self._wanted(name):
                 continue
             target = Folder(folder).at(name)
             if holding.kind == "store":
-                self._image(holding.out, target)
+                self._image(holding, target)
             elif kept is not None:
                 self._copy(kept, target, None)
             else:
@@ -194,13 +200,17 @@ class _Writer:
         if self.progress is not None:
             self.progress(name, self.done)
 
-    def _image(self, out: str, target: Path) -> None:
+    def _image(self, holding: Holding, target: Path) -> None:
         """Write a store as the file or pair of files that it was made from."""
+        where = path_of(self.place, holding.out)
+        store = Store(where)
+        if not store.sealed or store.seal != holding.digest:
+            raise StoreError(f"{where}: is another store than the one in the manifest: its seal differs")
         durable.make_folder(target.parent)
         end = target.name[len(target.name) - len(ending(target.name)) :]
         # Names in capitals are written small and renamed: a header, and the voxels beside it if it is one of a pair.
         plain = target.with_name(target.name.removesuffix(end) + end.lower())
-        self.size += export(path_of(self.place, out), plain).file_bytes
+        self.size += export(where, plain).file_bytes
         if end != end.lower():
             for one, other in ((end, end), (".HDR", ".IMG")):
                 if end.startswith(one):
@@ -247,11 +257,11 @@ class _Writer:
         self.zips += 1
 
 
-def _original_path(holding: Holding) -> str:
+def _original_path(holding: Holding, zipped: str) -> str:
     """Return where an image or file lay: the folder it has in the archive, and its name in the source."""
     if holding.kind != "store":
         return holding.out
-    name = holding.key.rpartition("/")[2].rpartition(":")[2]
+    name = holding.key.removeprefix(zipped).rpartition("/")[2]
     folder, slash, own = holding.out.rpartition("/")
     return folder + slash + (name if ending(name) else own.removesuffix(".zarr") + ".nii.gz")
 

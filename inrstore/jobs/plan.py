@@ -102,7 +102,8 @@ class Plan(Closing):
     def _scan(self) -> None:
         described = False
         for entry in self._place.walk():
-            if self._takes(entry.key):
+            # What lies in a folder that cannot be listed has no names that could be chosen.
+            if self._takes(entry.key) or (entry.problem and not self._selection.excluded(self.out(entry.key))):
                 folder, _, name = entry.key.rpartition("/")
                 row = (folder, name, entry.size, entry.problem)
                 self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?)", row)
@@ -123,7 +124,7 @@ class Plan(Closing):
         return as_zip or self._selection.included(path)
 
     def _is_zip(self, key: str) -> bool:
-        return self._kind != "zip" and key.lower().endswith(".zip")
+        return self._kind != "zip" and key.lower().endswith(".zip") and key.rpartition("/")[2].lower() != ".zip"
 
     def _plan_folder(self, folder: str, entries: Sequence[Entry]) -> None:
         """Plan the files that lie in a folder itself."""
@@ -136,7 +137,7 @@ class Plan(Closing):
                 self._add("copy", key, self.out(key), 0, entry.problem)
             elif self._is_zip(key):
                 self._add("zip", key, self.out(key[: -len(".zip")]), entry.size)
-            elif header_of(names, key) is not None:
+            elif (header := header_of(names, key)) is not None and key in image_files(names, header):
                 continue  # planned with its header
             elif is_image(key) and self._is_whole(names, key):
                 files = image_files(names, key)

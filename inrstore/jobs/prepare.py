@@ -18,6 +18,7 @@ from inrstore.jobs.bids import DESCRIPTION
 from inrstore.jobs.items import Job, SourceKind
 from inrstore.jobs.record import VERSION
 from inrstore.jobs.rules import Rules, Selection, matches, read_rules
+from inrstore.storage.names import check_name
 
 Nature: TypeAlias = Literal["file", "zip", "folder"]
 
@@ -101,11 +102,13 @@ def make_job(source: str, destination: str, request: Request, *, batch: int = 1,
     SourceError, ConfigurationError
     """
     source, destination = absolute(source), absolute(destination)
-    _check_apart(source, destination)
+    check_apart(source, destination)
     if batch < 1:
         raise ConfigurationError(f"batch must be 1 or more, not {batch}")
     rules, selection = request.read()
     name = source.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    if not name.isprintable() and check_name(name) == "not valid Unicode":
+        raise ConfigurationError(f"{source!r}: its name is not UTF-8")
     kind: SourceKind = "tree"
     if nature(source) == "zip":
         kind, source = "zip", storage.split(source)[0].name
@@ -166,7 +169,16 @@ def _described(mask: str) -> str:
     return f"{Path(mask).name} ({manifest.shorten(sha256.digest())})"
 
 
-def _check_apart(source: str, destination: str) -> None:
+def check_page(page: str, job: Job) -> None:
+    """Refuse a page that would replace a file of the source or the archive, or something that is no page."""
+    if storage.is_url(page) or not page.lower().endswith((".html", ".htm")):
+        raise ConfigurationError(f"{page}: the report must be a file of this machine that ends in .html")
+    for place in (job.source, job.destination):
+        if not storage.is_url(place) and f"{os.path.realpath(page)}/".startswith(f"{os.path.realpath(place)}/"):
+            raise ConfigurationError(f"{page}: the report cannot lie in {place}")
+
+
+def check_apart(source: str, destination: str) -> None:
     """Refuse an archive in its own source, which would grow while it is read, and the other way round."""
     if storage.is_url(source) != storage.is_url(destination):
         return

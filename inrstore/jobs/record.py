@@ -185,6 +185,7 @@ class Record(Closing):
                 found = self.job()
                 check_same_job(self.place.name, found, job)
                 if found["options"] != job["options"]:
+                    self.place.remove(MANIFEST)  # before: it is that of another selection
                     self.place.write(JOB, _document(job))
             self._ledger = self._read_journal()
             self._journal = _open_journal(self.place)

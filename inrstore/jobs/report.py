@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -173,7 +173,11 @@ def write_report(
     totals = _Totals()
     try:
         durable.make_folder(path.parent)
-        durable.remove_folder(folder)
+        for old in folder.glob("*.png"):  # of an earlier page; whatever else lies there is somebody's
+            if old.stem.isdecimal():
+                durable.remove(old)
+        with suppress(OSError):  # somebody's files are in it
+            folder.rmdir()
         with ExitStack() as stack:
             # The totals and failures stand above the rows, so the rows wait in a file.
             rows, failures = (stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in range(2))

@@ -14,7 +14,7 @@ from typing import Any
 
 from inrstore.archive.export import export
 from inrstore.archive.partial import PARTIAL, explain
-from inrstore.archive.sources.pairs import is_header, stem
+from inrstore.archive.reader import Store
 from inrstore.archive.writer import PartialFile
 from inrstore.errors import StoreError
 from inrstore.jobs.holdings import blocks, check_inside, path_of, zip_record
@@ -72,8 +72,6 @@ def rebuild_zip(place: Place, key: str, destination: Path, tell: Callable[[str],
     document = zip_record(place, key)
     where = place.label(f"{ZIPS}/{key}.json")
     members = [_member(entry, where) for entry in document["members"]]
-    # The voxels of a pair are in the store of its header.
-    headers = {stem(member.name): out for member, out, is_store in members if is_store and is_header(member.name)}
     made = Rebuilt()
     with PartialFile(destination) as partial:
         try:
@@ -82,10 +80,7 @@ def rebuild_zip(place: Place, key: str, destination: Path, tell: Callable[[str],
                 zipfile.ZipFile(partial.path, "x") as packed,
             ):
                 images = _Images(place, Path(scratch))
-                for member, out, is_store in members:
-                    if not out and ending(member.name).startswith(".img"):
-                        out = headers.get(stem(member.name), "")
-                        is_store = bool(out)
+                for member, out, is_store, seal in members:
                     if not out and not member.dir:
                         made.left_out += 1
                         continue
@@ -93,7 +88,7 @@ def rebuild_zip(place: Place, key: str, destination: Path, tell: Callable[[str],
                     if member.dir:
                         packed.writestr(info, b"")
                     elif is_store:
-                        _pack_image(packed, info, images.file(out, member.name))
+                        _pack_image(packed, info, images.file(out, member.name, seal))
                         made.images += not ending(member.name).startswith(".img")
                     else:
                         _pack_file(packed, info, place, out, member)
@@ -109,13 +104,13 @@ def rebuild_zip(place: Place, key: str, destination: Path, tell: Callable[[str],
     return made
 
 
-def _member(entry: Any, where: str) -> tuple[Member, str, bool]:
-    """Return a member on record, where the archive has it, and whether it is a store there."""
+def _member(entry: Any, where: str) -> tuple[Member, str, bool, str]:
+    """Return a member on record, where the archive has it, whether it is a store there, and the store's seal."""
     try:
         member = Member.from_dict(entry)
         if not isinstance(member.name, str) or not member.name:
             raise ValueError(f"name: {member.name!r}")
-        return member, str(entry["out"]), bool(entry["store"])
+        return member, str(entry["out"]), bool(entry["store"]), str(entry["digest"]) if entry["store"] else ""
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{where}: members: {error!r}") from error
 
@@ -165,14 +160,18 @@ class _Images:
         self._folder = folder
         self._out = ""
 
-    def file(self, out: str, name: str) -> Path:
-        """Return a file of the image of a store that can be packed under a name."""
+    def file(self, out: str, name: str, seal: str) -> Path:
+        """Return a file of the image of a store that can be packed under a name; the store must have this seal."""
         check_inside(self._place, out)
         end = ending(name)
         path = self._folder / f"image{end}"
         if out != self._out or not path.exists():
             for old in self._folder.iterdir():
                 old.unlink()
-            export(path_of(self._place, out), self._folder / f"image{end.replace('.img', '.hdr')}")
+            where = path_of(self._place, out)
+            store = Store(where)
+            if not store.sealed or store.seal != seal:
+                raise StoreError(f"{where}: is another store than the one in the zip's record: its seal differs")
+            export(where, self._folder / f"image{end.replace('.img', '.hdr')}")
             self._out = out
         return path

@@ -14,7 +14,7 @@ from inrstore.archive.sources import is_image, read_image
 from inrstore.archive.sources.dicom import converted
 from inrstore.errors import ConfigurationError, SourceError
 from inrstore.jobs.plan import Plan
-from inrstore.jobs.prepare import Request, absolute, nature
+from inrstore.jobs.prepare import Request, absolute, check_apart, nature
 from inrstore.jobs.rules import Rules, mask_beside
 from inrstore.jobs.work import has_label_intent
 from inrstore.storage import Place
@@ -56,6 +56,7 @@ def convert_only(source: str, destination: str, request: Request, progress: JobC
         If there is none or more than one.
     InrstoreError
     """
+    check_apart(absolute(source), absolute(destination))
     rules = _begin(destination, request)
     selection = request.read()[1]
     source = absolute(source)

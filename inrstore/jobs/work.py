@@ -12,10 +12,10 @@ import json
 import math
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from inrstore import storage
 from inrstore.archive import layout, manifest
@@ -25,6 +25,7 @@ from inrstore.archive.reader import Store
 from inrstore.archive.reports import ConvertReport, JobProgress
 from inrstore.archive.sources import Source, image_files, is_image, read_image, store_name
 from inrstore.archive.sources.dicom import converted, is_dicom_file
+from inrstore.archive.verify import verify_store
 from inrstore.archive.writer import sweep_published
 from inrstore.errors import DestinationHeldError, InrstoreError, SourceError, StoreError, UnsupportedImageError
 from inrstore.jobs import bids, outcomes
@@ -35,8 +36,8 @@ from inrstore.jobs.outcomes import failed, reason
 from inrstore.jobs.plan import Plan, doubtful
 from inrstore.jobs.record import FOLDER, ZIPS
 from inrstore.jobs.report import picture_key, picture_of
-from inrstore.jobs.rules import Choice, mask_beside
-from inrstore.storage import Place, WritablePlace
+from inrstore.jobs.rules import Choice, Selection, mask_beside
+from inrstore.storage import Entry, Place, WritablePlace
 from inrstore.storage.zips import Member, ZipPlace
 
 Tell: TypeAlias = Callable[[str, JobProgress], None]
@@ -94,7 +95,8 @@ class _Zip:
         for member in self.members:
             outcome = found.get(f"{key}:{member.name}") or found.get(f"{key}:{self.images.get(member.name)}")
             out, store = ("", False) if outcome is None else (outcome.out, outcome.status == "converted")
-            members.append({**member.to_dict(), "out": out, "store": store})
+            seal = {"digest": outcome.digest} if outcome is not None and store else {}
+            members.append({**member.to_dict(), "out": out, "store": store, **seal})
         document = {"comment": base64.b64encode(self.comment).decode(), "members": members}
         return (json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
 
@@ -199,17 +201,19 @@ class _Worker:
         own = item.key.rpartition("/")[2]
         folder = item.out.rpartition("/")[0]
         choice = self.job.rules.choose(f"{folder}/{own}" if folder else own, bulk)
-        done = self._done(item, key, choice)
+        done = self._done(place, item, key, choice)
         if done is not None:
             put(done)
             return
         source = read_image(place, item.key)
         if not choice.named and has_label_intent(source.header):
             choice = choice.for_labels()
+        if self.waiting and self.waiting[0].wish.options != choice.wish.options:
+            self.convert()  # before the copy of the mask is made, which it may remove
         wish, note, kept = self._masked(place, item.key, choice.wish)
         self._queue(_Waiting(key=key, out=item.out, source=source, wish=wish, note=note, kept_mask=kept, put=put))
 
-    def _done(self, item: Item, key: str, choice: Choice) -> Outcome | None:
+    def _done(self, place: Place, item: Item, key: str, choice: Choice) -> Outcome | None:
         """Return the outcome of an image whose store an earlier run published, None if there is none."""
         began = time.perf_counter()
         where = self._path(item.out)
@@ -219,6 +223,14 @@ class _Worker:
         store = Store(where)
         if item.size and store.attributes["source"].get("bytes") != item.size:
             raise StoreError(f"{where}: is there already, made from a file of another size; the source was changed")
+        sha256 = hashlib.sha256()
+        for name in image_files(place, item.key):
+            with place.open(name) as file:
+                for block in blocks(file):
+                    sha256.update(block)
+        if store.attributes["source"].get("sha256") != sha256.hexdigest():
+            raise StoreError(f"{where}: is there already, made from another file; the source was changed")
+        verify_store(store, fast=True)
         labels = not choice.named and store.promised == Promise(lossless=True).to_dict()
         if store.promised != choice.wish.promise.to_dict() and not labels:
             raise StoreError(f"{where}: is there already, with another quality: {store.promised}")
@@ -250,8 +262,6 @@ class _Worker:
 
     def _queue(self, image: _Waiting) -> None:
         """Let an image wait for others to be fitted with."""
-        if self.waiting and self.waiting[0].wish.options != image.wish.options:
-            self.convert()
         self.waiting.append(image)
         size = sum(math.prod(other.source.voxels.shape) * other.source.voxels.itemsize for other in self.waiting)
         if len(self.waiting) >= self.job.batch or size > MOST_VOXELS:
@@ -316,7 +326,7 @@ class _Worker:
                 self._file(part, inside, member, prefix=f"{item.key}:", bulk=bulk)
                 if member.kind == "image":
                     images |= dict.fromkeys(image_files(inside, member.key), member.key)
-            if plan.items:
+            if plan.items or next(inside.walk(), None) is None:
                 part.zip = _Zip(inside.comment, inside.members(), images)
 
     def finish(self, part: _Part) -> None:
@@ -337,10 +347,11 @@ class _Worker:
 
     def _dicom(self, part: _Part) -> None:
         item = part.item
-        others = _not_dicom(self.source, item.key)
+        chosen = cast(Place, _Chosen(self.source, self.job.selection))
+        others = _not_dicom(chosen, item.key)
         above = f"{item.out}/" if item.out else ""
         with ExitStack() as stack:
-            made = stack.enter_context(converted(self.source, item.key))
+            made = stack.enter_context(converted(chosen, item.key))
             for entry in made.walk():
                 image = is_image(entry.key)
                 out = above + (store_name(entry.key) if image else entry.key)
@@ -349,6 +360,17 @@ class _Worker:
             self.convert()  # while the images are there to be read
         for key in others:
             self._file(part, self.source, Item(kind="copy", key=key, out=above + key.rpartition("/")[2]))
+
+
+class _Chosen:
+    """A place without the files that a selection does not take."""
+
+    def __init__(self, place: Place, selection: Selection) -> None:
+        self.name, self.label, self.open, self.size = place.name, place.label, place.open, place.size
+        self._place, self._selection = place, selection
+
+    def walk(self, prefix: str = "") -> Iterator[Entry]:
+        return (entry for entry in self._place.walk(prefix) if self._selection.takes(entry.key))
 
 
 def _not_dicom(place: Place, folder: str) -> list[str]:

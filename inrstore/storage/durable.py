@@ -40,11 +40,15 @@ def write_blocks(path: Path, blocks: Iterable[bytes]) -> None:
     make_folder(path.parent)
     temporary = path.with_name(path.name + TEMPORARY)
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    size = 0
     try:
         try:
             for block in blocks:
                 _write(handle, block)
+                size += len(block)
             os.fsync(handle)
+            if os.fstat(handle).st_size != size:
+                raise OSError(errno.EBUSY, "another process writes the same file", str(path))
         finally:
             os.close(handle)
     except Exception:
