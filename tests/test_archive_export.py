@@ -14,7 +14,7 @@ from inrstore.archive import layout
 from inrstore.archive.export import _runs
 from inrstore.archive.layout import Grid
 from inrstore.archive.reader import Store
-from inrstore.errors import ConfigurationError, DestinationExistsError, WriteError
+from inrstore.errors import ConfigurationError, DestinationExistsError, StoreError, WriteError
 
 
 @pytest.fixture(autouse=True)
