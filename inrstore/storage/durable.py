@@ -36,25 +36,47 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def write_blocks(path: Path, blocks: Iterable[bytes]) -> None:
-    """Write a file that comes in blocks, as `write_file` does; if they end in an error nothing is left."""
+    """Write a file that comes in blocks, as `write_file` does; if they end in an error nothing is left.
+
+    Of two that write the same file at once, the first to begin fails; the file of the second is whole.
+    """
     make_folder(path.parent)
     temporary = path.with_name(path.name + TEMPORARY)
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    size = 0
+    handle = _create(temporary)
     try:
         try:
             for block in blocks:
                 _write(handle, block)
-                size += len(block)
             os.fsync(handle)
-            if os.fstat(handle).st_size != size:
+            if not _same(handle, temporary):
                 raise OSError(errno.EBUSY, "another process writes the same file", str(path))
-        finally:
-            os.close(handle)
-    except Exception:
-        remove(temporary)
-        raise
+        except Exception:
+            if _same(handle, temporary):
+                remove(temporary)
+            raise
+    finally:
+        os.close(handle)
     rename(temporary, path)
+
+
+def _create(path: Path) -> int:
+    """Make a new file; one that is there is of a writer that died, or that will find it gone."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    while True:
+        try:
+            return os.open(path, flags, 0o644)
+        except FileExistsError:
+            remove(path)
+
+
+def _same(handle: int, path: Path) -> bool:
+    """Return whether a path still names an open file."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return False
+    own = os.fstat(handle)
+    return (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
 
 
 def rename(path: Path, to: Path) -> None:
