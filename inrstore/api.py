@@ -26,7 +26,7 @@ from inrstore.jobs.reports import ArchiveConvertReport, ArchiveInfo, ArchiveProg
 from inrstore.jobs.run import Executor, Local, run_job
 from inrstore.jobs.single import convert_file, convert_only
 from inrstore.jobs.verify import ArchiveVerifyReport, verify_archive
-from inrstore.options import Device, EncodeOptions, Preset
+from inrstore.options import Device, EncodeOptions, Mode, Preset
 
 
 def convert(
@@ -38,6 +38,7 @@ def convert(
     max_error: float | None = None,
     lossless: bool = False,
     preset: Preset = "balanced",
+    mode: Mode = "auto",
     device: Device = "auto",
     zarr_format: ZarrFormat = 3,
     seed: int = 0,
@@ -71,7 +72,9 @@ def convert(
     lossless : bool
         Keep every bit instead. Images of labels are always kept so, unless a rule names them.
     preset : {"fast", "balanced", "small"}
-        Time to spend.
+        Time to spend. "small" also fits a network to each chunk, which takes minutes.
+    mode : {"auto", "network", "transform"}
+        What chunks with a target psnr or rmse may be: the smallest that is found, or networks, or no networks.
     device : {"auto", "cpu", "cuda"}
         Where networks are fitted.
     zarr_format : {3, 2}
@@ -108,7 +111,7 @@ def convert(
     """
     wish = Wish(
         promise=Promise.of(psnr, rmse, max_error, lossless),
-        options=EncodeOptions(preset=preset, device=device, seed=seed),
+        options=EncodeOptions(preset=preset, mode=mode, device=device, seed=seed),
         zarr_format=zarr_format,
         mask="" if mask is None else os.fspath(mask),
     )

@@ -5,24 +5,27 @@ Torch is imported only when a lossy target asks for a network.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.errors import ConfigurationError, CorruptChunkError, MissingDependencyError
+from inrstore import candidates
+from inrstore.errors import ConfigurationError, MissingDependencyError
 from inrstore.format import chunk as chunks_
-from inrstore.format import dtypes, frame, levels, normalize, planes, quality, siren
+from inrstore.format import dtypes, frame, normalize, quality, siren
 from inrstore.format.mask import Mask, narrow
+from inrstore.format.neural.network import Network
 from inrstore.format.problem import FitProblem
 from inrstore.format.target import Target
-from inrstore.options import EncodeOptions, Progress, ProgressCallback
+from inrstore.options import EncodeOptions, Progress, ProgressCallback, available_cores
 
-_STEP_TRIALS = (1.3, 1.2, 1.1, 1.05, 1.02, 1.0, 0.98, 0.94, 0.88, 0.8, 0.6)
 _LARGEST = 1e30  # magnitudes whose squares leave float32 are not for networks
+_VALUES_AT_ONCE = 1 << 26  # an encoder needs some 50 bytes for each
 _SMALLEST_FIT = 1024  # bytes of fallback under which no network can pay
 
 
@@ -32,6 +35,7 @@ def encode_chunks(
     options: EncodeOptions | None = None,
     progress: ProgressCallback | None = None,
     masks: Sequence[npt.NDArray[np.bool_] | None] | None = None,
+    models: Sequence[Network] = (),
 ) -> list[bytes]:
     """Encode chunks together, so that their networks are fitted in batches.
 
@@ -51,6 +55,8 @@ def encode_chunks(
     masks : sequence of (ndarray of bool or None), optional
         One for each chunk, broadcastable to its shape: True is inside. Values outside are not looked at, cost
         next to nothing and decode to 0.
+    models : sequence of Network, optional
+        Networks that the codec configuration brings; a lossless chunk may name one. Readers need them, too.
 
     Returns
     -------
@@ -71,19 +77,32 @@ def encode_chunks(
     given = [None] * len(chunks) if masks is None else list(masks)
     if len(given) != len(chunks):
         raise ConfigurationError(f"{len(given)} masks for {len(chunks)} chunks")
-    if any(t.rmse is not None for t in each):
+    if options.networks and any(t.rmse is not None for t in each):
         require_fit()
-    frames: list[bytes] = []
-    problems: list[FitProblem] = []
-    for index, (chunk, target, outline) in enumerate(zip(chunks, each, given, strict=True)):
+    arrays, outlines = [], []
+    for chunk, outline in zip(chunks, given, strict=True):
         array = np.asarray(chunk)
         if array.dtype.kind == "b":
             array = np.asarray(array.view(np.uint8) != 0)  # other bytes than 0 and 1 are true, too
         array, mask = _masked(array, outline)
-        frames.append(_encode_without_network(array, target, mask))
-        problem = _problem(index, array, target, len(frames[-1]), mask)
-        if problem is not None:
-            problems.append(problem)
+        arrays.append(array)
+        outlines.append(mask)
+    frames: list[bytes] = []
+    jobs = [partial(_encode_without_network, a, t, m, models, options)
+            for a, t, m in zip(arrays, each, outlines, strict=True)]  # fmt: skip
+    together = max(1, _VALUES_AT_ONCE // max((a.size for a in arrays), default=1))
+    for made in _in_order(jobs, min(together, options.threads or available_cores())):
+        frames.append(made)
+        if progress is not None and not options.networks:
+            done = len(frames)
+            progress(Progress(chunks_done=done, chunks_total=len(chunks), fraction=done / len(chunks), rmse=None,
+                              stage="coding"))  # fmt: skip
+    problems: list[FitProblem] = []
+    if options.networks:
+        for index, (array, target, made, mask) in enumerate(zip(arrays, each, frames, outlines, strict=True)):
+            problem = _problem(index, array, target, len(made), mask)
+            if problem is not None:
+                problems.append(problem)
     if problems:
         from inrstore.fit.search import fit_networks
 
@@ -96,13 +115,28 @@ def encode_chunks(
     return frames
 
 
+def _in_order(jobs: Sequence[Callable[[], bytes]], threads: int) -> Iterator[bytes]:
+    """Yield the results of jobs in their order, several worked on at a time: numpy leaves cores to each other."""
+    if len(jobs) < 2 or threads < 2:
+        for job in jobs:
+            yield job()
+        return
+    with ThreadPoolExecutor(min(threads, len(jobs))) as pool:
+        pending = [pool.submit(job) for job in jobs]
+        try:
+            for result in pending:
+                yield result.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
 def require_fit() -> None:
     """Raise `MissingDependencyError` unless torch can be imported."""
     from importlib.util import find_spec
 
     if find_spec("torch") is None:
         raise MissingDependencyError(
-            "encoding to a target rmse fits networks with torch, which is not installed: "
+            "this mode or preset fits networks with torch, which is not installed: "
             'pip install "inrstore[fit]" (reading needs no torch)'
         )
 
@@ -120,80 +154,37 @@ def _masked(chunk: npt.NDArray[Any], outline: npt.NDArray[np.bool_] | None) -> t
     return chunk, mask
 
 
-def _encode_without_network(chunk: npt.NDArray[Any], target: Target, mask: Mask | None = None) -> bytes:
+def _encode_without_network(chunk: npt.NDArray[Any], target: Target, mask: Mask | None, models: Sequence[Network],
+                            options: EncodeOptions) -> bytes:  # fmt: skip
     dtypes.code_of(chunk.dtype)  # names an unsupported dtype before any work
     trivial = chunks_.encode_trivial(chunk, mask)
     if trivial is not None:
         return trivial
     target.channel_scale(chunk.shape)  # names a scale of the wrong length
-    coded = None if target.lossless or chunk.dtype.kind == "b" else _encode_on_grid(chunk, target, mask)
-    if coded is not None and len(coded) < frame.max_encoded_size(chunk.shape, chunk.dtype):
-        return coded if _decodes(coded, chunk, target, mask) else chunks_.encode_raw(chunk)
-    exact = [chunks_.encode_lossless(chunk, mask)]
-    predicted = _encode_predicted(chunk, mask)
-    if predicted is not None:
-        exact.append(predicted)
-    for best in sorted(exact, key=len):
-        if _decodes(best, chunk, Target(lossless=True), mask):
+    if not target.lossless and chunk.dtype.kind != "b":
+        most = frame.max_encoded_size(chunk.shape, chunk.dtype)
+        for coded in sorted(_lossy(chunk, target, mask, options), key=len):
+            if len(coded) < most and candidates.keeps(coded, chunk, target, mask):
+                return coded
+    exact = [chunks_.encode_lossless(chunk, mask), candidates.predicted(chunk, mask)]
+    if models:
+        exact.append(candidates.neural(chunk, mask, models, device=options.device))
+    for best in sorted((coded for coded in exact if coded is not None), key=len):
+        if candidates.keeps(best, chunk, Target(lossless=True), mask, models):
             return best
     return chunks_.encode_raw(chunk)
 
 
-def _encode_predicted(chunk: npt.NDArray[Any], mask: Mask | None = None) -> bytes | None:
-    """Return the frame of the lossless predictor, or None for what it does not hold."""
-    from inrstore.fit import predictor
-
-    values = np.ascontiguousarray(chunk, dtypes.little(chunk.dtype)).reshape(chunk.shape)
-    core, envelope = normalize.crop(values, mask)
-    payload = predictor.encode(core, envelope.mask)
-    if payload is None:
-        return None
-    return chunks_.seal(frame.PREDICTOR, chunk, normalize.write(envelope, chunk.shape) + payload)
-
-
-def _decodes(coded: bytes, chunk: npt.NDArray[Any], target: Target, mask: Mask | None = None) -> bool:
-    """Return whether readers get what was promised; a frame is not stored on the word of the encoder alone."""
-    try:
-        decoded = chunks_.decode_chunk(coded, chunk.shape, chunk.dtype)
-    except CorruptChunkError:
-        return False
-    little = dtypes.little(chunk.dtype)
-    values, decoded = np.ascontiguousarray(chunk, little), np.ascontiguousarray(decoded, little)
-    if target.rmse is not None:
-        _, envelope = normalize.split(values, mask)
-        return quality.meets(values, decoded, target, envelope.box, envelope.mask)
-    return quality.meets(values, decoded, target)
-
-
-def _encode_on_grid(chunk: npt.NDArray[Any], target: Target, mask: Mask | None = None) -> bytes | None:
-    """Return the frame of the coarsest uniform grid that keeps the target, or None when that is exact anyway."""
-    values = np.array(chunk, dtypes.little(chunk.dtype), order="C")
-    core, envelope = normalize.split(values, mask)
-    axis = target.resolve_channel_axis(chunk.ndim)
-    whole = core.dtype.kind in "iu"
-    if target.max_error is not None:
-        bound = math.floor(target.max_error) if whole else target.max_error * (1 - 1e-9)
-        trials = [np.array([2.0 * bound + whole])]
-    else:
-        assert target.rmse is not None
-        scale = target.channel_scale(chunk.shape)
-        steps = np.broadcast_to(scale, chunk.shape)[envelope.box]
-        steps = np.moveaxis(steps, axis or 0, 0).reshape(steps.shape[axis or 0], -1)[:, 0] if scale.size > 1 else scale
-        # The error of a fine uniform quantiser has a standard deviation of step / sqrt(12).
-        trials = [target.rmse * math.sqrt(12) * f * steps.reshape(-1) for f in _STEP_TRIALS]
-    for trial in trials:
-        grid = levels.Grid.over(core, trial, axis)
-        if whole and (grid.steps == 1).all():
-            return None
-        try:
-            decoded = grid.values(grid.index(core), core.dtype)
-            rebuilt = normalize.join(decoded, envelope, chunk.shape)
-            if quality.meets(values, rebuilt, target, envelope.box, envelope.mask):
-                payload = normalize.write(envelope, chunk.shape) + planes.encode(core, grid, envelope.mask)
-                return chunks_.seal(frame.PLANES, chunk, payload, rebuilt)
-        except OverflowError:
-            return None
-    return None
+def _lossy(chunk: npt.NDArray[Any], target: Target, mask: Mask | None, options: EncodeOptions) -> list[bytes]:
+    """Return frames that should keep a target; the grid alone, which is far larger, where nothing else does."""
+    found = [candidates.predicted_on_grid(chunk, target, mask)]
+    if options.mode != "network":
+        found.append(candidates.transformed(chunk, target, options.preset, mask))
+    out = [coded for coded in found if coded is not None]
+    if not out:
+        coded = candidates.on_grid(chunk, target, mask)
+        out += [] if coded is None else [coded]
+    return out
 
 
 def _problem(
@@ -211,9 +202,9 @@ def _problem(
     axis = target.resolve_channel_axis(chunk.ndim)
     if core.ndim - (axis is not None) < 1 or max(abs(float(core.min())), abs(float(core.max()))) > _LARGEST:
         return None
-    scale = np.broadcast_to(target.channel_scale(chunk.shape), chunk.shape)[envelope.box]
-    per_channel = scale.take(0, axis=0).reshape(-1)[:1] if axis is None else np.moveaxis(scale, axis, 0).reshape(
-        core.shape[axis], -1)[:, 0]  # fmt: skip
+    per_channel = candidates.scales_of(target, chunk.shape, envelope, axis)
+    if axis is not None and per_channel.size == 1:
+        per_channel = np.repeat(per_channel, core.shape[axis])
     return FitProblem(index=index, chunk=values, like=chunk, core=core, envelope=envelope,
                       channel_axis=axis, scale=per_channel, target=target, budget=fallback)  # fmt: skip
 

@@ -38,8 +38,47 @@ MAX_PREDICTOR_RANGE = 65535
 MAX_PREDICTOR_PART = 1 << 19
 """Values of the predictor's planes that are decoded side by side, pads included; it bounds the memory of a reader."""
 
+MAX_PREDICTOR_REGIONS_PART = 3 << 19
+"""The same where weights differ by place: five slices of 512 x 512, half of a chunk, have to go side by side."""
+
 MAX_PREDICTOR_MEASUREMENTS = 4096
 """Measurements in a chunk of the predictor; means of errors over them are exact in float32."""
+
+MAX_TRANSFORM_MEASUREMENTS = 4096
+"""Measurements that a transform runs over: its basis has up to the square of them."""
+
+MAX_TRANSFORM_VALUES = 1 << 26
+"""Values in a box of the transform: a reader holds each component in eight bytes a value, and some around it."""
+
+MAX_TRANSFORM_COMPONENTS = 1024
+"""Components of a transform."""
+
+MAX_TRANSFORM_PER_LANE = 1 << 15
+"""Coefficients for each state of the stream: a reader takes a step of some 30 microseconds for each."""
+
+MAX_TRANSFORM_MAGNITUDE = 1 << 24
+"""Largest quantised coefficient: wavelets of 16-bit images with a step of 1 stay below."""
+
+MAX_NEURAL_RADIUS = 6
+"""Columns to each side that the network of a neighbourhood looks at: the largest pyramid of the literature."""
+
+MAX_NEURAL_SLICES = 6
+"""Slices of a neighbourhood, its own included: a cube of 11 x 11 x 11."""
+
+MAX_NEURAL_LAYERS = 8
+"""Hidden layers of a neighbourhood network."""
+
+MAX_NEURAL_WIDTH = 1024
+"""Units in such a layer."""
+
+MAX_NEURAL_VALUES = 1 << 28
+"""Values of a chunk in mode neural with those that a reader keeps around them; they have two bytes each."""
+
+MAX_MODEL_BYTES = 1 << 21
+"""One shared network in a codec configuration; 2^21 weights in about 5 bits each fit."""
+
+MAX_MODELS = 8
+"""Shared networks in a codec configuration."""
 
 MAX_CONFIGURATION_SCALES = 1 << 16
 """Entries of the `scale` list in a codec configuration."""

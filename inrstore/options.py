@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, get_args
 from inrstore.errors import ConfigurationError
 
 Preset: TypeAlias = Literal["fast", "balanced", "small"]
+Mode: TypeAlias = Literal["auto", "network", "transform"]
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 
 
@@ -20,7 +21,10 @@ class EncodeOptions:
     Parameters
     ----------
     preset : {"fast", "balanced", "small"}
-        How much time goes into each chunk.
+        How much time goes into each chunk. All take KLT and wavelets; "small" also tries a network for each chunk.
+    mode : {"auto", "network", "transform"}
+        What a lossy chunk with a target rmse may be: the smallest that is found, a network where one keeps the
+        target and is smaller than a grid of levels, or never a network.
     device : {"auto", "cpu", "cuda"}
         Where networks are fitted; "auto" takes CUDA when present.
     seed : int
@@ -30,12 +34,18 @@ class EncodeOptions:
     """
 
     preset: Preset = "balanced"
+    mode: Mode = "auto"
     device: Device = "auto"
     seed: int = 0
     threads: int = 0
 
+    @property
+    def networks(self) -> bool:
+        """Whether networks are fitted at all; torch is needed then."""
+        return self.mode == "network" or (self.mode == "auto" and self.preset == "small")
+
     def __post_init__(self) -> None:
-        for name, known in (("preset", get_args(Preset)), ("device", get_args(Device))):
+        for name, known in (("preset", get_args(Preset)), ("mode", get_args(Mode)), ("device", get_args(Device))):
             if getattr(self, name) not in known:
                 raise ConfigurationError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
 

@@ -1,7 +1,8 @@
 """An educational reader of the inrstore chunk format, version 1.
 
 It follows `inrstore-1.md` section by section, needs only numpy and the standard library, and is written to be read.
-`decoder_parts.py` has what the sections share, `decoder_predictor.py` section 12.
+`decoder_parts.py` has what the sections share, `decoder_predictor.py` section 12, `decoder_neural.py` section 13,
+`decoder_transform.py` section 14.
 `python decoder.py FILE...` prints the type, the shape and the SHA-256 of what each file decodes to.
 """
 
@@ -9,13 +10,16 @@ import hashlib
 import math
 import os.path
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # two more files of this reader lie beside it
-from decoder_parts import Invalid, Lanes, Reader, check, counts_of, from_order, inflate
+sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # more files of this reader lie beside it
+from decoder_neural import decode_neural
+from decoder_parts import Invalid, Lanes, Reader, check, check_outputs, counts_of, from_order, inflate, range_of
 from decoder_predictor import decode_predictor
+from decoder_transform import decode_transform
 
 __all__ = ["Invalid", "Reader", "crc32c", "decode", "decode_mask"]
 
@@ -47,8 +51,11 @@ def values_of(data: Any, dtype: np.dtype, field: str) -> np.ndarray:
 
 
 # Section 2. Frame.
-def decode(data: bytes, shape: tuple[int, ...] | None = None, dtype: Any = None) -> np.ndarray:
-    """Decode one chunk, or raise `Invalid`; `shape` and `dtype`, if known, must be the frame's, byte order apart."""
+def decode(data: bytes, shape: tuple[int, ...] | None = None, dtype: Any = None, models: tuple = ()) -> np.ndarray:
+    """Decode one chunk, or raise `Invalid`; `shape` and `dtype`, if known, must be the frame's, byte order apart.
+
+    `models` are the bytes of the networks in the codec configuration.
+    """
     data = bytes(data)
     check(data[:4] == b"\x89INR", "magic", "this is no inrstore frame")
     check(len(data) >= 8, "frame_crc", "the frame is cut short")
@@ -68,7 +75,8 @@ def decode(data: bytes, shape: tuple[int, ...] | None = None, dtype: Any = None)
     check(mode == 0 or math.prod(lengths) > 0, "mode", "a chunk without values must be raw")
     decoded_crc, payload_length = reader.array("<u4", 2, "decoded_crc, payload_length").tolist()
     check(payload_length == len(reader.rest), "payload_length", f"{payload_length}, not {len(reader.rest)}")
-    values = MODES[mode](reader, kind, lengths) if mode < 2 else decode_boxed(MODES[mode], reader, kind, lengths)
+    code = partial(decode_neural, models=models) if mode == 6 else MODES[mode]
+    values = code(reader, kind, lengths) if mode < 2 else decode_boxed(code, reader, kind, lengths)
     check(len(reader.rest) == 0, "payload", "bytes are left over")
     check(crc32c(values.tobytes()) == decoded_crc, "decoded_crc", "the result differs")
     return np.array(values, kind.newbyteorder(">") if big_endian else kind, order="F" if fortran else "C")
@@ -89,7 +97,7 @@ def decode_constant(payload: Reader, dtype: np.dtype, shape: tuple[int, ...]) ->
 
 # Section 4. Envelope.
 def decode_boxed(code: Any, payload: Reader, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    """Modes 2, 3 and 5: read the envelope, let `code` decode the box, then put the box into the chunk."""
+    """Modes 2 and up: read the envelope, let `code` decode the box, then put the box into the chunk."""
     check((flags := payload.number("u8", "flags")) < 8, "flags", f"{flags} has reserved bits")
     start, stop = [0] * len(shape), shape
     if flags & 1:
@@ -170,12 +178,6 @@ def contexts_of(bits: np.ndarray, places: list[np.ndarray], s: int, parity: tupl
 
 
 # Section 5. Siren: header.
-def range_of(dtype: np.dtype) -> tuple[int, int]:
-    """Return the smallest and largest finite value of a type; both are whole numbers."""
-    limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
-    return int(limits.min), int(limits.max)
-
-
 def decode_siren(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.ndarray:
     """Mode 3: a sine network that maps the position in the box to the value of every channel."""
     size = len(payload.rest)
@@ -193,13 +195,7 @@ def decode_siren(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.n
     exponent = payload.number("i8", "exponent")
     check(4 <= (shift := payload.number("u8", "shift")) <= 34, "shift", f"{shift} is not in 4..34")
     low, high = payload.number("i32", "low"), payload.number("i32", "high")
-    check(low <= high, "low, high", f"{low} is above {high}")
-    allowed = range(-100, 101) if dtype.kind == "f" else range(41)
-    check(exponent in allowed, "exponent", f"{exponent} is not allowed for {dtype}")
-    smallest, largest = range_of(dtype)
-    for bound in (low, high):  # bound 2^exponent, compared in integers
-        above, below = bound << max(exponent, 0), 1 << max(-exponent, 0)
-        check(smallest * below <= above <= largest * below, "low, high", f"outside the range of {dtype}")
+    check_outputs(dtype, exponent, low, high)
     multipliers, tables = payload.array("<u4", layers + 1, "multipliers"), []
     for _ in range(layers + 2):
         slope, bend = payload.number("u32", "slope"), payload.number("u32", "bend")
@@ -298,7 +294,8 @@ def decode_planes(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.
     return values.reshape(box)
 
 
-MODES = {0: decode_raw, 1: decode_constant, 2: decode_planes, 3: decode_siren, 5: decode_predictor}
+MODES = {0: decode_raw, 1: decode_constant, 2: decode_planes, 3: decode_siren, 4: decode_transform,
+         5: decode_predictor, 6: decode_neural}  # fmt: skip
 
 
 def main(paths: list[str]) -> None:

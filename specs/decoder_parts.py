@@ -1,4 +1,4 @@
-"""What the sections share: the fields of section 1, zlib streams, and the entropy coding of section 6."""
+"""What sections share: fields (section 1), zlib streams, outputs (section 5), entropy coding (6), matrices (12.3)."""
 
 import zlib
 from typing import Any
@@ -46,6 +46,64 @@ def inflate(data: memoryview, size: int, field: str) -> bytes:
     check(len(out) == size and stream.eof, field, f"does not inflate to {size} bytes")
     check(not stream.unused_data, field, "bytes are left over after the zlib stream")
     return out
+
+
+# Section 5. The range of outputs.
+def range_of(dtype: np.dtype) -> tuple[int, int]:
+    """Return the smallest and largest finite value of a type; both are whole numbers."""
+    limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
+
+
+def check_outputs(dtype: np.dtype, exponent: int, low: int, high: int) -> None:
+    """Check that low 2^exponent and high 2^exponent are in the range of a type."""
+    check(low <= high, "low, high", f"{low} is above {high}")
+    allowed = range(-100, 101) if dtype.kind == "f" else range(41)
+    check(exponent in allowed, "exponent", f"{exponent} is not allowed for {dtype}")
+    smallest, largest = range_of(dtype)
+    for bound in (low, high):  # compared in integers
+        above, below = bound << max(exponent, 0), 1 << max(-exponent, 0)
+        check(smallest * below <= above <= largest * below, "low, high", f"outside the range of {dtype}")
+
+
+# Section 12.3. Matrices of integers.
+def read_matrix(payload: Reader, rows: int, columns: int, field: str) -> np.ndarray:
+    """Return a matrix, as int64."""
+    widths = payload.array("u1", columns, field)
+    check(np.all(widths <= 40), field, "a width is above 40")
+    z = read_bits(payload, rows, widths.tolist(), field)
+    return np.where(z % 2 == 0, z >> 1, -1 - (z >> 1))
+
+
+def read_bits(payload: Reader, rows: int, widths: list[int], field: str) -> np.ndarray:
+    """Return the numbers z, column by column."""
+    total = rows * sum(widths)
+    bits = np.unpackbits(np.frombuffer(payload.take(-(-total // 8), field), np.uint8), bitorder="little")
+    check(not bits[total:].any(), field, "the bits after the last are not 0")
+    out, at = np.zeros((rows, len(widths)), np.int64), 0
+    for column, width in enumerate(widths):
+        part = bits[at : at + rows * width].reshape(rows, width).astype(np.int64)
+        out[:, column], at = part @ (1 << np.arange(width, dtype=np.int64)), at + rows * width
+    return out
+
+
+def read_coded_matrix(payload: Reader, rows: int, columns: int, field: str) -> np.ndarray:
+    """Return a coded matrix, as int64."""
+    parameters = payload.array("u1", columns, field)
+    check(np.all(parameters <= 24), field, "a parameter is above 24")
+    bits = np.unpackbits(payload.array("u1", payload.number("u32", field), field), bitorder="little")
+    ones = np.flatnonzero(bits)
+    check(len(ones) == rows * columns and bits.size - ones[-1] <= 8, field, "quotients of too few or many numbers")
+    quotients = (np.diff(ones, prepend=-1) - 1).reshape(columns, rows).T
+    check(np.all(quotients <= 65535), field, "a quotient is above 65535")
+    z = (quotients << parameters.astype(np.int64)) + read_bits(payload, rows, parameters.tolist(), field)
+    return np.where(z % 2 == 0, z >> 1, -1 - (z >> 1))
+
+
+def check_rows(matrix: np.ndarray, most: int, limit: int, field: str) -> None:
+    """Check the limit on what each row may add up to, when all numbers but the last are at most `most`."""
+    for row in np.abs(matrix).tolist():
+        check(most * sum(row[:-1]) + row[-1] < limit, field, f"a row may reach {limit}")
 
 
 # Section 6. Entropy coding.

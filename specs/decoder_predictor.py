@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import numpy as np
-from decoder_parts import Lanes, Reader, check, from_order
+from decoder_parts import Lanes, Reader, check, check_rows, from_order, read_coded_matrix, read_matrix
 
 # Section 12.6: the neighbours (dy, dx) in a value's own plane. Each line is dy, and the first and last dx.
 NARROW = [(0, -4, -1), (-1, -3, 1), (-2, -2, 2), (-3, -1, 1)]
@@ -25,9 +25,9 @@ class Header:
         check(dtype.kind in "iuf" and dtype.itemsize <= 4, "mode", f"a predictor cannot code {dtype}")
         *first, slices, rows, columns = (1, 1, 1, *box)
         self.measurements, self.slices = math.prod(first), slices
-        check((flags := payload.number("u8", "flags")) < 8, "flags", f"{flags} has reserved bits")
-        self.exchanged, self.wide, self.zeros = (bool(flags >> bit & 1) for bit in range(3))
-        check(self.measurements == 1 or not self.zeros, "flags", "zeros are for one measurement")
+        check((flags := payload.number("u8", "flags")) < 32, "flags", f"{flags} has reserved bits")
+        self.exchanged, self.wide, self.zeros, regions, lanes = (bool(flags >> bit & 1) for bit in range(5))
+        check(self.measurements == 1 or not (self.zeros or regions), "flags", "zeros or regions need one measurement")
         self.shape = (columns, rows) if self.exchanged else (rows, columns)
         self.base, self.step = payload.number("u32", "base"), payload.number("u32", "step")
         check(self.step >= 1, "step", "it is 0")
@@ -43,8 +43,15 @@ class Header:
             sides.append(side := -(-n // number))
             check((number - 1) * side < n, name, f"{number} are too many for {n}")
         self.h, self.l = sides
-        room = (self.h + 8) * (self.l + 8)
-        check(room <= 2**19, "column_parts", f"planes of {self.h} x {self.l}")
+        room, most = (self.h + 8) * (self.l + 8), (3 if regions else 1) * 2**19
+        check(room <= most, "column_parts", f"planes of {self.h} x {self.l}")
+        self.regions: list[int] | None = None
+        if regions:
+            self.regions = [payload.number("u16", "region_rows"), payload.number("u16", "region_columns")]
+            for side, n in zip(self.regions, sides, strict=True):
+                check(min(n, 16) <= side <= n, "region_columns", f"regions of {self.regions}")
+        self.lanes = payload.number("u8", "lanes") if lanes else None
+        check(self.lanes is None or self.lanes <= 12, "lanes", f"{self.lanes} is above 12")
         t = self.measurements
         check(t <= 4096, "order", f"{t} measurements")
         order = payload.array("<u2", t, "order").tolist() if t > 1 else [0]
@@ -62,32 +69,10 @@ class Header:
             if top < slices:
                 self.stages.append((top, range(top, slices, 2 * top)))
         area, tiles = self.h * self.l, math.prod(self.parts)
-        self.per_block, self.n = max(1, 2**19 // room), t * slices * tiles * area
+        self.per_block, self.n = max(1, most // room), t * slices * tiles * area
         planes = [(end - start) * len(zs) * tiles for start, end in self.groups for _, zs in self.stages]
         steps = sum(-(-n // self.per_block) for n in planes) * (self.l + 2 * (self.h - 1))
         check(steps <= 8192 + self.n // 64, "column_parts", f"{steps} steps")
-
-
-# Section 12.3. Matrices of integers.
-def read_matrix(payload: Reader, rows: int, columns: int, field: str) -> np.ndarray:
-    """Return a matrix, as int64."""
-    widths = payload.array("u1", columns, field)
-    check(np.all(widths <= 40), field, "a width is above 40")
-    total = rows * int(widths.sum(dtype=np.int64))
-    bits = np.unpackbits(np.frombuffer(payload.take(-(-total // 8), field), np.uint8), bitorder="little")
-    check(not bits[total:].any(), field, "the bits after the last are not 0")
-    out, at = np.zeros((rows, columns), np.int64), 0
-    for column, width in enumerate(widths.tolist()):
-        part = bits[at : at + rows * width].reshape(rows, width).astype(np.int64)
-        z, at = part @ (1 << np.arange(width, dtype=np.int64)), at + rows * width
-        out[:, column] = np.where(z % 2 == 0, z >> 1, -1 - (z >> 1))
-    return out
-
-
-def check_rows(matrix: np.ndarray, most: int, limit: int, field: str) -> None:
-    """Check the limit on what each row may add up to, when all numbers but the last are at most `most`."""
-    for row in np.abs(matrix).tolist():
-        check(most * sum(row[:-1]) + row[-1] < limit, field, f"a row may reach {limit}")
 
 
 # Section 12.4. Groups.
@@ -101,7 +86,7 @@ class Group:
             self.shift = shift
             self.weights = read_matrix(payload, end - start, used + 1, "group_weights")
             check_rows(self.weights, 65535, 2**53, "group_weights")
-        self.stages = [Stage(payload, head, start > 0, d, slices) for d, slices in head.stages]
+        self.stages = [Stage(payload, head, end - start, start > 0, d, slices) for d, slices in head.stages]
 
     def bases(self, head: Header, v: np.ndarray) -> np.ndarray:
         """Return P of every measurement of the group, everywhere."""
@@ -118,7 +103,7 @@ class Group:
 class Stage:
     """The weights of a stage."""
 
-    def __init__(self, payload: Reader, head: Header, later: bool, d: int, slices: range) -> None:
+    def __init__(self, payload: Reader, head: Header, group: int, later: bool, d: int, slices: range) -> None:
         self.d, self.slices, self.own = d, slices, offsets(WIDE if head.wide else NARROW)
         self.j = len(self.own) + (18 if d else 0)
         k = self.j + (9 if later else 0)
@@ -133,6 +118,19 @@ class Stage:
         check(self.clip >= 1, "clip", "it is 0")
         self.weights = read_matrix(payload, self.sets, k + 1, "weights")
         check_rows(self.weights, self.clip, 2**24, "weights")
+        self.region = np.zeros((head.h, head.l), np.int64)
+        self.regional = self.weights[None]
+        if head.regions and (shift := payload.number("u8", "region_shift")) != 255:
+            check(shift <= 12, "region_shift", f"{shift} is above 12")
+            (u, w), across = head.regions, -(-head.l // head.regions[1])
+            self.region = np.arange(head.h)[:, None] // u * across + np.arange(head.l) // w
+            number = int(self.region[-1, -1]) + 1
+            planes = group * len(slices) * math.prod(head.parts)
+            check(2048 * number <= planes * self.region.size, "region_shift", f"{number} regions are too many")
+            found = read_coded_matrix(payload, number * self.sets, k + 1, "region_weights")
+            check(np.all(np.abs(found) < 2**25 >> shift), "region_weights", "a difference is too large")
+            self.regional = self.weights + (found << shift).reshape(number, self.sets, k + 1)
+            check_rows(self.regional.reshape(-1, k + 1), self.clip, 2**24, "region_weights")
         steps = read_matrix(payload, 1, self.sets - 1, "thresholds")[0]
         check(np.all(steps[:1] >= 0) and np.all(steps[1:] >= 1), "thresholds", "they do not ascend")
         check(steps.sum() < 2**24, "thresholds", "the last is too large")
@@ -219,7 +217,7 @@ class Streams:
         self.escapes = payload.array("<u2", number, "escapes").astype(np.int64)
         low = payload.take(payload.number("u32", "low_bits"), "low_bits")
         self.low_bits = np.unpackbits(np.frombuffer(low, np.uint8), bitorder="little")
-        lanes = min(4096, max(4, 2 ** (head.n // 4000).bit_length()))
+        lanes = min(4096, max(4, 2 ** (head.n // 4000).bit_length())) if head.lanes is None else 2**head.lanes
         self.flags = None
         if head.zeros:
             self.flags = Lanes(Reader(payload.take(payload.number("u32", "flags length"), "flags")), lanes, flags)
@@ -329,7 +327,7 @@ class Decoder:
             coded = self.streams.next_of("flags", classes.ravel()).reshape(c.shape) == 1
         t = np.tensordot(stage.activity_weights, np.abs(r), 1)  # 5.
         q = np.sum(stage.thresholds[:, None, None] < t, axis=0)
-        p = (c << stage.fraction) + np.einsum("iab,abi->ab", r, stage.weights[q])
+        p = (c << stage.fraction) + np.einsum("iab,abi->ab", r, stage.regional[stage.region[y, x], q])
         errors = np.array(listed(self.error, offsets(ERRORS), here), np.int64)  # 6.
         if later:
             earlier = self.error[: group.start, z, part, y, x].sum(axis=0, dtype=np.int64)

@@ -12,6 +12,7 @@ def small(monkeypatch):
 
     monkeypatch.setattr(layout, "CHUNK_VOXELS", 40)
     monkeypatch.setattr(layout, "LOSSLESS_VALUES", 40)
+    monkeypatch.setattr(layout, "TRANSFORMED_VALUES", 40)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ def small(monkeypatch):
     """Chunks of few voxels, so that small images have several."""
     monkeypatch.setattr(layout, "CHUNK_VOXELS", 10)
     monkeypatch.setattr(layout, "LOSSLESS_VALUES", 10)
+    monkeypatch.setattr(layout, "TRANSFORMED_VALUES", 10)
 
 
 def whole(path):
@@ -56,6 +57,7 @@ def test_a_lossy_store_gives_back_every_byte_of_the_header(tmp_path, monkeypatch
     source = write_nifti(tmp_path / "a.nii", values, extension=b"kept, too", slope=2.5)
     monkeypatch.setattr(layout, "CHUNK_VOXELS", 300)
     monkeypatch.setattr(layout, "LOSSLESS_VALUES", 300)
+    monkeypatch.setattr(layout, "TRANSFORMED_VALUES", 300)
     inrstore.convert(source, tmp_path / "s.zarr", max_error=4)
     inrstore.export(tmp_path / "s.zarr", tmp_path / "o.nii")
     start = int(nib.load(source).dataobj.offset)

@@ -24,6 +24,7 @@ def small(monkeypatch):
     """Chunks of about 40 voxels, so that small images have several."""
     monkeypatch.setattr(layout, "CHUNK_VOXELS", 40)
     monkeypatch.setattr(layout, "LOSSLESS_VALUES", 40)
+    monkeypatch.setattr(layout, "TRANSFORMED_VALUES", 40)
 
 
 def _dwi(folder, shape=(5, 4, 7, 3)):

@@ -33,6 +33,7 @@ def make(tmp_path, source, monkeypatch):
     """A function that makes a store of several chunks."""
     monkeypatch.setattr(layout, "CHUNK_VOXELS", 40)
     monkeypatch.setattr(layout, "LOSSLESS_VALUES", 40)
+    monkeypatch.setattr(layout, "TRANSFORMED_VALUES", 40)
 
     def run(**options):
         inrstore.convert(source, tmp_path / "s.zarr", **({"max_error": 2} | options))

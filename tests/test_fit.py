@@ -22,7 +22,7 @@ from inrstore.options import EncodeOptions  # noqa: E402
 
 pytestmark = pytest.mark.fit
 
-FAST = EncodeOptions(preset="fast", device="cpu", threads=1)
+FAST = EncodeOptions(preset="fast", mode="network", device="cpu", threads=1)
 CPU = torch.device("cpu")
 
 
@@ -69,7 +69,9 @@ def test_noise_is_left_to_the_fallback_at_the_promised_quality():
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others():
     chunk = smooth(shape=(8, 28, 30))
     first, second = (encode_chunks([chunk], Target(rmse=10.0), FAST)[0] for _ in range(2))
-    other = encode_chunks([chunk], Target(rmse=10.0), EncodeOptions(preset="fast", device="cpu", seed=1, threads=1))[0]
+    other = encode_chunks(
+        [chunk], Target(rmse=10.0), EncodeOptions(preset="fast", mode="network", device="cpu", seed=1, threads=1)
+    )[0]
     assert describe_chunk(first).mode == "siren"
     assert first == second != other
 

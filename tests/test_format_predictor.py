@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import struct
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inrstore.encoder import encode_chunks
-from inrstore.fit import predictor
+from inrstore.fit import predictor, predictor_regions
 from inrstore.format import chunk as chunks
 from inrstore.format import frame, normalize
 from inrstore.format.chunk import decode_chunk, decode_region, describe_chunk
@@ -54,6 +56,16 @@ def scan(shape: tuple[int, ...], dtype: str = "<i2", noise: float = 9.0, seed: i
     out = image * rng.uniform(0.5, 1, shape[:-3])[..., None, None, None] if len(shape) > 3 else image
     out = (out + rng.normal(0, noise, shape)) * (radius < 1.4)
     return np.rint(out).clip(0).astype(dtype)
+
+
+def scan_of_two_textures(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
+    """Return an image whose left half is as rough along rows as its right half is along columns."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(0, 30, shape)
+    along = np.cumsum(np.where(rng.random(shape) < 0.2, noise, 0), 2)
+    across = np.cumsum(np.where(rng.random(shape) < 0.2, noise, 0), 1)
+    half = np.arange(shape[2]) < shape[2] // 2
+    return np.rint(np.where(half, along, across) + 9 * rng.random(shape)).astype("<i2")
 
 
 # ---- every bit ---------------------------------------------------------------------------------------------
@@ -148,6 +160,51 @@ def test_many_planes_are_decoded_in_blocks():
     """More values than one block holds, in few and in very many planes."""
     assert check_kept(scan((3, 450, 450)))
     assert check_kept(np.random.default_rng(0).integers(0, 9, (40, 5000, 2, 2)).astype("u1"))
+
+
+# ---- weights by place ----------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**32), st.sampled_from(["<i2", "|u1", "<f2"]), st.booleans(), st.booleans())
+@examples(25)
+def test_every_bit_is_kept_with_regions_of_any_size(seed, dtype, zeros, wide):
+    rng = np.random.default_rng(seed)
+    shape = tuple(int(n) for n in (rng.integers(1, 7), rng.integers(16, 70), rng.integers(16, 70)))
+    values = scan_of_two_textures(shape, seed)
+    values = np.where(rng.random(shape[1:]) < 0.3, 0, values).astype(dtype) if zeros else values.astype(dtype)
+    sides = tuple(int(rng.integers(16, n + 1)) for n in shape[1:])
+
+    def place(layout, whole):
+        rows, columns = layout.lengths[2:]
+        some = (sides[1], sides[0]) if layout.swap else sides
+        region = min(some[0], rows), min(some[1], columns)
+        return replace(layout, row_parts=1, column_parts=1, region=region, wide=wide, lanes=int(rng.integers(0, 13)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictor, "SMALLEST", 1)
+        patch.setattr(predictor, "_LEAST_PER_STAGE", 1)
+        patch.setattr(predictor, "with_places", place)
+        patch.setattr(predictor, "with_lanes", lambda layout, size: layout)
+        patch.setattr(predictor_regions, "_BITS_PER_WEIGHT", -100)  # so that regions always pay
+        assert check_kept(values)
+
+
+def test_weights_by_place_make_an_image_of_two_textures_smaller(monkeypatch):
+    monkeypatch.setattr(predictor, "_LEAST_PER_STEP", 1)
+    values = scan_of_two_textures((6, 128, 256))
+    with_regions = predicted(values)
+    check_equal_bits(decode_chunk(with_regions), values)
+    monkeypatch.setattr(predictor, "_LEAST_FOR_REGIONS", 1 << 40)
+    assert len(with_regions) < 0.97 * len(predicted(values))
+
+
+def test_an_image_of_one_texture_has_no_regions(monkeypatch):
+    monkeypatch.setattr(predictor, "_LEAST_PER_STEP", 1)
+    rng = np.random.default_rng(0)
+    values = np.rint(np.cumsum(rng.normal(0, 9, (6, 128, 256)), 2)).astype("<i2")
+    payload = predictor.encode(values)
+    assert payload is not None
+    assert not payload[0] & 8 or payload[22:26] == struct.pack("<2H", 128, 256)  # one region: no parts, that is all
 
 
 # ---- masks and parts ---------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import google_crc32c
 import numpy as np
 import pytest
 from checks import check_equal_bits
-from test_format_predictor import predicted, scan
+from test_format_predictor import predicted, scan, scan_of_two_textures
 
 from inrstore import limits
 from inrstore.errors import CorruptChunkError, LimitExceededError
@@ -27,8 +27,9 @@ from inrstore.format.predictor import layout as layouts
 from inrstore.format.predictor import regression, tables
 from inrstore.format.predictor.decode import decode
 from inrstore.format.predictor.integers import BitReader, pack_bits, read_matrix, write_matrix
+from inrstore.format.predictor.regions import Differences, Grid, read_coded_matrix, write_coded_matrix
 
-MARGIN = 32 << 20
+MARGIN = 64 << 20  # blocks of planes have up to 3 * 2^19 values, in some ten arrays of float32
 
 
 @cache
@@ -38,7 +39,13 @@ def frames() -> dict[str, bytes]:
     wild = scan((6, 30, 30), noise=4000, dtype="<i4").clip(0, 60000).astype("<u2")
     wild[rng.random(wild.shape) < 0.001] = 65535
     signed = scan((5, 3, 24, 24), noise=20) - np.int16(300)
-    return {"zeros": predicted(scan((5, 40, 40))), "groups": predicted(signed), "wild": predicted(wild)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictor, "_LEAST_FOR_REGIONS", 1)
+        patch.setattr(predictor, "_LEAST_PER_STEP", 1)
+        regions = predicted(scan_of_two_textures((4, 40, 64)))
+    assert Reader(payload_of(regions)[1:]).number("B", "flags") & 8
+    return {"zeros": predicted(scan((5, 40, 40))), "groups": predicted(signed), "wild": predicted(wild),
+            "regions": regions}  # fmt: skip
 
 
 def sealed(body: bytes) -> bytes:
@@ -68,7 +75,7 @@ def field_of(action: Callable[[], Any], error: type[CorruptChunkError] = Corrupt
 # ---- damage ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["zeros", "groups", "wild"])
+@pytest.mark.parametrize("name", ["zeros", "groups", "wild", "regions"])
 def test_truncations_are_refused(name):
     data = frames()[name][:-4]
     head = frame.header_size(data[7])
@@ -77,7 +84,7 @@ def test_truncations_are_refused(name):
         assert field_of(lambda stop=stop: decode_chunk(sealed(data[:stop])))
 
 
-@pytest.mark.parametrize("name", ["zeros", "groups", "wild"])
+@pytest.mark.parametrize("name", ["zeros", "groups", "wild", "regions"])
 def test_flipped_bits_behind_a_right_checksum_are_refused(name):
     """Where the values come out otherwise, their own checksum tells."""
     data = frames()[name][:-4]
@@ -98,7 +105,7 @@ def test_flipped_bits_behind_a_right_checksum_are_refused(name):
     assert time.process_time() - begin < 0.5 * len(bits)
 
 
-@pytest.mark.parametrize("name", ["zeros", "groups", "wild"])
+@pytest.mark.parametrize("name", ["zeros", "groups", "wild", "regions"])
 def test_bytes_at_the_end_are_refused(name):
     data = frames()[name][:-4]
     assert field_of(lambda: decode_chunk(sealed(data + b"\0"))) == "predictor.symbols.words"
@@ -156,6 +163,7 @@ def header(**changes: int) -> bytes:
         ({"row_parts": 65535}, "row_parts"),
         ({"column_parts": 0}, "column_parts"),
         ({"column_parts": 11}, "column_parts"),
+        ({"flags": 32}, "flags"),
     ],
 )
 def test_fields_of_the_header_out_of_range_are_refused(changes, field):
@@ -177,6 +185,20 @@ def test_boxes_that_cost_too_much_are_refused(box, field):
     forged = header()[:22] + bytes(8200)
     reader = Reader(memoryview(forged))
     assert field_of(lambda: layouts.read_layout(reader, box, 16), LimitExceededError) == f"predictor.{field}"
+
+
+@pytest.mark.parametrize(
+    "flags, more, field",
+    [(8, (0, 10), "region_rows"), (8, (9, 10), "region_rows"), (8, (8, 9), "region_columns"),
+     (8, (8, 65535), "region_columns"), (8, (8,), "region_columns"), (16, (13,), "lanes"), (16, (), "lanes")]
+)  # fmt: skip
+def test_regions_and_lanes_out_of_range_are_refused(flags, more, field):
+    sizes = struct.pack(f"<{len(more)}H", *more) if flags == 8 else bytes(more)
+    box = (1, 6, 8, 10)
+    right = {8: struct.pack("<2H", 8, 10), 16: bytes([12])}[flags]
+    layouts.read_layout(Reader(memoryview(header(flags=flags)[:22] + right)), box, 16)
+    reader = Reader(memoryview(header(flags=flags)[:22] + sizes))
+    assert field_of(lambda: layouts.read_layout(reader, box, 16)) == f"predictor.{field}"
 
 
 @pytest.mark.parametrize("dtype", ["<i8", "<u8", "<f8", "|b1"])
@@ -224,6 +246,30 @@ def test_weights_that_are_not_exact_are_refused(changes, field):
     )
 
 
+def test_weights_of_regions_that_are_not_exact_are_refused():
+    whole, hood = stage()
+    grid = Grid(16, 20, (40, 20))
+    differences = Differences(1, np.ones((9, hood.regressors + 1), np.int64))
+
+    def read(found: Differences | None, values: int = 1 << 14) -> regression.Stage:
+        data = replace(whole, grid=grid, differences=found).write()
+        return regression.read_stage(Reader(memoryview(data)), hood, False, grid, values)
+
+    assert read(None).differences is None
+    found = read(differences).differences
+    assert found is not None and found.shift == 1 and (found.matrix == differences.matrix).all()
+    large, beyond = differences.matrix.copy(), differences.matrix.copy()
+    large[4, 3], beyond[4, 3] = 2**17, 2**24
+    for forged, values, field in (
+        (differences, 3 * 2048 - 1, "shift"),
+        (replace(differences, shift=13), 1 << 14, "shift"),
+        (replace(differences, matrix=large), 1 << 14, "weights"),
+        (replace(differences, matrix=beyond), 1 << 14, "weights"),
+        (replace(differences, matrix=differences.matrix[:6]), 1 << 14, "weights"),
+    ):
+        assert field_of(lambda forged=forged, values=values: read(forged, values)) == f"predictor.region_{field}"
+
+
 def test_flag_weights_and_bases_that_are_not_exact_are_refused():
     hood = regression.Neighbourhood(False, False, False)
     forged = write_matrix(np.full((1, 18), 1 << 20))
@@ -264,6 +310,10 @@ def test_matrices_and_bits_come_back():
         assert (read_matrix(Reader(memoryview(data)), rows, columns, "m") == matrix).all()
     assert field_of(lambda: read_matrix(Reader(memoryview(b"\x29" + bytes(9))), 1, 1, "m"), LimitExceededError) == "m"
     assert field_of(lambda: read_matrix(Reader(memoryview(b"\3\x8f")), 1, 1, "m")) == "m"  # padding that is not 0
+    for rows, columns in ((1, 1), (3, 7), (64, 49)):
+        matrix = np.rint(rng.standard_cauchy((rows, columns)) * 2.0 ** rng.integers(0, 9, columns)).astype(np.int64)
+        data = write_coded_matrix(matrix.clip(-(2**25), 2**25))
+        assert (read_coded_matrix(Reader(memoryview(data)), rows, columns, "m") == matrix.clip(-(2**25), 2**25)).all()
     widths = rng.integers(0, 16, 500)
     numbers = rng.integers(0, 2**15, 500) & ((1 << widths) - 1)
     data = pack_bits(numbers, widths)

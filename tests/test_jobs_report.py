@@ -236,6 +236,7 @@ def test_the_picture_goes_through_the_worst_voxel(tmp_path, monkeypatch, shape):
 
     monkeypatch.setattr(layout, "CHUNK_VOXELS", 64)
     monkeypatch.setattr(layout, "LOSSLESS_VALUES", 64)
+    monkeypatch.setattr(layout, "TRANSFORMED_VALUES", 64)
     source = read_source(write_nifti(tmp_path / "a.nii", random_image(shape)))
     report = convert_image(source, str(tmp_path / "s.zarr"), Wish(promise=Promise(max_error=3.0)))
     store = Store(tmp_path / "s.zarr")

@@ -19,6 +19,7 @@ from inrstore.views import picture
 def test_a_picture_is_drawn_for_every_shape(tmp_path, monkeypatch, shape):
     monkeypatch.setattr(layout, "CHUNK_VOXELS", 64)
     monkeypatch.setattr(layout, "LOSSLESS_VALUES", 64)
+    monkeypatch.setattr(layout, "TRANSFORMED_VALUES", 64)
     source = write_nifti(tmp_path / "a.nii", random_image(shape))
     inrstore.convert(source, tmp_path / "s.zarr", max_error=3)
     out = picture.draw_comparison(tmp_path / "s.zarr", source, tmp_path / "p.png")
@@ -28,6 +29,7 @@ def test_a_picture_is_drawn_for_every_shape(tmp_path, monkeypatch, shape):
 def test_only_the_chunks_of_the_slice_are_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "CHUNK_VOXELS", 40)
     monkeypatch.setattr(layout, "LOSSLESS_VALUES", 40)
+    monkeypatch.setattr(layout, "TRANSFORMED_VALUES", 40)
     values = random_image((5, 4, 8, 2))
     source = write_nifti(tmp_path / "a.nii", values)
     inrstore.convert(source, tmp_path / "s.zarr", lossless=True)

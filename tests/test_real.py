@@ -23,7 +23,8 @@ def store(tmp_path_factory):
     path = tmp_path_factory.mktemp("real") / "s03.zarr"
     done = subprocess.run(
         [sys.executable, "-m", "inrstore.cli", "convert", str(DATA / SCAN), str(path), "--psnr", "32",
-         "--preset", "fast", "--device", "cpu", "--json"], capture_output=True, text=True)  # fmt: skip
+         "--preset", "fast", "--mode", "network", "--device", "cpu", "--json"],
+        capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
     return path, json.loads(done.stdout)
 

@@ -242,7 +242,7 @@ def _write_and_die(url: str, count: int) -> int:
 
 
 def _convert_and_die(source: str, url: str, count: int) -> None:
-    layout.CHUNK_VOXELS = layout.LOSSLESS_VALUES = 40
+    layout.CHUNK_VOXELS = layout.LOSSLESS_VALUES = layout.TRANSFORMED_VALUES = 40
     _die_at(count)
     _convert(source, url)
 

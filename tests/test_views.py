@@ -50,6 +50,7 @@ def make(tmp_path, monkeypatch):
     """A function that makes a store of four chunks along z."""
     monkeypatch.setattr(layout, "CHUNK_VOXELS", 40)
     monkeypatch.setattr(layout, "LOSSLESS_VALUES", 40)
+    monkeypatch.setattr(layout, "TRANSFORMED_VALUES", 40)
     source = write_nifti(tmp_path / "dwi.nii", random_image(SHAPE))
     (tmp_path / "dwi.bval").write_text("0 1000 1000")
     (tmp_path / "dwi.bvec").write_text("0 1 0\n0 0 1\n0 0 0")

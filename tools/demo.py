@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     store = folder / "example4d.zarr"
-    print(f"inrstore {inrstore.__version__}: {source.name} -> {store}; networks are being fitted, about a minute")
+    print(f"inrstore {inrstore.__version__}: {source.name} -> {store}; chunks are being coded")
     begin = time.perf_counter()
     report = inrstore.convert(source, store, psnr=32, progress=_line())
     print(f"{_CLEAR}  converted in {time.perf_counter() - begin:.1f} s")

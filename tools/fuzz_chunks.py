@@ -2,11 +2,11 @@
 
 python -m tools.fuzz_chunks [--cases 1000000] [--seed 1]
 
-The golden chunks and the vectors are changed (bytes, bits, splices, lengths, numbers set to their extremes, contents
-of zlib streams, fields of predictors) and sealed again with a correct checksum, so that the parsers behind it are
-reached. The checksum of the decoded values is left out for most cases, for the same reason. One case in a hundred is
-also given to `specs/decoder.py`, which must agree on what is valid and on every bit. Results go to
-tools/results/fuzz_chunks.json.
+The golden chunks, the vectors and a few generated transforms are changed (bytes, bits, splices, lengths, numbers set to
+their extremes, contents of zlib streams, fields of predictors and transforms) and sealed again with a correct checksum,
+so that the parsers behind it are reached. The checksum of the decoded values is left out for most cases, for the same
+reason. One case in a hundred is also given to `specs/decoder.py`, which must agree on what is valid and on every bit.
+Results go to tools/results/fuzz_chunks.json.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULT = Path(__file__).parent / "results" / "fuzz_chunks.json"
 SLOW = 1.0
 """Seconds of processor time that no case may take."""
-SMALL = 1 << 16
-"""Values up to which a frame is decoded whose shape nobody vouches for."""
+GENERATED = 40  # frames in mode transform with random fields
+SMALL = 1 << 16  # values up to which a frame is decoded whose shape nobody vouches for
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,17 @@ class Base:
 
 
 def bases() -> list[Base]:
-    """Return the golden chunks and the valid vectors, each different frame once."""
+    """Return the golden chunks, the valid vectors and generated frames, each different frame once."""
+    from tools.vectors.transform import any_frame
+
+    vectors = ROOT / "specs" / "vectors"
+    folders = (ROOT / "tests" / "golden" / "1", vectors / "subset", vectors / "uncommon")
+    frames = [(path.stem, path.read_bytes()) for folder in folders for path in sorted(folder.glob("*.chunk"))]
+    frames += [(f"any-transform-{seed}", any_frame(seed)) for seed in range(GENERATED)]
     found: dict[bytes, Base] = {}
-    for folder in (
-        ROOT / "tests" / "golden" / "1",
-        ROOT / "specs" / "vectors" / "subset",
-        ROOT / "specs" / "vectors" / "uncommon",
-    ):
-        for path in sorted(folder.glob("*.chunk")):
-            data = path.read_bytes()
-            parsed = frame.unpack(data)
-            found.setdefault(data, Base(path.stem, data, parsed.shape, parsed.dtype))
+    for name, data in frames:
+        parsed = frame.unpack(data)
+        found.setdefault(data, Base(name, data, parsed.shape, parsed.dtype))
     return list(found.values())
 
 
@@ -123,9 +123,9 @@ def _set_number(source: random.Random, body: bytearray, other: bytes) -> None:
 
 @cache
 def fields_of(data: bytes) -> tuple[tuple[int, int], ...]:
-    """Return where the fields of a predictor without mask or exceptions begin and end; nothing of another frame."""
+    """Return where the fields of a predictor or transform without envelope lie; nothing of another frame."""
     parsed = frame.unpack(data)
-    if parsed.mode != frame.PREDICTOR or parsed.payload[0] != 0:
+    if parsed.mode not in (frame.PREDICTOR, frame.TRANSFORM) or parsed.payload[0] != 0:
         return ()
     decoder, places = _decoder(), list[tuple[int, int]]()
 
@@ -136,7 +136,8 @@ def fields_of(data: bytes) -> tuple[tuple[int, int], ...]:
             return super().take(size, field)  # type: ignore[no-any-return]
 
     little = dtypes.little(parsed.dtype)
-    decoder.decode_predictor(Noting(parsed.payload[1:]), little, parsed.shape)
+    read = decoder.decode_predictor if parsed.mode == frame.PREDICTOR else decoder.decode_transform
+    read(Noting(parsed.payload[1:]), little, parsed.shape)
     return tuple(place for place in places if place[0] < place[1])
 
 
@@ -202,9 +203,8 @@ _CHANGES: tuple[Callable[[random.Random, bytearray, bytes], None], ...] = (
 # ---- decoding ----------------------------------------------------------------------------------------------
 
 
-def decode_unchecked(
-    data: bytes, shape: tuple[int, ...] | None = None, dtype: np.dtype[Any] | None = None
-) -> npt.NDArray[Any]:
+def decode_unchecked(data: bytes, shape: tuple[int, ...] | None = None,
+                     dtype: np.dtype[Any] | None = None) -> npt.NDArray[Any]:  # fmt: skip
     """Decode without the test of `decoded_crc`; the result is little-endian."""
     return chunks._decode(frame.unpack(data, shape, dtype))
 
@@ -308,7 +308,8 @@ class Tally:
 def cases(seed: int, count: int) -> Iterator[tuple[random.Random, Base, bytes]]:
     """Yield a source of chance, a base and its damaged frame, always the same for a seed."""
     known = bases()
-    weights = [1 / max(100, len(b.data)) for b in known]  # large frames take long and say no more than small ones
+    # Large frames take long and say no more than small ones; of transforms there are many.
+    weights = [(0.3 if b.data[5] == frame.TRANSFORM else 1) / max(100, len(b.data)) for b in known]
     for index in range(count):
         source = random.Random(f"{seed}/{index}")  # noqa: S311
         base, other = source.choices(known, weights, k=2)

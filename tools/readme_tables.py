@@ -9,6 +9,8 @@ import json
 import sys
 from pathlib import Path
 
+from tools.bench_rate_report import markdown
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -54,7 +56,15 @@ def lossless_table() -> str:
     return "\n".join([*lines, "", f"{mean} {machine}"])
 
 
-TABLES = {"convert": convert_table, "lossless": lossless_table}
+def rate_table() -> str:
+    """Return the tables of sizes at equal quality, and the line that names the machine."""
+    results = ROOT / "tools" / "results"
+    found = json.loads((results / "rate.json").read_text())["environment"]
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if k in ("numpy", "imagecodecs"))
+    return f"{markdown(results)}\n\nOn an {found['processor']}, Python {found['python']}, {versions}."
+
+
+TABLES = {"convert": convert_table, "lossless": lossless_table, "rate": rate_table}
 
 
 def main() -> int:

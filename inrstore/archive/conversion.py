@@ -67,7 +67,11 @@ class Conversion:
     def __init__(self, source: Source, destination: str, wish: Wish) -> None:
         self.source, self.destination, self.wish = source, destination, wish
         self.dims = layout.image_dims(source.voxels.ndim)
-        least = layout.LOSSLESS_VALUES if wish.promise.lossless else 0
+        least = layout.TRANSFORMED_VALUES
+        if wish.promise.lossless or wish.promise.max_error is not None:
+            least = layout.LOSSLESS_VALUES
+        elif wish.options.mode == "network":
+            least = 0
         self.grid = Grid(source.voxels.shape, layout.choose_chunks(source.voxels.shape, self.dims, least))
         self.inside = masks.read_mask(wish.mask, source) if wish.mask else None
         self.ranges = Ranges.of(source.voxels, layout.measurement_axes(self.dims), self.inside)
@@ -96,6 +100,7 @@ class Conversion:
             "sha256": self.source.sha256,
             "quality": wish.promise.to_dict(),
             "preset": wish.options.preset,
+            "mode": wish.options.mode,
             "seed": wish.options.seed,
             "zarr_format": wish.zarr_format,
             "mask": "" if self.inside is None else masks.describe(self.inside, "")["digest"],

@@ -39,7 +39,10 @@ CHUNK_VOXELS = 1 << 18
 """Voxels of space in one chunk: enough that the parameters of its network are shared by many of them."""
 
 LOSSLESS_VALUES = 1 << 21
-"""Values that a lossless chunk should have: the predictor's weights are paid once, and more is decoded at once."""
+"""Values that a lossless or bounded chunk should have: weights are paid once, and more is decoded at once."""
+
+TRANSFORMED_VALUES = 1 << 24
+"""Values that a chunk of wavelets should have: two halves of a T1 cost 15 % more than the whole."""
 
 CHUNK_VALUES = 1 << 25
 """Values in one chunk that a reader has to hold at once; far below `limits.MAX_CHUNK_VALUES`."""

@@ -213,6 +213,8 @@ class InfoReport(StoreReport):
         Digest of the store's last file, which lists the digests of all others.
     chunk_list : tuple of dict
         Key, mode, size and details of each chunk.
+    mode_bytes : dict of str to dict
+        For each mode the `bytes` of its chunks, and how many it `saved` of their voxels.
     """
 
     shape: tuple[int, ...]
@@ -224,3 +226,4 @@ class InfoReport(StoreReport):
     source: dict[str, Any]
     seal: str
     chunk_list: tuple[dict[str, Any], ...]
+    mode_bytes: dict[str, dict[str, int]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import Counter
 from typing import Any
@@ -189,8 +190,13 @@ def info(store: str | os.PathLike[str]) -> InfoReport:
     opened = Store(store)
     clock = Clock(None, len(opened.grid), opened.source_bytes)
     chunks: list[dict[str, Any]] = []
+    by_mode: dict[str, dict[str, int]] = {}
     for index in opened.grid:
         described = opened.describe(index)
+        raw = math.prod(part.stop - part.start for part in opened.grid.region(index)) * opened.source_dtype.itemsize
+        sums = by_mode.setdefault(described.mode, {"bytes": 0, "saved": 0})
+        sums["bytes"] += described.frame_bytes
+        sums["saved"] += raw - described.frame_bytes
         chunks.append(
             {
                 "key": opened.key(index),
@@ -211,6 +217,7 @@ def info(store: str | os.PathLike[str]) -> InfoReport:
         source=dict(opened.attributes["source"]),
         seal=opened.seal,
         chunk_list=tuple(chunks),
+        mode_bytes=by_mode,
     )
 
 

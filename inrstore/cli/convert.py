@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from inrstore.cli import output
-from inrstore.cli.options import DeviceName, FormatName, Include, Json, PresetName
+from inrstore.cli.options import DeviceName, FormatName, Include, Json, ModeName, PresetName
 from inrstore.cli.progress import progress
 
 _MANY = "Many images"
@@ -42,6 +42,9 @@ def convert(
     ] = None,
     lossless: Annotated[bool, typer.Option("--lossless", help="Keep every bit.")] = False,
     preset: Annotated[PresetName, typer.Option(help="Time to spend.")] = PresetName.balanced,
+    mode: Annotated[
+        ModeName, typer.Option(help="What chunks may be: the smallest, networks, no networks.")
+    ] = ModeName.auto,
     device: Annotated[DeviceName, typer.Option(help="Where networks are fitted.")] = DeviceName.auto,
     zarr_format: Annotated[FormatName, typer.Option(help="Zarr format of the store.")] = FormatName.v3,
     mask: Annotated[
@@ -105,6 +108,7 @@ def convert(
             max_error=max_error,
             lossless=lossless,
             preset=preset.value,
+            mode=mode.value,
             device=device.value,
             zarr_format=3 if zarr_format is FormatName.v3 else 2,
             mask=mask,

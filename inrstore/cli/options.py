@@ -16,6 +16,14 @@ class PresetName(StrEnum):
     small = "small"
 
 
+class ModeName(StrEnum):
+    """What lossy chunks may be."""
+
+    auto = "auto"
+    network = "network"
+    transform = "transform"
+
+
 class DeviceName(StrEnum):
     """Where networks are fitted."""
 

@@ -152,7 +152,8 @@ _TEXTS: dict[type[Any], Callable[[Any], str]] = {
 
 def _lines(report: StoreReport) -> str:
     asked = ", ".join(name if value is True else f"{name} {value:g}" for name, value in report.promised.items())
-    modes = ", ".join(f"{count} {mode}" for mode, count in sorted(report.modes.items()))
+    sizes = report.mode_bytes if isinstance(report, InfoReport) else {}
+    modes = ", ".join(f"{count} {mode}{_saved(sizes.get(mode))}" for mode, count in sorted(report.modes.items()))
     if report.lossless:
         quality = "every bit kept"
     else:
@@ -165,6 +166,10 @@ def _lines(report: StoreReport) -> str:
         f"  quality   {quality}; promised: {asked}\n"
         f"  modes     {modes} of {report.chunks} chunks"
     )
+
+
+def _saved(sizes: Mapping[str, int] | None) -> str:
+    return "" if sizes is None else f" ({size_text(sizes['bytes'])}, saved {size_text(max(0, sizes['saved']))})"
 
 
 def _archive_lines(report: ArchiveReport) -> str:

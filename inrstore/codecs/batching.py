@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from inrstore.encoder import encode_chunks
 from inrstore.errors import InrstoreError
+from inrstore.format.neural.network import Network
 from inrstore.format.target import Target
 from inrstore.options import EncodeOptions
 
@@ -31,10 +32,11 @@ _waiting: list[_Request] = []
 _waiting_guard = threading.Lock()
 
 
-def encode_batch(chunks: Sequence[npt.NDArray[Any]], target: Target, options: EncodeOptions) -> list[bytes]:
+def encode_batch(chunks: Sequence[npt.NDArray[Any]], target: Target, options: EncodeOptions,
+                 models: Sequence[Network] = ()) -> list[bytes]:  # fmt: skip
     """Encode chunks, together with those of other threads that ask for the same options meanwhile."""
-    if target.rmse is None:  # nothing is fitted: let threads run side by side
-        return encode_chunks(chunks, target, options)
+    if target.rmse is None or not options.networks:  # nothing is fitted: let threads run side by side
+        return encode_chunks(chunks, target, options, models=models)
     request = _Request([np.asarray(c) for c in chunks], target, options)
     with _waiting_guard:
         _waiting.append(request)

@@ -9,9 +9,11 @@ from numcodecs.abc import Codec
 from numcodecs.compat import ensure_bytes, ndarray_copy
 
 from inrstore.codecs.batching import encode_batch
+from inrstore.errors import ConfigurationError
 from inrstore.format.chunk import decode_chunk
+from inrstore.format.neural import models as shared
 from inrstore.format.target import Target
-from inrstore.options import Device, EncodeOptions, Preset
+from inrstore.options import Device, EncodeOptions, Mode, Preset
 
 
 class InrNumcodec(Codec):  # type: ignore[misc]  # numcodecs ships no types
@@ -21,7 +23,9 @@ class InrNumcodec(Codec):  # type: ignore[misc]  # numcodecs ships no types
     ----------
     rmse, max_error, lossless, scale, channel_axis
         The promised quality in stored units; see `inrstore.format.target.Target`.
-    preset, device
+    models : sequence of (str, bytes or Network), optional
+        Networks that lossless chunks may name; stored with the array.
+    preset, mode, device
         Effort and place of fitting; see `inrstore.options.EncodeOptions`. Not stored.
 
     Examples
@@ -39,32 +43,39 @@ class InrNumcodec(Codec):  # type: ignore[misc]  # numcodecs ships no types
         lossless: bool = False,
         scale: Any = None,
         channel_axis: int | None = None,
+        models: Any = (),
         preset: Preset = "balanced",
+        mode: Mode = "auto",
         device: Device = "auto",
         **unknown: Any,
     ) -> None:
         given = {"rmse": rmse, "max_error": max_error, "lossless": lossless, "scale": scale,
                  "channel_axis": channel_axis}  # fmt: skip
         self._target = Target.from_dict({**given, **unknown})
-        self._options = EncodeOptions(preset=preset, device=device)
+        self._models = shared.checked(models)
+        if self._models and not self._target.lossless:
+            raise ConfigurationError("models go with lossless only")
+        self._options = EncodeOptions(preset=preset, mode=mode, device=device)
 
     def encode(self, buf: Any) -> bytes:
         """Return the frame of a chunk."""
-        return encode_batch([np.asarray(buf)], self._target, self._options)[0]
+        networks = list(shared.networks_of(self._models).values())
+        return encode_batch([np.asarray(buf)], self._target, self._options, networks)[0]
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """Return the chunk of a frame, with the shape, dtype and byte order it was encoded from."""
-        return ndarray_copy(decode_chunk(ensure_bytes(buf)), out)
+        return ndarray_copy(decode_chunk(ensure_bytes(buf), models=shared.networks_of(self._models)), out)
 
     def get_config(self) -> dict[str, Any]:
         """Return the stored configuration: the promise, not the effort."""
-        return {"id": self.codec_id, **self._target.to_dict()}
+        models = {"models": list(self._models)} if self._models else {}
+        return {"id": self.codec_id, **self._target.to_dict(), **models}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> InrNumcodec:
         """Build from a stored configuration; unknown options are refused by name."""
-        target = Target.from_dict({k: v for k, v in config.items() if k != "id"})
-        return cls(**target.to_dict())
+        target = Target.from_dict({k: v for k, v in config.items() if k not in ("id", "models")})
+        return cls(**target.to_dict(), models=config.get("models", ()))
 
     def __repr__(self) -> str:
         inner = ", ".join(f"{k}={v!r}" for k, v in self._target.to_dict().items())

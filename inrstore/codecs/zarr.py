@@ -15,8 +15,9 @@ from inrstore.codecs.batching import encode_batch
 from inrstore.errors import ConfigurationError
 from inrstore.format import dtypes
 from inrstore.format.chunk import decode_chunk, decode_region
+from inrstore.format.neural import models as shared
 from inrstore.format.target import Target
-from inrstore.options import Device, EncodeOptions, Preset
+from inrstore.options import Device, EncodeOptions, Mode, Preset
 
 CODEC_NAME = "inrstore"
 
@@ -30,7 +31,9 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
     rmse, max_error, lossless, scale, channel_axis
         The promised quality in stored units; see `inrstore.format.target.Target`. Exactly one of the first
         three.
-    preset, device
+    models : sequence of (str, bytes or Network), optional
+        Networks that lossless chunks may name; stored with the array, so that plain zarr decodes them.
+    preset, mode, device
         Effort and place of fitting; see `inrstore.options.EncodeOptions`. Not stored.
 
     Examples
@@ -43,7 +46,9 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
     lossless: bool = False
     scale: tuple[float, ...] | None = None
     channel_axis: int | None = None
+    models: tuple[str, ...] = ()
     preset: Preset = "balanced"
+    mode: Mode = "auto"
     device: Device = "auto"
 
     is_fixed_size = False
@@ -52,7 +57,10 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
         checked = self.target
         for name in ("rmse", "max_error", "scale"):
             object.__setattr__(self, name, getattr(checked, name))
-        EncodeOptions(preset=self.preset, device=self.device)
+        object.__setattr__(self, "models", shared.checked(self.models))
+        if self.models and not self.lossless:
+            raise ConfigurationError("models go with lossless only")
+        EncodeOptions(preset=self.preset, mode=self.mode, device=self.device)
 
     @property
     def target(self) -> Target:
@@ -64,13 +72,16 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
     def from_dict(cls, data: dict[str, Any]) -> InrCodec:
         """Build from the codec's entry in zarr.json; unknown options are refused by name."""
         _, configuration = parse_named_configuration(data, CODEC_NAME, require_configuration=False)
-        target = Target.from_dict(configuration or {})
+        options: dict[str, Any] = dict(configuration or {})
+        models = options.pop("models", ())
+        target = Target.from_dict(options)
         return cls(rmse=target.rmse, max_error=target.max_error, lossless=target.lossless, scale=target.scale,
-                   channel_axis=target.channel_axis)  # fmt: skip
+                   channel_axis=target.channel_axis, models=models)  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Return the codec's entry for zarr.json: the promise, not the effort."""
-        return {"name": CODEC_NAME, "configuration": self.target.to_dict()}
+        models = {"models": list(self.models)} if self.models else {}
+        return {"name": CODEC_NAME, "configuration": {**self.target.to_dict(), **models}}
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
         """Refuse dtypes and options that no chunk of this array could be encoded with."""
@@ -110,26 +121,30 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
 
     def _encode_many(self, items: list[tuple[Any, Any]]) -> list[Any]:
         present = [(i, np.asarray(array.as_numpy_array())) for i, (array, _) in enumerate(items) if array is not None]
-        options = EncodeOptions(preset=self.preset, device=self.device)
+        options = EncodeOptions(preset=self.preset, mode=self.mode, device=self.device)
         native = [np.ascontiguousarray(a, a.dtype.newbyteorder("=")).reshape(a.shape) for _, a in present]
         out: list[Any] = [None] * len(items)
         if present:
-            for (i, _), data in zip(present, encode_batch(native, self.target, options), strict=True):
+            for (i, _), data in zip(present, self._encode(native, options), strict=True):
                 out[i] = items[i][1].prototype.buffer.from_bytes(data)
         return out
 
+    def _encode(self, chunks: list[Any], options: EncodeOptions) -> list[bytes]:
+        return encode_batch(chunks, self.target, options, list(shared.networks_of(self.models).values()))
+
     def _decode_many(self, items: list[tuple[Any, Any]]) -> list[Any]:
+        models = shared.networks_of(self.models)
         return [None if data is None else self._wrap(
-                    decode_chunk(data.to_bytes(), spec.shape, spec.dtype.to_native_dtype()), spec)
+                    decode_chunk(data.to_bytes(), spec.shape, spec.dtype.to_native_dtype(), models), spec)
                 for data, spec in items]  # fmt: skip
 
     def _decode_selection(self, buffer: Any, selection: Any, spec: Any) -> Any:
-        data, dtype = buffer.to_bytes(), spec.dtype.to_native_dtype()
+        data, dtype, models = buffer.to_bytes(), spec.dtype.to_native_dtype(), shared.networks_of(self.models)
         basic = isinstance(selection, tuple) and all(isinstance(s, int | np.integer | slice) for s in selection)
         if basic and len(selection) == len(spec.shape):
             plain = tuple(s if isinstance(s, slice) else int(s) for s in selection)
-            return self._wrap(decode_region(data, plain, spec.shape, dtype), spec)
-        return self._wrap(decode_chunk(data, spec.shape, dtype)[selection], spec)
+            return self._wrap(decode_region(data, plain, spec.shape, dtype, models), spec)
+        return self._wrap(decode_chunk(data, spec.shape, dtype, models)[selection], spec)
 
     @staticmethod
     def _wrap(values: Any, spec: Any) -> Any:

@@ -12,59 +12,75 @@ from inrstore.format.predictor.tables import MAX_ESCAPE, MAX_PEAK, MAX_SCALE, PH
 from inrstore.format.rans import TOTAL
 
 Doubles = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 
-_SWEEPS = 60
+_ROUNDS = 4
 _SMALL_PRODUCT = 1 << 18
 _ESCAPE_BITS = 16
 
 
-def products(one: Doubles, other: Doubles) -> Doubles:
+def products(one: Floats, other: Floats) -> Doubles:
     """Return one @ other.T of long rows, in pieces that OpenBLAS does not share out among threads.
 
-    So the result does not depend on the number of threads, and busy cores do not make it wait.
+    So the result does not depend on the number of threads, and busy cores do not make it wait. Pieces of float32 are
+    added up in float64.
     """
     size = _SMALL_PRODUCT // (len(one) * len(other))
     if size < 16:
-        out: Doubles = one @ other.T
+        out: Doubles = (one @ other.T).astype(np.float64)
         return out
     whole = one.shape[1] // size * size
     pieces = [a[:, :whole].reshape(len(a), -1, size).transpose(1, 0, 2) for a in (one, other)]
-    total: Doubles = (pieces[0] @ pieces[1].transpose(0, 2, 1)).sum(0)
+    total: Doubles = (pieces[0] @ pieces[1].transpose(0, 2, 1)).sum(0, dtype=np.float64)
     if whole < one.shape[1]:
         total += one[:, whole:] @ other[:, whole:].T
     return total
 
 
-def combined(weights: Doubles, rows: Doubles) -> Doubles:
+def combined(weights: Doubles, rows: Floats) -> Floats:
     """Return weights @ rows, likewise."""
-    two = np.zeros((2, len(weights)))
+    two = np.zeros((2, len(weights)), rows.dtype)
     two[0] = weights
-    found: Doubles = product(two, rows)[0]
+    found: Floats = product(two, rows)[0]
     return found
 
 
-def solve(rows: Doubles, wanted: Doubles, weights: Doubles, ridge: float = 1e-6) -> Doubles:
+def solve(rows: Floats, wanted: Floats, weights: Floats, ridge: float = 1e-6) -> Doubles:
     """Return the weighted least-squares coefficients of `rows` (K, n) for `wanted` (n,)."""
-    weighted = rows * weights
-    gram: npt.NDArray[Any] = products(weighted, rows)
+    weighted = rows * weights.astype(rows.dtype)
+    gram = products(weighted, rows)
     diagonal = np.diag_indices(len(gram))
-    gram[diagonal] += gram[diagonal] * ridge + 1e-4 * float(weights.sum()) + 1e-6
-    found: Doubles = np.linalg.solve(gram, products(weighted, wanted[None])[:, 0])
+    gram[diagonal] += gram[diagonal] * ridge + (1e-4 * float(weights.sum()) + 1e-6)
+    right = products(weighted, wanted[None].astype(rows.dtype))[:, 0]
+    found: Doubles = np.linalg.solve(gram, right).astype(np.float64)
     return found
 
 
-def solve_not_negative(rows: Doubles, wanted: Doubles, weights: Doubles) -> Doubles:
-    """Return weighted least-squares coefficients, none below 0, by coordinate descent."""
-    weighted = rows * weights
-    gram, right = products(weighted, rows), products(weighted, wanted[None])[:, 0]
-    out, diagonal = np.zeros(len(right)), np.diag(gram) + 1e-9
-    for _ in range(_SWEEPS):
-        before = out.copy()
-        for j in range(len(out)):
-            out[j] = max(0.0, out[j] + (right[j] - gram[j] @ out) / diagonal[j])
-        if np.abs(out - before).max() < 1e-4 * (np.abs(out).max() + 1e-9):
+def solve_not_negative(rows: Floats, wanted: Floats, weights: Floats) -> Doubles:
+    """Return weighted least-squares coefficients, none below 0, by an active set.
+
+    What is below 0 is left out and the rest solved again; what would help then comes back, a few times at most.
+    """
+    weighted = rows * weights.astype(rows.dtype)
+    gram, right = products(weighted, rows), products(weighted, wanted[None].astype(rows.dtype))[:, 0]
+    diagonal = np.diag_indices(len(gram))
+    gram[diagonal] = gram[diagonal] * (1 + 1e-6) + 1e-9  # where above and below are one slice, two rows are equal
+    out, used = np.zeros(len(right)), np.ones(len(right), np.bool_)
+    for _ in range(_ROUNDS):
+        while used.any():
+            found = np.linalg.solve(gram[np.ix_(used, used)], right[used])
+            if found.min() >= 0:
+                break
+            used[used] = found > 0
+        out[:] = 0
+        if used.any():
+            out[used] = found
+        slope = right - gram @ out
+        back = ~used & (slope > 1e-6 * np.abs(right).max(initial=0))
+        if not back.any():
             break
+        used |= back
     return out
 
 
@@ -97,6 +113,12 @@ def explaining_order(values: npt.NDArray[Any], most: int = 300) -> Ints:
     return np.array(out)
 
 
+def geometric(low: float, high: float, number: int) -> Doubles:
+    """Return numbers from `low` to `high` of equal ratios; ten times as fast as that of numpy."""
+    out: Doubles = low * (high / low) ** (np.arange(number) / (number - 1))
+    return out
+
+
 def fit_bell(errors: Ints, phases: Ints) -> Bell:
     """Return the tables that code the differences of one context in about the fewest bits."""
     mean = float(np.abs(errors).mean())
@@ -107,8 +129,8 @@ def fit_bell(errors: Ints, phases: Ints) -> Bell:
     tail = np.bincount(np.minimum(size, most + 1), minlength=2)[::-1].cumsum()[::-1]  # how many are at least i
     which = phases if phased else np.zeros_like(phases)
     inside = size <= most
-    whole = np.zeros((PHASES, 2 * most + 1))
-    np.add.at(whole, (which[inside], rounded[inside] + most), 1)
+    place = which[inside] * (2 * most + 1) + rounded[inside] + most
+    whole = np.bincount(place, minlength=PHASES * (2 * most + 1)).reshape(PHASES, -1).astype(np.float64)
 
     def peak_at(share: float) -> int:
         return min(most, max(1, int(np.searchsorted(-tail, -share * len(size), "left")) - 1))
@@ -127,20 +149,22 @@ def fit_bell(errors: Ints, phases: Ints) -> Bell:
         return out
 
     def grid(low: float, high: float, number: int) -> Ints:
-        scaled = max(mean / (1 << shift), 0.05) * 64 * np.geomspace(low, high, number)
+        scaled = max(mean / (1 << shift), 0.05) * 64 * geometric(low, high, number)
         return np.clip(np.rint(scaled), 1, MAX_SCALE).astype(np.int64)
 
     peak, best = peak_at(1 / 3000), (np.inf, 0, 0)
     for tail_code, degrees in enumerate(TAILS):
-        scales, low, high = grid(0.3, 2.0, 6), 0.3, 2.0
+        scales, low, high, before = grid(0.3, 2.0, 6), 0.3, 2.0, best[0]
         for _ in range(2):
             cost = bits(scales, degrees, peak)
             i = int(cost.argmin())
             if cost[i] < best[0]:
                 best = (float(cost[i]), int(scales[i]), tail_code)
-            factors = np.geomspace(low, high, 6)
+            factors = geometric(low, high, 6)
             low, high = float(factors[max(0, i - 1)]), float(factors[min(5, i + 1)])
             scales = grid(low, high, 6)
+        if best[0] == before:
+            break  # thinner tails get worse and worse
     _, scale, tail_code = best
     tries = sorted({peak, *(peak_at(x) for x in (3e-3, 1e-3, 1e-4, 3e-5, 0))})
     peak = min(tries, key=lambda p: float(bits(np.array([scale]), TAILS[tail_code], p)[0]))

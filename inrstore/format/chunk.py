@@ -14,7 +14,9 @@ from inrstore.errors import ConfigurationError, CorruptChunkError
 from inrstore.format import dtypes, frame, normalize, planes, siren
 from inrstore.format import mask as masks
 from inrstore.format.frame import Frame, Reader
+from inrstore.format.neural import decode as neural
 from inrstore.format.predictor import decode as predictor
+from inrstore.format.transform import decode as transform
 
 Selection = tuple[int | slice, ...]
 
@@ -23,7 +25,10 @@ Selection = tuple[int | slice, ...]
 
 
 def decode_chunk(
-    data: bytes | memoryview, shape: tuple[int, ...] | None = None, dtype: npt.DTypeLike | None = None
+    data: bytes | memoryview,
+    shape: tuple[int, ...] | None = None,
+    dtype: npt.DTypeLike | None = None,
+    models: neural.Models | None = None,
 ) -> npt.NDArray[Any]:
     """Decode a frame and check the decoded values against their checksum.
 
@@ -34,6 +39,8 @@ def decode_chunk(
     shape, dtype : optional
         What the array says a chunk is; a frame that says otherwise is refused before anything is allocated.
         Byte order is not compared.
+    models : mapping of bytes to Network, optional
+        The networks that the codec configuration brings, by digest.
 
     Returns
     -------
@@ -46,7 +53,7 @@ def decode_chunk(
         Naming the field that is wrong; never another exception.
     """
     parsed = frame.unpack(data, shape, None if dtype is None else np.dtype(dtype))
-    chunk = _decode(parsed)
+    chunk = _decode(parsed, models)
     _check_truth(chunk)
     if frame.crc_of(chunk) != parsed.decoded_crc:
         raise CorruptChunkError("decoded_crc", "the decoded values are not those that were stored")
@@ -58,6 +65,7 @@ def decode_region(
     selection: Selection,
     shape: tuple[int, ...] | None = None,
     dtype: npt.DTypeLike | None = None,
+    models: neural.Models | None = None,
 ) -> npt.NDArray[Any]:
     """Decode only the values that a basic selection asks for; equal to the slice of the whole.
 
@@ -70,7 +78,7 @@ def decode_region(
         The frame.
     selection : tuple of int and slice
         One entry for each axis; integers drop their axis.
-    shape, dtype : optional
+    shape, dtype, models : optional
         As for `decode_chunk`.
     """
     parsed = frame.unpack(data, shape, None if dtype is None else np.dtype(dtype))
@@ -78,7 +86,7 @@ def decode_region(
               for s, n in zip(selection, parsed.shape, strict=True)]  # fmt: skip
     everything = all(r == range(n) for r, n in zip(ranges, parsed.shape, strict=True))
     if parsed.mode != frame.SIREN or everything:
-        return decode_chunk(data, shape, dtype)[selection]
+        return decode_chunk(data, shape, dtype, models)[selection]
     kind = dtypes.little(parsed.dtype)
     reader = Reader(parsed.payload)
     envelope = normalize.read(reader, parsed.shape, kind)
@@ -143,7 +151,7 @@ def _within(positions: range, start: int, stop: int) -> slice:
     return slice(min(max(low, 0), len(positions)), min(max(high, 0), len(positions)))
 
 
-def _decode(parsed: Frame) -> npt.NDArray[Any]:
+def _decode(parsed: Frame, models: neural.Models | None = None) -> npt.NDArray[Any]:
     kind, reader = dtypes.little(parsed.dtype), Reader(parsed.payload)
     if parsed.mode == frame.RAW:
         size = math.prod(parsed.shape) * kind.itemsize
@@ -158,8 +166,12 @@ def _decode(parsed: Frame) -> npt.NDArray[Any]:
         core = planes.decode(reader, kind, envelope.box_shape)
         if envelope.mask is not None:
             _check_truth(core)  # outside the mask, too
+    elif parsed.mode == frame.TRANSFORM:
+        core = transform.decode(reader, kind, envelope.box_shape)
     elif parsed.mode == frame.PREDICTOR:
         core = predictor.decode(reader, kind, envelope.box_shape)
+    elif parsed.mode == frame.NEURAL:
+        core = neural.decode(reader, kind, envelope.box_shape, models)
     else:
         network = siren.read(reader, kind, envelope.box_shape)
         everywhere = [range(n) for n in envelope.box_shape]
@@ -248,14 +260,14 @@ class ChunkInfo:
     Parameters
     ----------
     mode : str
-        raw, constant, planes, siren or predictor.
+        raw, constant, planes, siren, predictor or neural.
     dtype : str
         numpy dtype string.
     shape : tuple of int
     frame_bytes : int
         Size of the frame.
     details : dict
-        For siren: layers, width, channels, parameters.
+        For siren: layers, width, channels, parameters. For neural: digest of a shared network, or parameters.
     """
 
     mode: str
@@ -276,4 +288,8 @@ def describe_chunk(data: bytes | memoryview) -> ChunkInfo:
         groups = [*network.weights, network.biases, network.readout]
         details = {"layers": layers, "width": width, "channels": len(network.readout),
                    "parameters": sum(g.size for g in groups)}  # fmt: skip
+    elif parsed.mode == frame.NEURAL:
+        kind, reader = dtypes.little(parsed.dtype), Reader(parsed.payload)
+        normalize.read(reader, parsed.shape, kind)
+        details = neural.describe(reader)
     return ChunkInfo(frame.MODE_NAMES[parsed.mode], parsed.dtype.str, parsed.shape, len(bytes(data)), details)

@@ -18,8 +18,9 @@ from inrstore.format import dtypes
 MAGIC = b"\x89INR"
 VERSION = 1
 
-RAW, CONSTANT, PLANES, SIREN, PREDICTOR = 0, 1, 2, 3, 5
-MODE_NAMES = {RAW: "raw", CONSTANT: "constant", PLANES: "planes", SIREN: "siren", PREDICTOR: "predictor"}
+RAW, CONSTANT, PLANES, SIREN, TRANSFORM, PREDICTOR, NEURAL = range(7)
+MODE_NAMES = {RAW: "raw", CONSTANT: "constant", PLANES: "planes", SIREN: "siren", TRANSFORM: "transform",
+              PREDICTOR: "predictor", NEURAL: "neural"}  # fmt: skip
 
 
 class Reader:

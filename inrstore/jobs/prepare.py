@@ -132,6 +132,7 @@ def document(job: Job) -> dict[str, Any]:
         "options": {
             "promise": base.promise.to_dict(),
             "preset": base.options.preset,
+            "mode": base.options.mode,
             "seed": base.options.seed,
             "zarr_format": base.zarr_format,
             "mask": _described(base.mask),

@@ -27,7 +27,9 @@ from .frames import (
     smooth,
     with_mask,
 )
+from .neural_faulty import faulty_neural
 from .predictor_faulty import faulty_predictor
+from .transform_faulty import faulty_transform
 
 
 def faulty() -> Iterator[tuple[str, bytes, str, str]]:
@@ -45,7 +47,7 @@ def faulty() -> Iterator[tuple[str, bytes, str, str]]:
     yield "bit-flipped", raw[:30] + bytes([raw[30] ^ 4]) + raw[31:], corrupt, "frame_crc"
     yield "version-2", edit(raw, 4, b"\2"), version, "version"
     yield "version-0", edit(raw, 4, b"\0"), version, "version"
-    yield "mode-4", edit(raw, 5, b"\4"), version, "mode"
+    yield "mode-7", edit(raw, 5, b"\7"), version, "mode"
     yield "mode-255", edit(raw, 5, b"\xff"), version, "mode"
     yield "dtype-0", edit(raw, 6, b"\0"), corrupt, "dtype"
     yield "dtype-13", edit(raw, 6, b"\x0d"), corrupt, "dtype"
@@ -80,6 +82,8 @@ def faulty() -> Iterator[tuple[str, bytes, str, str]]:
     yield from _faulty_networks(corrupt, limit)
     yield from _faulty_planes(corrupt)
     yield from faulty_predictor()
+    yield from faulty_neural()
+    yield from faulty_transform()
 
 
 def _faulty_envelopes(corrupt: str) -> Iterator[tuple[str, bytes, str, str]]:

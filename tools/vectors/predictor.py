@@ -8,6 +8,7 @@ values in place of streams; the package then has to decode the same from the byt
 from __future__ import annotations
 
 import importlib
+import math
 import struct
 import sys
 from dataclasses import dataclass
@@ -67,6 +68,10 @@ class Plan:
     all_contexts: bool = False
     overshoot: bool = False
     wide_columns: bool = False
+    region: tuple[int, int] | None = None
+    region_shift: int = 0
+    region_spread: int = 12
+    lanes: int | None = None
 
 
 def predictor_frame(values: Array, plan: Plan, envelope: Envelope | None = None, core: Array | None = None) -> bytes:
@@ -93,6 +98,16 @@ def matrix(rows: Array, least: int = 0) -> bytes:
     return bytes(widths) + np.packbits(np.array(bits, np.uint8), bitorder="little").tobytes()
 
 
+def coded_matrix(rows: Array, parameter: int) -> bytes:
+    """Return a coded matrix of integers as bytes, every column with the same parameter."""
+    rows = np.asarray(rows, np.int64)
+    coded = np.where(rows >= 0, 2 * rows, -2 * rows - 1).T.ravel().tolist()
+    unary = [bit for z in coded for bit in [0] * (z >> parameter) + [1]]
+    rest = [z >> i & 1 for z in coded for i in range(parameter)]
+    packed = [np.packbits(np.array(bits, np.uint8), bitorder="little").tobytes() for bits in (unary, rest)]
+    return bytes([parameter] * rows.shape[1]) + struct.pack("<I", len(packed[0])) + packed[0] + packed[1]
+
+
 def pieces_of(core: Array, plan: Plan, *, last: int = 1 << 16, lie: bool = False) -> Pieces:
     """Return the fields that code the values of a box.
 
@@ -112,21 +127,29 @@ def pieces_of(core: Array, plan: Plan, *, last: int = 1 << 16, lie: bool = False
     low = min(0, int(v.min())) if plan.low is None else plan.low
     high = max(0, int(v.max())) if plan.high is None else plan.high
     flags = plan.exchanged | plan.wide << 1 | plan.zeros << 2
+    flags |= (plan.region is not None) << 3 | (plan.lanes is not None) << 4
     pieces: Pieces = {
         "flags": bytes([flags]), "base": struct.pack("<I", base), "step": struct.pack("<I", plan.step),
         "low": struct.pack("<i", low), "high": struct.pack("<i", high), "top": bytes([plan.top]),
         "row_parts": struct.pack("<H", plan.row_parts), "column_parts": struct.pack("<H", plan.column_parts),
     }  # fmt: skip
+    if plan.region is not None:
+        pieces["region_rows"], pieces["region_columns"] = (struct.pack("<H", side) for side in plan.region)
+    if plan.lanes is not None:
+        pieces["lanes"] = bytes([plan.lanes])
     order = np.arange(shape[0]) if plan.order is None else np.array(plan.order)
     if shape[0] > 1:
         pieces["order"] = order.astype("<u2").tobytes()
-    head = tool.Header(tool.Reader(b"".join(pieces.values())), core.dtype, core.shape)
+    head, fields = tool.Header(tool.Reader(b"".join(pieces.values())), core.dtype, core.shape), len(pieces)
     for group, (start, end) in enumerate(head.groups):
         if start:
             pieces.update(_group(rng, plan, group, start, end))
-        for stage, (d, _) in enumerate(head.stages):
-            pieces.update(_stage(rng, plan, tool, f"{group} {stage}", start > 0, d))
-    model = tool.Reader(b"".join(list(pieces.values())[9 if shape[0] > 1 else 8 :]))
+        for stage, (d, slices) in enumerate(head.stages):
+            made = _stage(rng, plan, tool, f"{group} {stage}", start > 0, d)
+            if plan.region is not None:
+                made = _with_regions(rng, plan, head, f"{group} {stage}", made, len(slices))
+            pieces.update(made)
+    model = tool.Reader(b"".join(list(pieces.values())[fields:]))
     groups = [tool.Group(model, head, *group) for group in head.groups]
     truth = _cut(v[order], head)
     recorder = _recorder(tool)(head, truth)
@@ -180,6 +203,28 @@ def _stage(rng: np.random.Generator, plan: Plan, tool: ModuleType, name: str, la
         f"thresholds {name}": matrix(steps, least), f"activity_weights {name}": matrix(activity, least),
         f"activity_scale {name}": struct.pack("<H", plan.activity_scale), f"error_weights {name}": matrix(errors),
     }  # fmt: skip
+
+
+def _with_regions(rng: np.random.Generator, plan: Plan, head: Any, name: str, made: Pieces, slices: int) -> Pieces:
+    """Return the fields of a stage with noise for each region, if the stage has enough values for all of them."""
+    number = math.prod(-(-n // side) for n, side in zip((head.h, head.l), head.regions, strict=True))
+    columns = len(made[f"activity_weights {name}"])  # no column of these weights has fewer bits than its width byte
+    columns = next(c for c in range(1, columns) if c + (sum(made[f"activity_weights {name}"][:c]) + 7) // 8 == columns)
+    fields: Pieces = {f"region_shift {name}": b"\xff"}
+    if 2048 * number <= math.prod(head.parts) * head.h * head.l * slices:
+        fields[f"region_shift {name}"] = bytes([plan.region_shift])
+        spread = rng.integers(-plan.region_spread, plan.region_spread + 1, (number * plan.sets, columns))
+        clip = int(struct.unpack("<H", made[f"clip {name}"])[0])
+        least = plan.region_spread << plan.region_shift
+        reach = 4 * (1 << plan.fraction) + (plan.noise + least) * columns
+        made = made | {f"clip {name}": struct.pack("<H", max(1, min(clip, (2**24 - 1 - reach) // reach)))}
+        fields[f"region_weights {name}"] = coded_matrix(spread, max(0, plan.region_spread.bit_length() - 1))
+    out: Pieces = {}
+    for key, data in made.items():
+        out[key] = data
+        if key.startswith("weights "):
+            out.update(fields)
+    return out
 
 
 def _recorder(tool: ModuleType) -> Any:
@@ -251,7 +296,7 @@ def _streams(tool: ModuleType, head: Any, plan: Plan, recorder: Any, last: int, 
         else:
             symbols.append(k + peak)
             low += [b >> i & 1 for i in range(w)]
-    lanes = min(4096, max(4, 2 ** (head.n // 4000).bit_length()))
+    lanes = min(4096, max(4, 2 ** (head.n // 4000).bit_length())) if head.lanes is None else 2**head.lanes
     flags = b""
     if head.zeros:
         classes, bits = np.concatenate(recorder.classes), np.concatenate(recorder.flags)

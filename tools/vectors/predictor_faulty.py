@@ -11,8 +11,8 @@ from inrstore.format import chunk as chunks
 from inrstore.format import frame
 
 from .frames import edit, payload_of, repack, smooth
-from .predictor import Pieces, Plan, matrix, pieces_of, predictor_frame
-from .predictor_valid import head
+from .predictor import Pieces, Plan, coded_matrix, matrix, pieces_of, predictor_frame
+from .predictor_valid import head, textured
 
 Faults = Iterator[tuple[str, bytes, str, str]]
 
@@ -30,6 +30,7 @@ def faulty_predictor() -> Faults:
     yield from _tables(whole, pieces)
     yield from _streams(whole, pieces)
     yield from _zeros()
+    yield from _regions()
 
 
 def changed(whole: bytes, pieces: Pieces, **fields: bytes) -> bytes:
@@ -50,8 +51,7 @@ def until(whole: bytes, pieces: Pieces, last: str) -> bytes:
 def _types(whole: bytes) -> Faults:
     for code, name in ((4, "i8"), (8, "u8"), (11, "f8"), (12, "bool")):
         yield f"predictor-of-{name}", edit(whole, 6, bytes([code])), "CorruptChunkError", "predictor.dtype"
-    yield "predictor-mode-4", edit(whole, 5, b"\4"), "UnsupportedVersionError", "mode"
-    yield "predictor-mode-6", edit(whole, 5, b"\6"), "UnsupportedVersionError", "mode"
+    yield "predictor-mode-7", edit(whole, 5, b"\7"), "UnsupportedVersionError", "mode"
     turned = edit(whole, 8, struct.pack("<4I", 2, 3, 7, 6))
     yield "predictor-of-another-shape", turned, "CorruptChunkError", "predictor.form"
 
@@ -227,6 +227,62 @@ def _streams(whole: bytes, pieces: Pieces) -> Faults:
     yield "predictor-value-changed", edit(small, frame.header_size(2) - 8, b"\1\2\3\4"), bad, "decoded_crc"
     raw = chunks.encode_raw(np.empty((0, 3), "<i2"))
     yield "predictor-without-values", edit(raw, 5, b"\5"), bad, "shape"
+
+
+def _regions() -> Faults:
+    bad, limit = "CorruptChunkError", "LimitExceededError"
+    values, u2, u4 = textured((2, 34, 64), 242), struct.Struct("<H").pack, struct.Struct("<I").pack
+    plan = Plan(seed=242, region=(34, 32), lanes=3, sets=1, noise=0, region_spread=2)
+    whole, pieces = predictor_frame(values, plan), pieces_of(values, plan)
+    name, found = "region_weights 0 0", pieces["region_weights 0 0"]
+
+    def one(data: bytes) -> bytes:
+        return changed(whole, pieces, region_weights__0__0=data)
+
+    for value in (0x20, 0x40, 0x80):
+        yield f"predictor-flags-{value}", changed(whole, pieces, flags=bytes([value])), bad, "predictor.flags"
+    for field, most in (("region_rows", 34), ("region_columns", 64)):
+        for value in (0, 15, most + 1):
+            cell = changed(whole, pieces, **{field: u2(value)})
+            yield f"predictor-{field.replace('_', '-')}-{value}", cell, limit, f"predictor.{field}"
+    for field in ("region_rows", "region_columns", "lanes", "region_shift 0 0", name):
+        cut = until(whole, pieces, field)
+        yield (
+            f"predictor-{field.replace('_', '-').replace(' ', '-')}-missing",
+            cut,
+            bad,
+            f"predictor.{field.split()[0]}",
+        )
+    large = edit(whole, 8, struct.pack("<3I", 1, 1250, 1250))
+    yield "predictor-regions-part-above-3-times-2to19", large, limit, "predictor.column_parts"
+    yield "predictor-lanes-13", changed(whole, pieces, lanes=b"\x0d"), limit, "predictor.lanes"
+    for value in (13, 254):
+        data = changed(whole, pieces, region_shift__0__0=bytes([value]))
+        yield f"predictor-region-shift-{value}", data, limit, "predictor.region_shift"
+    few = changed(whole, pieces, region_columns=u2(31))
+    yield "predictor-regions-of-too-few-values", few, limit, "predictor.region_shift"
+    field, rows = "predictor.region_weights", np.zeros((2, 18), np.int64)
+    yield "predictor-region-weights-parameter-25", one(b"\x19" + found[1:]), limit, field
+    yield "predictor-region-weights-of-one-region", one(coded_matrix(rows[:1], 1)), bad, field
+    yield "predictor-region-weights-of-three-regions", one(coded_matrix(np.zeros((3, 18)), 1)), bad, field
+    quotients = coded_matrix(rows, 0)
+    longer = quotients[:18] + u4(6) + quotients[22:] + b"\0"
+    yield "predictor-region-weights-byte-after-quotients", one(longer), bad, field
+    yield "predictor-region-weights-no-quotients", one(bytes(22)), bad, field
+    yield "predictor-region-weights-length", one(found[:18] + u4(2**32 - 1) + found[22:]), bad, field
+    padded = coded_matrix(rows[:, :18], 1)
+    yield "predictor-region-weights-padding", one(padded[:-1] + b"\x80"), bad, field
+    rows[1, 2] = 2**15  # 8 kB of bits 0
+    yield "predictor-region-weights-quotient-65536", one(coded_matrix(rows, 0)), limit, field
+    rows[1, 2] = -(2**24) + 3
+    large = changed(whole, pieces, region_weights__0__0=coded_matrix(rows, 24), region_shift__0__0=b"\2")
+    yield "predictor-region-weights-above-2to25", large, limit, field
+    clip = struct.unpack("<H", pieces["clip 0 0"])[0]
+    flat = np.zeros((1, 18), np.int64)
+    flat[0, 4], flat[0, 17] = 5, 7
+    rows[1, 2], rows[1, 17] = -(2**24 // clip - 5), 2**24 % clip - 7
+    at_limit = {"weights__0__0": matrix(flat), "region_weights__0__0": coded_matrix(rows, 10)}
+    yield "predictor-region-weights-limit-by-1", changed(whole, pieces, **at_limit), limit, field
 
 
 def _zeros() -> Faults:

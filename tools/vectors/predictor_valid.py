@@ -41,6 +41,16 @@ def subset_predictor() -> Iterator[tuple[str, bytes]]:
     yield "predictor-i2-3d-wide", predictor_frame(values, Plan(seed=57, wide=True, top=4, sets=8))
     yield "predictor-i2-3d-exchanged", predictor_frame(smooth((4, 6, 15), "<i2", 58), Plan(exchanged=True))
     yield "predictor-i2-3d-parts", predictor_frame(smooth((4, 14, 13), "<i2", 59), Plan(row_parts=2, column_parts=3))
+    values = textured((3, 50, 56), 60)
+    yield "predictor-i2-3d-regions", predictor_frame(values, Plan(seed=60, top=2, region=(32, 32), sets=3))
+    yield "predictor-i2-3d-lanes", predictor_frame(smooth((4, 9, 10), "<i2", 61), Plan(seed=61, top=2, lanes=6))
+
+
+def textured(shape: tuple[int, ...], seed: int) -> Array:
+    """Return values that differ little from one another, so that many of them take few bytes."""
+    rng = np.random.default_rng(seed)
+    wave = np.sin(np.arange(shape[-1]) / 9) * np.cos(np.arange(shape[-2]) / 7)[:, None]
+    return np.rint(6 * wave + (rng.random(shape) < 0.03)).astype("<i2")
 
 
 def head(shape: tuple[int, ...], seed: int) -> Array:
@@ -139,6 +149,23 @@ def uncommon_predictor() -> Iterator[tuple[str, bytes]]:
     yield "predictor-i2-zeros-of-both-signs", predictor_frame(values, Plan(zeros=True, base=2**15))
     yield "predictor-i2-zeros-without-any", predictor_frame(smooth((6, 7), "<i2", 155), Plan(zeros=True, base=2**15))
     yield "predictor-i2-nothing-but-zeros", predictor_frame(np.zeros((3, 6, 7), "<i2"), Plan(zeros=True, top=2))
+    # regions
+    for name, shape, plan in (
+        ("last-ones-small", (4, 33, 65), Plan(region=(32, 64), region_shift=2, region_spread=3)),
+        ("wide-exchanged-parts", (4, 40, 60), Plan(region=(30, 20), wide=True, exchanged=True, row_parts=2, top=2)),
+        ("in-the-last-stage-only", (9, 30, 40), Plan(region=(16, 40), top=4, sets=16, region_shift=12,
+                                                     region_spread=1, fraction=12, clip=1)),
+        ("of-a-line", (1, 1, 4096), Plan(region=(1, 2048), column_parts=1, sets=1)),
+        ("one", (6, 9, 8), Plan(region=(9, 8), top=2)),
+        ("far-apart", (1, 64, 64), Plan(region=(64, 32), region_spread=900, sets=1)),
+    ):  # fmt: skip
+        yield f"predictor-i2-regions-{name}", predictor_frame(textured(shape, 160), plan)
+    values = np.where(ball((4, 48, 44)), np.maximum(textured((4, 48, 44), 161), 1), 0).astype("<i2")
+    plan = Plan(zeros=True, base=2**15, region=(24, 44), top=2, lanes=0)
+    yield "predictor-i2-regions-of-zeros", predictor_frame(values, plan)
+    # lanes
+    for lanes in (0, 1, 10):
+        yield f"predictor-i2-lanes-{lanes}", predictor_frame(small, Plan(lanes=lanes))
     # layouts and envelopes
     yield "predictor-i2-big-endian", predictor_frame(small.astype(">i2"), Plan())
     values = np.asfortranarray(smooth((5, 6, 7), "<i2", 156).astype("<f4").astype(">f4"))

@@ -21,7 +21,9 @@ from .frames import (
     with_exceptions,
     with_mask,
 )
+from .neural import subset_neural
 from .predictor_valid import subset_predictor
+from .transform_valid import subset_transform
 
 
 def subset() -> Iterator[tuple[str, bytes]]:
@@ -176,3 +178,5 @@ def subset() -> Iterator[tuple[str, bytes]]:
     whole = with_mask(normalize.whole((14, 15)), rows, zeros["u1"])
     yield "planes-integer-u1-mask-of-rows", planes_frame(values, grid_of(values, 9), whole)
     yield from subset_predictor()
+    yield from subset_neural()
+    yield from subset_transform()

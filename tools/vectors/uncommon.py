@@ -29,7 +29,9 @@ from .frames import (
     with_exceptions,
     with_mask,
 )
+from .neural import uncommon_neural
 from .predictor_valid import uncommon_predictor
+from .transform_valid import uncommon_transform
 
 
 def uncommon() -> Iterator[tuple[str, bytes]]:
@@ -213,6 +215,8 @@ def uncommon() -> Iterator[tuple[str, bytes]]:
     yield "siren-no-exceptions-listed", siren_frame(like((3, 4), "<f4"), Net(seed=128, layers=1, width=3), envelope)
     yield from _masks()
     yield from uncommon_predictor()
+    yield from uncommon_neural()
+    yield from uncommon_transform()
 
 
 def _masks() -> Iterator[tuple[str, bytes]]:

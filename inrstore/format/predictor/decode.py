@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +16,12 @@ from inrstore.format.levels import unordered
 from inrstore.format.predictor import layout as layouts
 from inrstore.format.predictor import regression
 from inrstore.format.predictor.integers import BitReader, Ints, Singles, Words
+from inrstore.format.predictor.kernel import Kernel, kernel_of
 from inrstore.format.predictor.lanes import FlagStream, SymbolStream, lane_count
 from inrstore.format.predictor.layout import Layout
 from inrstore.format.predictor.planes import Padded
-from inrstore.format.predictor.regression import PAD, Box, Kernel, Neighbourhood, Stage
+from inrstore.format.predictor.regions import Run
+from inrstore.format.predictor.regression import PAD, Box, Neighbourhood, Stage
 from inrstore.format.predictor.stages import StageView, base_of
 from inrstore.format.predictor.tables import CONTEXTS, ESCAPE, UNUSED, Tables, contexts, read_bell
 from inrstore.format.rans import TOTAL
@@ -49,7 +52,9 @@ def decode(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> npt.ND
         steps = []
         for slices, distance in layouts.stages(layout.lengths[1], layout.top):
             hood = Neighbourhood(layout.wide, distance > 0, group.start > 0)
-            steps.append((slices, distance, hood, regression.read_stage(reader, hood, layout.zeros)))
+            size = len(group) * len(slices) * math.prod(layout.tiled_shape[2:])
+            stage = regression.read_stage(reader, hood, layout.zeros, layout.grid, size)
+            steps.append((slices, distance, hood, stage))
         plan.append((group, weights, steps))
     streams = Streams(reader, layout)
     values = np.zeros(layout.tiled_shape, smallest(layout.low, layout.high))
@@ -60,7 +65,7 @@ def decode(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> npt.ND
         mean = None if total is None or base is None else total // group.start
         for slices, distance, hood, stage in steps:
             view = StageView(layout, group, slices, distance, values, errors, base, mean)
-            kernel = Kernel(stage, hood, layout.high - layout.low)
+            kernel = kernel_of(stage, hood, layout.high - layout.low)
             for first, last in layout.blocks(view.planes):
                 Wavefront(view, first, last, stage, hood, kernel, streams, layout).run()
         if total is not None:
@@ -92,7 +97,7 @@ class Streams:
     """Everything after the weights, read as it is needed."""
 
     def __init__(self, reader: Reader, layout: Layout) -> None:
-        count, lanes = layout.values, lane_count(layout.values)
+        count, lanes = layout.values, lane_count(layout.values, layout.lanes)
         self.tables = Tables([read_bell(reader) for _ in range(CONTEXTS)])
         ones = None
         if layout.zeros:
@@ -165,6 +170,8 @@ class Wavefront:
         arrays |= {regression.OWN: self._own, regression.ERROR: self._error}
         if self._flag is not None:
             flags |= {regression.OWN: self._flag}
+        self._grid = None if stage.differences is None else stage.grid
+        self._numbers = None if self._grid is None else self._grid.numbers()
         self._later = hood.later
         self._wide = min(self.planes, _AT_ONCE)
         most = min(self.rows, max(1, _AT_ONCE // self._wide)) * self._wide
@@ -193,9 +200,12 @@ class Wavefront:
             begin, end = max(0, (step - columns + 2) // 2), min(rows - 1, step // 2) + 1
             for row in range(begin, end, at_once):
                 offset = (PAD + row) * down + (PAD + step - 2 * row) * across
+                count, runs = min(at_once, end - row), list[Run]()
+                if self._grid is not None and self._numbers is not None:
+                    runs = self._grid.runs(self._numbers, row, count, step)
                 for plane in range(0, self.planes, self._wide):
                     width = min(self._wide, self.planes - plane)
-                    self._take(min(at_once, end - row), width, offset + 4 * plane)
+                    self._take(count, width, offset + 4 * plane, [(r, a * width, b * width) for r, a, b in runs])
             if step >= columns - 1 and (step - columns) % 2:
                 for array in padded:
                     array.pad_right((step - columns + 1) // 2)
@@ -222,7 +232,7 @@ class Wavefront:
             i += h * w
         return np.ndarray((i + extra, n), np.float32, buffer)
 
-    def _take(self, rows: int, width: int, offset: int) -> None:
+    def _take(self, rows: int, width: int, offset: int, runs: list[Run]) -> None:
         """Decode the values of `rows` rows and `width` planes of a step; `offset` is the address of the first."""
         kernel, streams, n, shape = self._kernel, self._streams, rows * width, (rows, width)
         flags = live = None
@@ -238,7 +248,7 @@ class Wavefront:
         regressors = self._copy(self._boxes, self._regressors, shape, offset, 1)
         regressors[-1] = 1
         centre = kernel.centre(regressors, flags)
-        predicted, active = kernel.predict(regressors, centre, self._iota[:n])
+        predicted, active = kernel.predict(regressors, centre, self._iota[:n], runs)
         expected = kernel.expected(active, self._copy(self._error_boxes, self._errors, shape, offset))
         if live is not None:
             predicted, expected = predicted[live], expected[live]

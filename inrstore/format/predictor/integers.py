@@ -30,17 +30,24 @@ def read_matrix(reader: Reader, rows: int, columns: int, field: str) -> Ints:
     widths = reader.array("u1", columns, field).astype(np.int64)
     if (widths > limits.MAX_PREDICTOR_BITS).any():
         raise LimitExceededError(field, f"integers of more than {limits.MAX_PREDICTOR_BITS} bits")
+    out = read_bits(reader, rows, widths, field)
+    signed: Ints = (out >> 1) ^ -(out & 1)
+    return signed
+
+
+def read_bits(reader: Reader, rows: int, widths: Ints, field: str) -> Ints:
+    """Return numbers (not negative) in so many rows, column after column, each with the width of its column."""
     total = rows * int(widths.sum())
     bits = np.unpackbits(reader.array("u1", -(-total // 8), field), bitorder="little")
     if bits[total:].any():
         raise CorruptChunkError(field, "bits after the last number are set")
-    out, place = np.zeros((rows, columns), np.int64), 0
-    for j, width in enumerate(widths.tolist()):
-        column = bits[place : place + rows * width].reshape(rows, width).astype(np.int64)
-        out[:, j] = (column << np.arange(width)).sum(1)
-        place += rows * width
-    signed: Ints = (out >> 1) ^ -(out & 1)
-    return signed
+    out = np.zeros((len(widths), rows), np.int64)
+    some = np.repeat(widths[widths > 0], rows)
+    if some.size:
+        begins = np.cumsum(some) - some
+        places = np.arange(total) - np.repeat(begins, some)
+        out[widths > 0] = np.add.reduceat(bits[:total].astype(np.int64) << places, begins).reshape(-1, rows)
+    return out.T
 
 
 class BitReader:
@@ -50,9 +57,12 @@ class BitReader:
     ----------
     data : bytes-like
         All of them; the first bit is the least significant one of the first byte.
+    field : str
+        Errors name it.
     """
 
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, data: memoryview, field: str = "predictor.low_bits") -> None:
+        self._field = field
         padded = np.concatenate([np.frombuffer(data, np.uint8), np.zeros(3, np.uint8)])
         self._from = padded[:-2].astype(np.int32)  # 24 bits from each byte on
         self._from |= padded[1:-1].astype(np.int32) << 8
@@ -63,7 +73,7 @@ class BitReader:
         """Return the next numbers; no width is above 16."""
         ends = np.cumsum(widths, dtype=np.int64) + self._position
         if ends.size and ends[-1] > self._end:
-            raise CorruptChunkError("predictor.low_bits", "the bits end early")
+            raise CorruptChunkError(self._field, "the bits end early")
         if ends.size:
             self._position = int(ends[-1])
         ends -= widths
@@ -76,9 +86,9 @@ class BitReader:
     def finish(self) -> None:
         """Refuse whole bytes left over, or padding that is not 0."""
         if self._end - self._position >= 8:
-            raise CorruptChunkError("predictor.low_bits", "bytes are left over")
+            raise CorruptChunkError(self._field, "bytes are left over")
         if self._position & 7 and (int(self._from[self._position >> 3]) & 255) >> (self._position & 7):
-            raise CorruptChunkError("predictor.low_bits", "bits after the last number are set")
+            raise CorruptChunkError(self._field, "bits after the last number are set")
 
 
 def pack_bits(numbers: Ints, widths: Ints) -> bytes:

@@ -19,8 +19,10 @@ _MASK, _PRECISION = np.uint32(TOTAL - 1), np.uint32(PRECISION)
 _TOTAL, _SIXTEEN, _START = np.uint32(TOTAL), np.uint32(16), np.uint32(0xFFFF)
 
 
-def lane_count(values: int) -> int:
-    """Return the number of states of a stream in a chunk of that many values."""
+def lane_count(values: int, chosen: int | None) -> int:
+    """Return the number of states of a stream: 2^chosen, or one that suits that many values of the chunk."""
+    if chosen is not None:
+        return 1 << chosen
     return int(min(_MOST_LANES, max(4, 1 << (values // _VALUES_PER_LANE).bit_length())))
 
 
@@ -120,9 +122,8 @@ class FlagStream(Stream):
         return out
 
 
-def write_stream(counts: Ints, starts: Ints, values: int) -> bytes:
-    """Return the stream of symbols with these counts and starts; `values` is that of the chunk."""
-    lanes = lane_count(values)
+def write_stream(counts: Ints, starts: Ints, lanes: int) -> bytes:
+    """Return the stream of symbols with these counts and starts."""
 
     def rows() -> Iterator[tuple[Ints, Ints]]:
         for begin in range((len(counts) - 1) // lanes * lanes, -1, -lanes) if len(counts) else ():

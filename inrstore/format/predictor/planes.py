@@ -9,7 +9,7 @@ from inrstore.format.predictor.integers import Singles
 from inrstore.format.predictor.regression import PAD
 
 _SKEW_BELOW = 32
-_SKEW_SIZE = 1 << 20
+_SKEW_SIZE = 1 << 22
 """Planes, and numbers in memory, up to which an array is skewed."""
 
 
@@ -37,10 +37,12 @@ class Padded:
     def __init__(self, rows: int, columns: int, planes: int) -> None:
         self.rows, self.columns = rows, columns
         ny, nx = rows + 2 * PAD, columns + 2 * PAD
-        size = (nx + 2 * ny) * ny * planes
+        # Positions of one step are never more than this apart in y, so steps that overlap in memory never share one.
+        apart = min(ny, nx // 2 + 2)
+        size = ((nx + 2 * ny) * apart + ny) * planes
         if planes < _SKEW_BELOW and size <= _SKEW_SIZE:
             self.memory = np.zeros(size, np.float32)
-            self.strides = (2 * ny + 1) * planes * 4, ny * planes * 4
+            self.strides = (2 * apart + 1) * planes * 4, apart * planes * 4
         else:
             self.memory = np.zeros(ny * nx * planes, np.float32)
             self.strides = nx * planes * 4, planes * 4

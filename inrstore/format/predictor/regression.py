@@ -1,7 +1,4 @@
-"""Weights of a stage and what they say of a value (specification sections 12.5 and 12.6).
-
-All sums are made in float32 by BLAS: they are sums of integers below 2^24, so they are exact in any order.
-"""
+"""Neighbours, and the weights of groups and stages (specification sections 12.4 to 12.6)."""
 
 from __future__ import annotations
 
@@ -15,7 +12,8 @@ import numpy.typing as npt
 from inrstore import limits
 from inrstore.errors import CorruptChunkError, LimitExceededError
 from inrstore.format.frame import Reader
-from inrstore.format.predictor.integers import Ints, Singles, Words, read_matrix, write_matrix
+from inrstore.format.predictor.integers import Ints, Singles, read_matrix, write_matrix
+from inrstore.format.predictor.regions import Differences, Grid, read_differences, write_differences
 
 PAD = 4
 """Rows and columns around a plane that neighbours may lie in."""
@@ -23,13 +21,9 @@ MAX_ERROR = 4095
 MOST_EARLIER = 256
 """Earlier measurements that a base is made of."""
 _SETS, _SCALE, _SHIFT, _FRACTIONS = 16, 1023, 14, (4, 12)
-_MOST_ACTIVE = np.float32(1 << 20)
-_CLASS_STEP = 154
 CLASSES = 32
-_CLASS_EDGES = (_CLASS_STEP * np.arange(-15, 16)).astype(np.float32)
 _SMALL_PRODUCT = 1 << 18
 """Multiplications up to which OpenBLAS stays on one thread."""
-_SIXTEENTH = np.float32(1 / 16)
 
 OWN, BELOW, ABOVE, BASE = "own", "below", "above", "base"
 ERROR, ERROR_BELOW, ERROR_ABOVE, ERROR_MEAN = "error", "error below", "error above", "error mean"
@@ -125,6 +119,10 @@ class Stage:
         Factor of the activity in the expected error.
     errors : ndarray of int64, shape (M,)
     flags : ndarray of int64, shape (J + 1,), or None
+    grid : Grid or None
+        Regions, if the chunk has any.
+    differences : Differences or None
+        What their weights are.
     """
 
     fraction: int
@@ -135,17 +133,21 @@ class Stage:
     scale: int
     errors: Ints
     flags: Ints | None = None
+    grid: Grid | None = None
+    differences: Differences | None = None
 
     def write(self) -> bytes:
         """Return the bytes of the stage."""
         head = b"" if self.flags is None else write_matrix(self.flags)
         head += struct.pack("<BBH", self.fraction, len(self.weights), self.clip) + write_matrix(self.weights)
+        if self.grid is not None:
+            head += write_differences(self.differences)
         head += write_matrix(np.diff(self.thresholds, prepend=0)) + write_matrix(self.activity)
         return head + struct.pack("<H", self.scale) + write_matrix(self.errors)
 
 
-def read_stage(reader: Reader, hood: Neighbourhood, zeros: bool) -> Stage:
-    """Parse and check a stage."""
+def read_stage(reader: Reader, hood: Neighbourhood, zeros: bool, grid: Grid | None = None, values: int = 0) -> Stage:
+    """Parse and check a stage of so many values."""
     flags = None
     if zeros:
         flags = read_matrix(reader, 1, hood.values + 1, "predictor.flag_weights")[0]
@@ -161,6 +163,9 @@ def read_stage(reader: Reader, hood: Neighbourhood, zeros: bool) -> Stage:
         raise CorruptChunkError("predictor.clip", "0")
     weights = read_matrix(reader, sets, hood.regressors + 1, "predictor.weights")
     _check_sum(reach(weights, clip).max(), "weights")
+    differences = None if grid is None else read_differences(reader, grid, values, weights)
+    if differences is not None:
+        _check_sum(reach(differences.weights(weights), clip).max(), "region_weights")
     steps = read_matrix(reader, 1, sets - 1, "predictor.thresholds")[0]
     if (steps[:1] < 0).any() or (steps[1:] < 1).any():
         raise CorruptChunkError("predictor.thresholds", "they do not ascend")
@@ -176,12 +181,12 @@ def read_stage(reader: Reader, hood: Neighbourhood, zeros: bool) -> Stage:
     if (errors < 0).any():
         raise CorruptChunkError("predictor.error_weights", "a weight below 0")
     _check_sum(errors.sum() * MAX_ERROR, "error_weights")
-    return Stage(fraction, clip, weights, np.cumsum(steps), activity[0], scale, errors, flags)
+    return Stage(fraction, clip, weights, np.cumsum(steps), activity[0], scale, errors, flags, grid, differences)
 
 
 def reach(weights: Ints, clip: int) -> Ints:
     """Return the most that the sums of each row can be; no product here leaves int64 (widths are limited)."""
-    out: Ints = np.abs(weights[:, :-1]).sum(1) * clip + np.abs(weights[:, -1])
+    out: Ints = np.abs(weights[..., :-1]).sum(-1) * clip + np.abs(weights[..., -1])
     return out
 
 
@@ -199,126 +204,22 @@ def product(matrix: npt.NDArray[Any], rows: npt.NDArray[Any]) -> npt.NDArray[Any
     if rows.shape[1] <= size:
         whole: npt.NDArray[Any] = matrix @ rows
         return whole
-    out = np.empty((len(matrix), rows.shape[1]), matrix.dtype)
+    return product_into(np.empty((len(matrix), rows.shape[1]), matrix.dtype), matrix, rows)
+
+
+def product_into(out: npt.NDArray[Any], matrix: npt.NDArray[Any], rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Fill `out` with the product, likewise."""
+    size = max(64, _SMALL_PRODUCT // matrix.size)
     for i in range(0, rows.shape[1], size):
         np.matmul(matrix, rows[:, i : i + size], out=out[:, i : i + size])
     return out
 
 
-def _two_rows(weights: Ints) -> Singles:
+def two_rows(weights: Ints) -> Singles:
     """Return a row of weights and one of zeros: a vector times a matrix is shared out whatever its size."""
     out = np.zeros((2, len(weights)), np.float32)
     out[0] = weights
     return out
-
-
-class Kernel:
-    """The weights of a stage, ready for many values at once.
-
-    Parameters
-    ----------
-    stage : Stage
-    hood : Neighbourhood
-    span : int
-        high - low of the layout: no regressor can be larger.
-    """
-
-    def __init__(self, stage: Stage, hood: Neighbourhood, span: int) -> None:
-        self.fraction = np.int32(stage.fraction)
-        self._later, self._values, self._regressors = hood.later, hood.values, hood.regressors
-        self._clip = np.float32(stage.clip) if stage.clip < span else None
-        self._weights, self._activity = stage.weights.astype(np.float32), _two_rows(stage.activity)
-        self._thresholds = stage.thresholds.astype(np.float32)
-        self._scale, self._errors = np.int32(stage.scale), _two_rows(stage.errors)
-        self._flags = None if stage.flags is None else _two_rows(stage.flags[:-1])
-        self._flag_offset = np.float32(0 if stage.flags is None else stage.flags[-1])
-        self._near = np.zeros((2, hood.values), np.float32)
-        self._near[0, hood.near] = 1
-        self._share = np.float32(len(hood.near))
-
-    def classes(self, flags: Singles) -> Ints:
-        """Return the class of each flag; `flags` are those of the neighbours, shape (J, n)."""
-        assert self._flags is not None
-        sums = product(self._flags, flags)[0]
-        sums += self._flag_offset
-        found: Ints = _CLASS_EDGES.searchsorted(sums)
-        return found
-
-    def centre(self, rows: Singles, flags: Singles | None) -> Singles:
-        """Centre and limit the regressors in place (points 2 and 3); return c.
-
-        Parameters
-        ----------
-        rows : ndarray of float32, shape (K + 1, n)
-            The list r of each value; the last row is 1.
-        flags : ndarray of float32, shape (J, n), optional
-        """
-        values = rows[: self._values]
-        centre: Singles
-        if self._later:
-            middle = self._values + 4
-            centre = rows[middle].copy()
-            rows[self._values : self._regressors] -= centre
-            np.multiply(centre, _SIXTEENTH, out=rows[middle])
-            np.floor(rows[middle], out=rows[middle])
-        else:
-            # A quotient of integers this small is never rounded to the integer above it.
-            centre = product(self._near, values)[0]
-            centre /= self._share if flags is None else np.maximum(product(self._near, flags)[0], np.float32(1))
-            np.floor(centre, out=centre)
-            values -= centre
-            if flags is not None:
-                values *= flags
-        if self._clip is not None:
-            inside = rows[: self._regressors]
-            np.clip(inside, -self._clip, self._clip, out=inside)
-        return centre
-
-    def predict(self, rows: Singles, centre: Singles, iota: Ints) -> tuple[Words, Singles]:
-        """Return p and t (point 5); `rows` is used up.
-
-        Parameters
-        ----------
-        rows : ndarray of float32, shape (K + 1, n)
-            As `centre` left it.
-        centre : ndarray of float32, shape (n,)
-        iota : ndarray of int, shape (n,)
-            0, 1, 2, ..
-        """
-        sums = product(self._weights, rows)
-        np.abs(rows, out=rows)
-        active: Singles = product(self._activity, rows)[0]
-        if len(self._thresholds):
-            place = self._thresholds.searchsorted(active)
-            place *= len(iota)
-            place += iota
-            chosen = sums.take(place)
-        else:
-            chosen = sums[0]
-        out = centre.astype(np.int32)
-        out <<= self.fraction
-        out += chosen.astype(np.int32)
-        return out, active
-
-    def expected(self, active: Singles, errors: Singles) -> Words:
-        """Return the expected error (point 6); `active` is used up.
-
-        Parameters
-        ----------
-        active : ndarray of float32, shape (n,)
-            t of point 5.
-        errors : ndarray of float32, shape (M, n)
-        """
-        out = self.scaled(active)
-        out += product(self._errors, errors)[0].astype(np.int32)
-        return out
-
-    def scaled(self, active: Singles) -> Words:
-        """Return the part of the expected error that the activity makes; `active` is used up."""
-        out = np.minimum(active, _MOST_ACTIVE, out=active).astype(np.int32)
-        out *= self._scale
-        out >>= 6
-        return out
 
 
 def write_base(shift: int, weights: Ints) -> bytes:
@@ -360,7 +261,7 @@ def base_of(earlier: Ints, weights: Ints, shift: int, low: int, high: int) -> In
     slopes, offsets = weights[:, :-1].astype(np.float64), weights[:, -1:].astype(np.float64)
     size = max(64, _SMALL_PRODUCT // weights.size)
     for i in range(0, earlier.shape[1], size):
-        sums = slopes @ earlier[:, i : i + size].astype(np.float64)
+        sums = product(slopes, earlier[:, i : i + size].astype(np.float64))
         sums += offsets
         sums *= 2.0**-shift
         np.floor(sums, out=sums)

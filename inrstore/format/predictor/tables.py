@@ -5,13 +5,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from inrstore.errors import CorruptChunkError, LimitExceededError
 from inrstore.format.frame import Reader
-from inrstore.format.predictor.integers import Ints, Words
+from inrstore.format.predictor.integers import Ints
 from inrstore.format.rans import TOTAL
 
 CONTEXTS = 64
@@ -29,7 +30,7 @@ _FIRST = (127 + 5) << 2
 _PLACES = np.minimum(np.maximum(np.arange(1 << 10) - _FIRST, 0), CONTEXTS - 1).astype(np.int64) * PHASES
 
 
-def contexts(expected: Words) -> Ints:
+def contexts(expected: npt.NDArray[Any]) -> Ints:
     """Return four times the context of expected errors (not negative, below 2^26).
 
     The context is made of the exponent and the first two fraction bits of the number: in its float32 they stand

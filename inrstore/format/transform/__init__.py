@@ -1,0 +1,1 @@
+"""Chunk mode transform: KLT, wavelets, context-coded coefficients, decoded in integers (specification section 14)."""

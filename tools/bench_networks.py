@@ -1,0 +1,66 @@
+"""Bytes and seconds of a network for a whole scan against the transform: `python -m tools.bench_networks scan.npz ..`.
+
+Needs numpy and torch alone, so that it runs where a GPU is. Writes tools/results/networks-<device>.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from inrstore import encoder
+from inrstore.fit.search import fit_networks
+from inrstore.format.target import Target
+from inrstore.options import EncodeOptions
+
+_BUDGET = 80_000
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scans", nargs="+", help="4-D scans, .npz, (t, z, y, x)")
+    parser.add_argument("--psnr", type=float, nargs="+", default=[32.0, 36.0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", default=str(Path(__file__).parent / "results"))
+    options = parser.parse_args()
+    name = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
+    rows: list[dict[str, Any]] = []
+    for path in map(Path, options.scans):
+        loaded = np.load(path)
+        for psnr in options.psnr:
+            rows.append({"scan": path.stem, **measure(loaded[loaded.files[0]], psnr, options.device)})
+            print(json.dumps(rows[-1]), flush=True)
+            document = {"device": name, "torch": torch.__version__, "seed": 0, "rows": rows}
+            (Path(options.out) / f"networks-{options.device}.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def measure(scan: np.ndarray, psnr: float, device: str) -> dict[str, Any]:
+    """Return bytes and seconds of both for one scan."""
+    flat = scan.reshape(len(scan), -1)
+    ranges = (flat.max(1).astype(float) - flat.min(1)).tolist()
+    target = Target(rmse=10 ** (-psnr / 20), scale=tuple(ranges), channel_axis=0)
+    begin = time.perf_counter()
+    (transformed,) = encoder.encode_chunks([scan], target, EncodeOptions())
+    transform_s = time.perf_counter() - begin
+    problem = encoder._problem(0, scan, target, _BUDGET)
+    assert problem is not None
+    options = EncodeOptions(mode="network", device="cuda" if device == "cuda" else "cpu")
+    coded, size = None, None
+    begin = time.perf_counter()
+    for found, network in fit_networks([problem], options):
+        coded = encoder._seal_network(found, network)
+        size = None if network is None else [int(n) for n in network.biases.shape]
+    return {"psnr": psnr, "preset": "balanced", "network_bytes": None if coded is None else len(coded), "size": size,
+            "seconds": time.perf_counter() - begin, "transform_bytes": len(transformed),
+            "transform_seconds": transform_s}  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
