@@ -90,7 +90,7 @@ def encode_chunks(
     frames: list[bytes] = []
     jobs = [partial(_encode_without_network, a, t, m, models, options)
             for a, t, m in zip(arrays, each, outlines, strict=True)]  # fmt: skip
-    together = max(1, _VALUES_AT_ONCE // max((a.size for a in arrays), default=1))
+    together = max(1, _VALUES_AT_ONCE // max((a.size for a in arrays if a.size), default=1))
     for made in _in_order(jobs, min(together, options.threads or available_cores())):
         frames.append(made)
         if progress is not None and not options.networks:

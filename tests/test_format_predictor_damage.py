@@ -23,10 +23,10 @@ from inrstore.format import chunk as chunks
 from inrstore.format import frame
 from inrstore.format.chunk import decode_chunk
 from inrstore.format.frame import Reader
+from inrstore.format.integers import BitReader, pack_bits, read_matrix, write_matrix
 from inrstore.format.predictor import layout as layouts
 from inrstore.format.predictor import regression, tables
 from inrstore.format.predictor.decode import decode
-from inrstore.format.predictor.integers import BitReader, pack_bits, read_matrix, write_matrix
 from inrstore.format.predictor.regions import Differences, Grid, read_coded_matrix, write_coded_matrix
 
 MARGIN = 64 << 20  # blocks of planes have up to 3 * 2^19 values, in some ten arrays of float32

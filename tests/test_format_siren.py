@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from inrstore import limits
 from inrstore.errors import CorruptChunkError, LimitExceededError
 from inrstore.format import exact, siren
+from inrstore.format.dtypes import check_outputs
 from inrstore.format.frame import Reader
 
 
@@ -206,7 +207,7 @@ def test_float32_sums_are_exact_up_to_the_bound():
 )
 def test_the_range_of_a_network_lies_in_its_type(dtype, exponent, low, high, good):
     if good:
-        siren._check_range(low, high, exponent, np.dtype(dtype))
+        check_outputs(low, high, exponent, np.dtype(dtype), "siren")
     else:
         with pytest.raises(CorruptChunkError):
-            siren._check_range(low, high, exponent, np.dtype(dtype))
+            check_outputs(low, high, exponent, np.dtype(dtype), "siren")

@@ -20,13 +20,13 @@ from inrstore import limits
 from inrstore.errors import CorruptChunkError
 from inrstore.fit.least_squares import combined, fit_bell, solve_not_negative
 from inrstore.fit.neural_scale import gain_of
+from inrstore.format.integers import pack_bits
 from inrstore.format.levels import ordered
 from inrstore.format.mask import Mask
 from inrstore.format.neural.decode import Expectation, Header, Predictions, error_of, holds, rounded
 from inrstore.format.neural.hood import ERRORS, Volume, fold
 from inrstore.format.neural.network import UNIT, Network
 from inrstore.format.neural.streams import write_symbols
-from inrstore.format.predictor.integers import pack_bits
 from inrstore.format.predictor.tables import CONTEXTS, Bell, Tables, contexts, write_bells
 
 Ints = npt.NDArray[np.int64]

@@ -19,12 +19,12 @@ from inrstore.errors import CorruptChunkError
 from inrstore.fit.least_squares import combined, explaining_order, fit_bell, products, solve
 from inrstore.fit.predictor_regions import choose_region, with_regions
 from inrstore.fit.predictor_stage import SAMPLE, SETS, Coded, StageFit
+from inrstore.format.integers import Ints, pack_bits
 from inrstore.format.levels import ordered
 from inrstore.format.mask import Mask
 from inrstore.format.predictor import layout as layouts
 from inrstore.format.predictor import regression
 from inrstore.format.predictor.decode import holds, smallest
-from inrstore.format.predictor.integers import Ints, pack_bits
 from inrstore.format.predictor.lanes import lane_count, write_stream
 from inrstore.format.predictor.layout import Layout
 from inrstore.format.predictor.regression import CLASSES, Neighbourhood

@@ -14,7 +14,7 @@ import numpy as np
 from inrstore import limits
 from inrstore.fit.least_squares import Doubles, products
 from inrstore.fit.predictor_stage import StageFit
-from inrstore.format.predictor.integers import Ints
+from inrstore.format.integers import Ints
 from inrstore.format.predictor.regions import Differences, Grid, write_differences
 from inrstore.format.predictor.regression import Stage, product, reach, two_rows
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from inrstore import limits
 from inrstore.fit.least_squares import Doubles, Floats, combined, logistic, solve, solve_not_negative
+from inrstore.format.integers import Ints, Singles
 from inrstore.format.predictor import regression
-from inrstore.format.predictor.integers import Ints, Singles
 from inrstore.format.predictor.kernel import Kernel, kernel_of
 from inrstore.format.predictor.layout import Layout
 from inrstore.format.predictor.planes import Padded

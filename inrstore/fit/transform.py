@@ -19,7 +19,7 @@ from inrstore.errors import CorruptChunkError
 from inrstore.fit.transform_choice import Chooser
 from inrstore.fit.transform_weights import START, Sampler, fitted
 from inrstore.fit.wavelet import forward
-from inrstore.format.predictor.integers import Ints
+from inrstore.format.integers import Ints
 from inrstore.format.transform.bands import Triple, bands_of, levels_of
 from inrstore.format.transform.decode import synthesis
 from inrstore.format.transform.header import Header, arrangement, kinds_of

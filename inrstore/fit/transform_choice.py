@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.format.predictor.integers import Ints, pack_bits
+from inrstore.format.integers import Ints, pack_bits
 from inrstore.format.predictor.tables import contexts as context_of
 from inrstore.format.transform.adaptive import CONTEXTS, FLAG_BITS, QUIET, SIZE_BITS, Model, groups_of, low_bits
 from inrstore.format.transform.bands import Band, Triple

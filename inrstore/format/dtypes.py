@@ -56,3 +56,19 @@ def bits_dtype(itemsize: int) -> np.dtype[Any]:
 def bits(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """View a little-endian array as unsigned integers of the same width."""
     return array.view(bits_dtype(array.dtype.itemsize))
+
+
+def check_outputs(low: int, high: int, exponent: int, dtype: np.dtype[Any], mode: str) -> None:
+    """Refuse outputs low..high times 2^exponent that the type does not hold (section 5); errors name the mode."""
+    if low > high:
+        raise CorruptChunkError(f"{mode}.low", f"{low} > {high}")
+    if dtype.kind == "f":
+        most = float(np.finfo(dtype).max)
+        fits = abs(exponent) <= 100 and max(abs(low), abs(high)) * 2.0**exponent <= most
+    elif dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        fits = 0 <= exponent <= 40 and info.min <= low << exponent and high << exponent <= info.max
+    else:
+        raise CorruptChunkError("mode", f"a {mode} cannot give {dtype}")
+    if not fits:
+        raise CorruptChunkError(f"{mode}.exponent", f"{low}..{high} times 2^{exponent} leaves {dtype}")

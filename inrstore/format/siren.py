@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from inrstore import limits
 from inrstore.errors import CorruptChunkError, LimitExceededError
-from inrstore.format import exact, rans
+from inrstore.format import dtypes, exact, rans
 from inrstore.format.frame import Reader
 
 _NO_CHANNELS = 0xFF
@@ -134,7 +134,7 @@ def read(reader: Reader, dtype: np.dtype[Any], box_shape: tuple[int, ...]) -> Ne
     if not 4 <= shift <= MAX_SHIFT:
         raise LimitExceededError("siren.shift", f"{shift} is not in 4..{MAX_SHIFT}")
     low, high = reader.number("i", "siren.low"), reader.number("i", "siren.high")
-    _check_range(low, high, exponent, dtype)
+    dtypes.check_outputs(low, high, exponent, dtype, "siren")
     multipliers = [int(m) for m in reader.array("<u4", layers + 1, "siren.multipliers")]
     tables = []
     for _ in shapes:
@@ -156,21 +156,6 @@ def read(reader: Reader, dtype: np.dtype[Any], box_shape: tuple[int, ...]) -> Ne
         exact.check_row_bound(matrix, "siren.weights")
     return Network(axis, groups[:layers], groups[layers], multipliers, groups[-1],
                    gains, offsets, shift, exponent, low, high)  # fmt: skip
-
-
-def _check_range(low: int, high: int, exponent: int, dtype: np.dtype[Any]) -> None:
-    if low > high:
-        raise CorruptChunkError("siren.low", f"{low} > {high}")
-    if dtype.kind == "f":
-        most = float(np.finfo(dtype).max)
-        fits = abs(exponent) <= 100 and max(abs(low), abs(high)) * 2.0**exponent <= most
-    elif dtype.kind in "iu":
-        info = np.iinfo(dtype)
-        fits = 0 <= exponent <= 40 and info.min <= low << exponent and high << exponent <= info.max
-    else:
-        raise CorruptChunkError("mode", f"a network cannot give {dtype}")
-    if not fits:
-        raise CorruptChunkError("siren.exponent", f"{low}..{high} times 2^{exponent} leaves {dtype}")
 
 
 def _table_of(groups: Sequence[Ints]) -> Ints:

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from inrstore.format import chunk as chunks
 from inrstore.format import frame, normalize
+from inrstore.format.integers import pack_bits
 from inrstore.format.normalize import Envelope
-from inrstore.format.predictor.integers import pack_bits
 from inrstore.format.predictor.tables import contexts as context_of
 from inrstore.format.transform.adaptive import CONTEXTS, FLAG_BITS, QUIET, SIZE_BITS, Model, groups_of, low_bits
 from inrstore.format.transform.bands import Band, Triple, bands_of, halved

@@ -10,7 +10,7 @@ import numpy as np
 
 from inrstore.format import chunk as chunks
 from inrstore.format import frame
-from inrstore.format.predictor.integers import write_matrix
+from inrstore.format.integers import write_matrix
 
 from .frames import edit, like, payload_of, repack
 from .transform import Pieces, Plan, joined, payload_for, pieces_of, transform_frame

@@ -14,11 +14,11 @@ from inrstore import limits
 from inrstore.errors import CorruptChunkError, LimitExceededError
 from inrstore.format import dtypes
 from inrstore.format.frame import Reader
+from inrstore.format.integers import read_matrix, write_matrix
 from inrstore.format.levels import unordered
 from inrstore.format.neural.hood import CENTRE, ERRORS, NEAR, Volume, fold
 from inrstore.format.neural.network import UNIT, Evaluator, Network, read_network
 from inrstore.format.neural.streams import Streams
-from inrstore.format.predictor.integers import read_matrix, write_matrix
 
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.int32]

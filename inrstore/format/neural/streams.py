@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from inrstore.errors import CorruptChunkError
 from inrstore.format.frame import Reader
-from inrstore.format.predictor.integers import BitReader
+from inrstore.format.integers import BitReader
 from inrstore.format.predictor.lanes import SymbolStream
 from inrstore.format.predictor.tables import CONTEXTS, ESCAPE, UNUSED, Tables, contexts, read_bell
 from inrstore.format.rans import write_rows

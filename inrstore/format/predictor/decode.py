@@ -12,10 +12,10 @@ import numpy.typing as npt
 from inrstore.errors import CorruptChunkError
 from inrstore.format import dtypes
 from inrstore.format.frame import Reader
+from inrstore.format.integers import BitReader, Ints, Singles, Words
 from inrstore.format.levels import unordered
 from inrstore.format.predictor import layout as layouts
 from inrstore.format.predictor import regression
-from inrstore.format.predictor.integers import BitReader, Ints, Singles, Words
 from inrstore.format.predictor.kernel import Kernel, kernel_of
 from inrstore.format.predictor.lanes import FlagStream, SymbolStream, lane_count
 from inrstore.format.predictor.layout import Layout

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inrstore.format.predictor.integers import Ints, Singles, Words
+from inrstore.format.integers import Ints, Singles, Words
 from inrstore.format.predictor.regions import Run
 from inrstore.format.predictor.regression import Neighbourhood, Stage, product, product_into, two_rows
 

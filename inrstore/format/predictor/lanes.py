@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.errors import CorruptChunkError
 from inrstore.format.frame import Reader
-from inrstore.format.predictor.integers import Bools, Ints, Words
+from inrstore.format.integers import Bools, Ints, Words
+from inrstore.format.lanes import Stream
 from inrstore.format.predictor.tables import STRIDE, Tables
-from inrstore.format.rans import LOWER, PRECISION, TOTAL, write_rows
+from inrstore.format.rans import PRECISION, TOTAL, write_rows
 
 _VALUES_PER_LANE = 4000
 _MOST_LANES = 4096
@@ -24,49 +24,6 @@ def lane_count(values: int, chosen: int | None) -> int:
     if chosen is not None:
         return 1 << chosen
     return int(min(_MOST_LANES, max(4, 1 << (values // _VALUES_PER_LANE).bit_length())))
-
-
-class Stream:
-    """States and words; each symbol is of the lane after that of the one before.
-
-    Parameters
-    ----------
-    reader : Reader
-        Holds the stream and nothing else.
-    count : int
-        Number of states.
-    field : str
-        Errors name it.
-    """
-
-    def __init__(self, reader: Reader, count: int, field: str) -> None:
-        self._field, self._count = field, count
-        self._states = reader.array("<u4", count, f"{field}.states").astype(np.uint32)
-        if (self._states < LOWER).any():
-            raise CorruptChunkError(f"{field}.states", "a state below its lower bound")
-        if reader.remaining % 2:
-            raise CorruptChunkError(f"{field}.words", "an odd number of bytes")
-        self._words = reader.array("<u2", reader.remaining // 2, f"{field}.words")
-        self._position = self._lane = 0
-
-    def _store(self, x: npt.NDArray[np.uint32]) -> None:
-        low = (x < LOWER).nonzero()[0]
-        if low.size:
-            fresh = self._words[self._position : self._position + low.size]
-            if fresh.size < low.size:
-                raise CorruptChunkError(f"{self._field}.words", "the stream ends early")
-            self._position += low.size
-            x[low] = (x[low] << _SIXTEEN) | fresh
-        end = self._lane + x.size
-        self._states[self._lane : end] = x
-        self._lane = end if end < self._count else 0
-
-    def finish(self) -> None:
-        """Refuse words left over, or lanes that are not where their writer began."""
-        if self._position != len(self._words):
-            raise CorruptChunkError(f"{self._field}.words", f"{len(self._words) - self._position} words too many")
-        if (self._states != LOWER).any():
-            raise CorruptChunkError(f"{self._field}.states", "a lane does not end in its first state")
 
 
 class SymbolStream(Stream):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from inrstore import limits
 from inrstore.errors import CorruptChunkError, LimitExceededError
 from inrstore.format.frame import Reader
-from inrstore.format.predictor.integers import Ints
+from inrstore.format.integers import Ints
 from inrstore.format.predictor.regions import Grid
 
 _SWAP, _WIDE, _ZEROS, _REGIONS, _LANES = 1, 2, 4, 8, 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.format.predictor.integers import Singles
+from inrstore.format.integers import Singles
 from inrstore.format.predictor.regression import PAD
 
 _SKEW_BELOW = 32

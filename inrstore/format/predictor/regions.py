@@ -11,7 +11,7 @@ import numpy.typing as npt
 from inrstore import limits
 from inrstore.errors import CorruptChunkError, LimitExceededError
 from inrstore.format.frame import Reader
-from inrstore.format.predictor.integers import Ints, read_bits
+from inrstore.format.integers import Ints, read_bits
 
 NO_REGIONS = 255
 """The shift of a stage that has the same weights everywhere."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from inrstore import limits
 from inrstore.errors import CorruptChunkError, LimitExceededError
 from inrstore.format.frame import Reader
-from inrstore.format.predictor.integers import Ints, Singles, read_matrix, write_matrix
+from inrstore.format.integers import Ints, Singles, read_matrix, write_matrix
 from inrstore.format.predictor.regions import Differences, Grid, read_differences, write_differences
 
 PAD = 4

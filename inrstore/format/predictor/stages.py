@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from inrstore.format.integers import Ints, Singles
 from inrstore.format.predictor import layout as layouts
 from inrstore.format.predictor import regression
-from inrstore.format.predictor.integers import Ints, Singles
 from inrstore.format.predictor.layout import Layout
 from inrstore.format.predictor.planes import Padded, with_edges
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from inrstore.errors import CorruptChunkError, LimitExceededError
 from inrstore.format.frame import Reader
-from inrstore.format.predictor.integers import Ints
+from inrstore.format.integers import Ints
 from inrstore.format.rans import TOTAL
 
 CONTEXTS = 64

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from inrstore import limits
 from inrstore.errors import CorruptChunkError, LimitExceededError
 from inrstore.format.frame import Reader
-from inrstore.format.predictor.integers import BitReader, Ints
+from inrstore.format.integers import BitReader, Ints
 from inrstore.format.predictor.tables import contexts as context_of
 from inrstore.format.transform import wavelet
 from inrstore.format.transform.adaptive import CONTEXTS, QUIET, SIZES, Model, groups_of, low_bits
@@ -126,7 +126,7 @@ class _Source:
     def finish(self) -> npt.NDArray[np.uint8]:
         """Refuse what is left over; return the bits that the states end in."""
         self._bits.finish()
-        return self._stream.finish()
+        return self._stream.last_bits()
 
 
 def dequantised(values: npt.NDArray[Any], band: Band, header: Header) -> wavelet.Doubles:

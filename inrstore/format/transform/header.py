@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from inrstore import limits
 from inrstore.errors import CorruptChunkError, LimitExceededError
+from inrstore.format import dtypes
 from inrstore.format.frame import Reader
-from inrstore.format.predictor.integers import Ints, read_matrix, write_matrix
+from inrstore.format.integers import Ints, read_matrix, write_matrix
 from inrstore.format.transform.bands import MOST_LEVELS, Band, Triple, bands_of, halved
 from inrstore.format.transform.contexts import CLIP as MOST_MAGNITUDE
 from inrstore.format.transform.contexts import FEATURES, KINDS, MOST_OF, PASSES
@@ -123,7 +124,7 @@ def read_header(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> t
         raise LimitExceededError("transform.offset_shift", f"{offset_shift} is above {MOST_SHIFT}")
     exponent = reader.number("b", "transform.exponent")
     low, high = reader.number("i", "transform.low"), reader.number("i", "transform.high")
-    check_range(low, high, exponent, dtype)
+    dtypes.check_outputs(low, high, exponent, dtype, "transform")
     pairs = read_matrix(reader, measurements, 2, "transform.gains")
     gains, offsets = pairs[:, 0], pairs[:, 1]
     if (gains < 1).any() or (gains > MOST_GAIN).any():
@@ -166,19 +167,3 @@ def reach(weights: Ints) -> npt.NDArray[np.float64]:
     most = 16.0 * MOST_MAGNITUDE * np.array(MOST_OF, np.float64)
     out: npt.NDArray[np.float64] = weights[:, :-1].astype(np.float64) @ most + weights[:, -1]
     return out
-
-
-def check_range(low: int, high: int, exponent: int, dtype: np.dtype[Any]) -> None:
-    """Refuse outputs that the type does not hold."""
-    if low > high:
-        raise CorruptChunkError("transform.low", f"{low} > {high}")
-    if dtype.kind == "f":
-        most = float(np.finfo(dtype).max)
-        fits = abs(exponent) <= 100 and max(abs(low), abs(high)) * 2.0**exponent <= most
-    elif dtype.kind in "iu":
-        info = np.iinfo(dtype)
-        fits = 0 <= exponent <= 40 and info.min <= low << exponent and high << exponent <= info.max
-    else:
-        raise CorruptChunkError("mode", f"a transform cannot give {dtype}")
-    if not fits:
-        raise CorruptChunkError("transform.exponent", f"{low}..{high} times 2^{exponent} leaves {dtype}")

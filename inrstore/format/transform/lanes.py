@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore.errors import CorruptChunkError
+from inrstore.format import lanes
 from inrstore.format.frame import Reader
 from inrstore.format.rans import LOWER
 from inrstore.format.transform.adaptive import FLAG_BITS, SIZE_BITS, SIZES
@@ -18,7 +19,6 @@ Integers = npt.NDArray[np.integer[Any]]
 
 MOST_LANES = 4096
 _BYTES_PER_LANE, _LEAST_PER_LANE, _MOST_PER_LANE = 128, 1500, 30_000
-_SIXTEEN = np.uint32(16)
 _FLAG_MASK, _SIZE_MASK = np.uint32((1 << FLAG_BITS) - 1), np.uint32((1 << SIZE_BITS) - 1)
 
 
@@ -38,8 +38,8 @@ def lane_count(symbols: int, coefficients: int, size: float) -> int:
     return min(MOST_LANES, max(1 << (wanted.bit_length() - 1), 1 << (needed - 1).bit_length()))
 
 
-class Stream:
-    """States and words; each symbol is of the lane after that of the one before.
+class Stream(lanes.Stream):
+    """Flags and sizes of a chunk.
 
     Parameters
     ----------
@@ -50,14 +50,7 @@ class Stream:
     """
 
     def __init__(self, reader: Reader, count: int) -> None:
-        self._count = count
-        self._states = reader.array("<u4", count, "transform.states").astype(np.uint32)
-        if (self._states < LOWER).any():
-            raise CorruptChunkError("transform.states", "a state below its lower bound")
-        if reader.remaining % 2:
-            raise CorruptChunkError("transform.words", "an odd number of bytes")
-        self._words = reader.array("<u2", reader.remaining // 2, "transform.words")
-        self._position = self._lane = 0
+        super().__init__(reader, count, "transform")
 
     def flags(self, ones: Ints) -> npt.NDArray[np.bool_]:
         """Return a flag for each count (of 2^16) of those that are set."""
@@ -95,23 +88,10 @@ class Stream:
             i = j
         return out
 
-    def _store(self, x: Words) -> None:
-        low = (x < LOWER).nonzero()[0]
-        if low.size:
-            fresh = self._words[self._position : self._position + low.size]
-            if fresh.size < low.size:
-                raise CorruptChunkError("transform.words", "the stream ends early")
-            self._position += low.size
-            x[low] = (x[low] << _SIXTEEN) | fresh
-        end = self._lane + x.size
-        self._states[self._lane : end] = x
-        self._lane = end if end < self._count else 0
-
-    def finish(self) -> npt.NDArray[np.uint8]:
+    def last_bits(self) -> npt.NDArray[np.uint8]:
         """Refuse words left over; return 16 bits of each lane: what it holds when all symbols are taken."""
-        if self._position != len(self._words):
-            raise CorruptChunkError("transform.words", f"{len(self._words) - self._position} words too many")
-        if (self._states >> _SIXTEEN != 1).any():
+        self.all_words_used()
+        if (self._states >> np.uint32(16) != 1).any():
             raise CorruptChunkError("transform.states", "a lane does not end where its writer began")
         return np.unpackbits(self._states.astype("<u2").view(np.uint8), bitorder="little")
 
@@ -127,10 +107,10 @@ def write_stream(counts: Integers, starts: Integers, bits: Integers, first: npt.
         Bits that the lanes begin with, and a reader finds in the end.
     """
     state = LOWER + np.packbits(first, bitorder="little").view("<u2").astype(np.int64)
-    lanes = len(state)
+    count = len(state)
     words: list[npt.NDArray[np.int64]] = []
-    for begin in range((len(counts) - 1) // lanes * lanes, -1, -lanes) if len(counts) else ():
-        row = slice(begin, begin + lanes)
+    for begin in range((len(counts) - 1) // count * count, -1, -count) if len(counts) else ():
+        row = slice(begin, begin + count)
         f, c, b = (a[row].astype(np.int64) for a in (counts, starts, bits))
         x = state[: len(f)]
         full = x >= f << (32 - b)

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.format.predictor.integers import Ints
+from inrstore.format.integers import Ints
 from inrstore.format.transform.bands import Band, Triple
 from inrstore.format.transform.contexts import CLIP, PASSES, Neighbourhood, Singles, kind_of, selection
 
