@@ -10,6 +10,7 @@ mosaics of many slices in one image, which is kinder to it than slice by slice. 
 codec's size, so the peers are better than any one setting a user would choose. gzip, blosc2 and pcodec see the
 whole array. Sizes of inrstore are whole chunks (frames) as the converter cuts them. One thread for every codec;
 seconds are those of the processor, so that other work on the machine does not count; of ours the least of three runs.
+Run it with OPENBLAS_NUM_THREADS=1: threads that wait would count.
 """
 
 from __future__ import annotations

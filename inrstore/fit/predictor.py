@@ -30,7 +30,7 @@ from inrstore.format.predictor.layout import Layout
 from inrstore.format.predictor.regression import CLASSES, Neighbourhood
 from inrstore.format.predictor.stages import StageView, base_of
 from inrstore.format.predictor.tables import CONTEXTS, Tables, write_bells
-from inrstore.format.rans import TOTAL
+from inrstore.format.rans import PRECISION, TOTAL
 
 SMALLEST = 2000
 """Values under which the weights cost more than they save."""
@@ -180,7 +180,7 @@ def with_lanes(layout: Layout, size: int) -> Layout:
     ----------
     layout : Layout
     size : int
-        Bytes of the payload with the common number.
+        Of the payload in bytes, about.
     """
     few = layout.values >= _LEAST_FOR_LANES and lane_count(layout.values, None) < 1 << _LANES
     return replace(layout, lanes=_LANES) if few and size >= _LEAST_BYTES_FOR_LANES else layout
@@ -271,17 +271,12 @@ class _Encoder:
         some = (shift > 0) & ~escaped
         packed = pack_bits(low[some], shift[some])
         middle = struct.pack("<I", len(escapes)) + escapes.tobytes() + struct.pack("<I", len(packed)) + packed
-        layout, flag_counts, flag_stream = self._layout, b"", b""
-        while True:
-            lanes = lane_count(layout.values, layout.lanes)
-            if layout.zeros:
-                flag_counts, flag_stream = self._flag_stream(lanes)
-            stream = write_stream(counts[at], start[at], lanes)
-            size = len(stages) + len(middle) + len(flag_stream) + len(stream)
-            better = with_lanes(layout, size)
-            if layout.lanes is not None or better is layout:
-                return b"".join([layout.write(), stages, write_bells(bells), flag_counts, middle, flag_stream, stream])
-            layout = better
+        bits = PRECISION * len(at) - float(np.log2(counts)[at].sum())
+        layout = with_lanes(self._layout, len(stages) + len(middle) + int(bits / 8))
+        lanes = lane_count(layout.values, layout.lanes)
+        flag_counts, flag_stream = self._flag_stream(lanes) if layout.zeros else (b"", b"")
+        stream = write_stream(counts[at], start[at], lanes)
+        return b"".join([layout.write(), stages, write_bells(bells), flag_counts, middle, flag_stream, stream])
 
     def _flag_stream(self, lanes: int) -> tuple[bytes, bytes]:
         """Return the counts of the classes, and the stream behind its length."""
