@@ -98,7 +98,8 @@ def decode_region(
     hit = [r[i] for r, i in zip(ranges, inside, strict=True)]
     wanted = [range(r.start - a, r.stop - a, r.step) for r, a in zip(hit, envelope.start, strict=True)]
     if all(len(w) for w in wanted):
-        values = siren.evaluate(network, kind, envelope.box_shape, wanted)
+        with _quiet():
+            values = siren.evaluate(network, kind, envelope.box_shape, wanted)
         grid = tuple(siren.slice_of(w) for w in wanted)
         if envelope.exceptions is not None and envelope.values is not None:
             full = np.zeros(envelope.box_shape, kind)
@@ -151,6 +152,14 @@ def _within(positions: range, start: int, stop: int) -> slice:
     return slice(min(max(low, 0), len(positions)), min(max(high, 0), len(positions)))
 
 
+def _quiet() -> np.errstate:
+    """Return a context without warnings of invalid floats: kernels of BLAS may meet such beside a matrix.
+
+    Nothing hangs on it: products here are of integers whose sums are exact, and limits have been checked.
+    """
+    return np.errstate(invalid="ignore")
+
+
 def _decode(parsed: Frame, models: neural.Models | None = None) -> npt.NDArray[Any]:
     kind, reader = dtypes.little(parsed.dtype), Reader(parsed.payload)
     if parsed.mode == frame.RAW:
@@ -166,17 +175,23 @@ def _decode(parsed: Frame, models: neural.Models | None = None) -> npt.NDArray[A
         core = planes.decode(reader, kind, envelope.box_shape)
         if envelope.mask is not None:
             _check_truth(core)  # outside the mask, too
-    elif parsed.mode == frame.TRANSFORM:
-        core = transform.decode(reader, kind, envelope.box_shape)
-    elif parsed.mode == frame.PREDICTOR:
-        core = predictor.decode(reader, kind, envelope.box_shape)
-    elif parsed.mode == frame.NEURAL:
-        core = neural.decode(reader, kind, envelope.box_shape, models)
     else:
-        network = siren.read(reader, kind, envelope.box_shape)
-        everywhere = [range(n) for n in envelope.box_shape]
-        core = siren.evaluate(network, kind, envelope.box_shape, everywhere)
+        with _quiet():
+            core = _decode_products(parsed.mode, reader, kind, envelope.box_shape, models)
     return np.asarray(normalize.join(core, envelope, parsed.shape), order="C")
+
+
+def _decode_products(mode: int, reader: Reader, kind: np.dtype[Any], box: tuple[int, ...],
+                     models: neural.Models | None) -> npt.NDArray[Any]:  # fmt: skip
+    """Return the box of a mode that multiplies matrices."""
+    if mode == frame.TRANSFORM:
+        return transform.decode(reader, kind, box)
+    if mode == frame.PREDICTOR:
+        return predictor.decode(reader, kind, box)
+    if mode == frame.NEURAL:
+        return neural.decode(reader, kind, box, models)
+    network = siren.read(reader, kind, box)
+    return siren.evaluate(network, kind, box, [range(n) for n in box])
 
 
 def _read_constant(reader: Reader, kind: np.dtype[Any]) -> tuple[npt.NDArray[Any], bool]:
