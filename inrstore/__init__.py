@@ -1,4 +1,4 @@
-"""Archives of medical images as Zarr stores of quantised sinusoidal networks.
+"""Archives of medical images as Zarr stores of wavelets, predictors and small networks.
 
 The public names are loaded when they are first used, so that `import inrstore` stays fast and a reader
 never imports what only a converter needs.

@@ -9,7 +9,7 @@ import typer
 from inrstore.cli import convert, export, info, verify
 
 app = typer.Typer(
-    help="Archives of medical images as Zarr stores of quantised sinusoidal networks.",
+    help="Archives of medical images as Zarr stores of wavelets, predictors and small networks.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,

@@ -17,7 +17,7 @@ from inrstore.options import Device, EncodeOptions, Mode, Preset
 
 
 class InrNumcodec(Codec):  # type: ignore[misc]  # numcodecs ships no types
-    """Chunks as quantised sinusoidal networks, as a numcodecs compressor.
+    """Chunks as wavelets, predictors or networks, as a numcodecs compressor.
 
     Parameters
     ----------

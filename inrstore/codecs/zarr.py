@@ -24,7 +24,7 @@ CODEC_NAME = "inrstore"
 
 @dataclass(frozen=True, kw_only=True)
 class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
-    """Chunks as quantised sinusoidal networks, as a Zarr serializer.
+    """Chunks as wavelets, predictors or networks, as a Zarr serializer.
 
     Parameters
     ----------
