@@ -39,15 +39,6 @@ def there_and_back(source: Path, folder: Path) -> None:
 # ---- reports
 
 
-def test_a_report_removes_nothing_but_pictures_of_an_earlier_report(tmp_path):
-    image(tmp_path / "in/a.nii.gz")
-    mine = write_tree(tmp_path / "study_files", {"thesis.txt": b"years", "0.png": b"old", "brain.png": b"mine"})
-    convert(tmp_path / "in", tmp_path / "archive", report=tmp_path / "study.html")
-    assert (mine / "thesis.txt").read_bytes() == b"years"
-    assert (mine / "brain.png").read_bytes() == b"mine"
-    assert (mine / "0.png").read_bytes() != b"old"
-
-
 @pytest.mark.parametrize(
     "page", ["in/a.nii.gz", "in/page.html", "archive/page.html", "page.txt", "s3://bucket/page.html"]
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from inrstore.archive.manifest import Record, digest
 from inrstore.archive.partial import PARTIAL, check_same_job, explain, refuse_existing
 from inrstore.errors import DestinationExistsError, StoreError
 from inrstore.storage import durable
-from inrstore.storage.journal import Journal, records
+from inrstore.storage.journal import MAX_LINE_BYTES, Journal, decode, records
 from inrstore.storage.lock import Lock
+
+_LOCK, _JOURNAL, _STORE = "lock", "journal.jsonl", "store"
 
 
 class LocalPartial:
@@ -31,13 +33,15 @@ class LocalPartial:
         refuse_existing(destination)
         self.destination = destination
         self.path = destination.with_name(destination.name + PARTIAL)
-        self._files = self.path / "store"
+        self._files = self.path / _STORE
         with self._explained(destination):
-            self._lock = Lock(self.path / "lock", str(destination))
+            check_ours(self.path)
+            self._lock = Lock(self.path / _LOCK, str(destination))
         try:
             with self._explained(destination):
+                check_ours(self.path)
                 self._finished = self._recover(job)
-                self._journal = Journal(self.path / "journal.jsonl")
+                self._journal = Journal(self.path / _JOURNAL)
                 if self._new:
                     self._journal.append({"event": "begin", "job": dict(job)})
             # Whoever held the lock before may have published meanwhile.
@@ -53,7 +57,7 @@ class LocalPartial:
         """Return the finished chunks after a look at each; remove every other file."""
         finished: dict[str, Record] = {}
         self._new = True
-        for record in records(self.path / "journal.jsonl"):
+        for record in records(self.path / _JOURNAL):
             if self._new:
                 check_same_job(str(self.path), record.get("job"), job)
                 self._new = False
@@ -111,7 +115,7 @@ class LocalPartial:
         """Remove what is not published."""
         self._journal.close()
         with self._explained(self.path):
-            durable.remove_folder(self.path)
+            _remove(self.path)
         self._lock.close()
 
     def close(self) -> None:
@@ -127,6 +131,40 @@ class LocalPartial:
             raise explain(path, error) from error
 
 
+def check_ours(path: Path) -> None:
+    """Raise DestinationExistsError unless a folder is free, or was made by a conversion; its name alone proves nothing.
+
+    Ours begins with a journal whose first line is whole and says so. Before that line it is empty, or holds the lock.
+    """
+    if not os.path.lexists(path):
+        return
+    names = set() if path.is_symlink() or not path.is_dir() else set(os.listdir(path))
+    ours = not names - {_LOCK, _JOURNAL, _STORE} and not path.is_symlink() and path.is_dir()
+    if not ours or (names - {_LOCK} and not _begun(path / _JOURNAL, _STORE in names)):
+        raise DestinationExistsError(f"{path}: is in the way and was not made by a conversion; choose another name")
+
+
+def _begun(journal: Path, more: bool) -> bool:
+    """Return whether a journal begins as ours does; unless there is `more`, its first line may be torn."""
+    if not journal.is_file():
+        return False
+    with journal.open("rb") as file:
+        line = file.readline(MAX_LINE_BYTES)
+    if not more and not line.endswith(b"\n"):
+        return not line or line.startswith(b"0 ")
+    first = decode(0, line)
+    return first is not None and first.get("event") == "begin" and isinstance(first.get("job"), dict)
+
+
+def _remove(path: Path) -> None:
+    """Remove the folder of a conversion: what a conversion puts there, and the folder if nothing else is in it."""
+    durable.remove_folder(path / _STORE)
+    durable.remove(path / _JOURNAL)
+    durable.remove(path / _LOCK)
+    with suppress(OSError):
+        path.rmdir()
+
+
 def sweep_published(destination: str) -> bool:
     """Remove what is left beside a published store; see `inrstore.archive.writer.sweep_published`."""
     path = Path(destination)
@@ -134,8 +172,9 @@ def sweep_published(destination: str) -> bool:
     if not left.is_dir() or not path.is_dir():
         return False
     try:
-        with Lock(left / "lock", destination):
-            durable.remove_folder(left)
+        check_ours(left)
+        with Lock(left / _LOCK, destination):
+            _remove(left)
     except OSError as error:
         raise explain(left, error) from error
     return True

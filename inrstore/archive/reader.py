@@ -96,6 +96,11 @@ class Store:
             self.seal, self.sealed = manifest.read_seal(document), manifest.sealed(document)
         except ValueError as error:
             raise StoreError(f"{self.label}: {self.root_key}: {error}") from error
+        if not self.sealed:
+            raise StoreError(f"{self.label}: {self.root_key} was changed after the store was made")
+        for key in self.manifest:
+            if key.rpartition("/")[2] in _METADATA:
+                self.check_file(key)
         self.dims = layout.image_dims(len(self.grid.shape))
 
     def _root(self) -> bytes:

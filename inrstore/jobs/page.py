@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+GENERATOR = b"<meta name=generator content=inrstore>"
+"""In the head of every page: what lacks it is somebody else's, and not replaced."""
+
 HEAD = """<!doctype html>
 <html lang=en>
 <head>
 <meta charset=utf-8>
+<meta name=generator content=inrstore>
 <meta name=viewport content="width=device-width, initial-scale=1">
 <meta name=color-scheme content="light dark">
 <title>{title}</title>

@@ -17,6 +17,7 @@ from inrstore.format.frame import VERSION as FORMAT_VERSION
 from inrstore.jobs.bids import DESCRIPTION
 from inrstore.jobs.items import Job, SourceKind
 from inrstore.jobs.record import VERSION
+from inrstore.jobs.report import check_replaceable
 from inrstore.jobs.rules import Rules, Selection, matches, read_rules
 from inrstore.storage.names import check_name
 
@@ -177,6 +178,7 @@ def check_page(page: str, job: Job) -> None:
     for place in (job.source, job.destination):
         if not storage.is_url(place) and f"{os.path.realpath(page)}/".startswith(f"{os.path.realpath(place)}/"):
             raise ConfigurationError(f"{page}: the report cannot lie in {place}")
+    check_replaceable(Path(page))
 
 
 def check_apart(source: str, destination: str) -> None:

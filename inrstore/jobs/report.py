@@ -1,12 +1,15 @@
 """Outcomes of a job -> a page for people: totals, failures, and a row with a picture for every image.
 
-The page is one HTML file and a folder of pictures beside it. It is written row by row and needs nothing from
-the network; a few lines of script sort the table by the column that is clicked.
+The page is one HTML file with the pictures in it. It is written row by row and needs nothing from the network; a few
+lines of script sort the table by the column that is clicked.
 """
 
 from __future__ import annotations
 
+import base64
 import html
+import os
+import secrets
 import shutil
 import tempfile
 from collections import Counter
@@ -22,15 +25,17 @@ import numpy.typing as npt
 from inrstore.archive.reader import Store
 from inrstore.archive.slices import SliceIndex, decode_slice, middle, slice_through
 from inrstore.archive.sources import Source
-from inrstore.errors import SourceError, StoreError
+from inrstore.errors import ConfigurationError, SourceError, StoreError
 from inrstore.evaluate.picture import strip
 from inrstore.jobs.items import Outcome
-from inrstore.jobs.page import CAPTION, COLUMNS, FOOT, HEAD, duration, number, size
+from inrstore.jobs.page import CAPTION, COLUMNS, FOOT, GENERATOR, HEAD, duration, number, size
 from inrstore.jobs.record import FOLDER
 from inrstore.storage import durable
 
 PICTURES = f"{FOLDER}/pictures"
 """Where an archive keeps the pictures of its images, so that a report after a resumed job has all of them."""
+
+_HEAD_BYTES = 4096
 
 Pictures: TypeAlias = Callable[[Outcome], bytes | None]
 """Returns the PNG of an image, or None if there is none."""
@@ -150,7 +155,7 @@ def write_report(
     Parameters
     ----------
     path : Path
-        HTML file to write; an earlier one is replaced. Pictures go to the folder "<name without .html>_files".
+        HTML file to write; an earlier page is replaced, and nothing else.
     outcomes : iterable of Outcome
         Each image and file once, in the order of the rows.
     job : mapping
@@ -167,34 +172,45 @@ def write_report(
     ------
     StoreError
         If it cannot be written.
+    ConfigurationError
+        If another file has its name.
     """
-    folder = path.with_name(f"{path.stem}_files")
-    temporary = path.with_name(path.name + durable.TEMPORARY)
+    check_replaceable(path)
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     totals = _Totals()
     try:
         durable.make_folder(path.parent)
-        for old in folder.glob("*.png"):  # of an earlier page; whatever else lies there is somebody's
-            if old.stem.isdecimal():
-                durable.remove(old)
-        with suppress(OSError):  # somebody's files are in it
-            folder.rmdir()
         with ExitStack() as stack:
             # The totals and failures stand above the rows, so the rows wait in a file.
             rows, failures = (stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in range(2))
-            for count, outcome in enumerate(outcomes):
+            for outcome in outcomes:
                 totals.add(outcome)
                 if outcome.status == "failed":
                     failures.write(_failure(outcome))
                 elif outcome.kind in ("image", "dicom"):
                     data = picture(outcome) if picture is not None and outcome.status == "converted" else None
-                    rows.write(_row(outcome, _keep(folder, f"{count}.png", data)))
-            page = stack.enter_context(temporary.open("w", encoding="utf-8"))
+                    rows.write(_row(outcome, _inline(data)))
+            page = stack.enter_context(temporary.open("x", encoding="utf-8"))
             _assemble(page, totals, job, failures, rows)
         durable.sync(temporary)
         durable.rename(temporary, path)
     except OSError as error:
+        with suppress(OSError):
+            durable.remove(temporary)
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise ConfigurationError if a report would replace something that is no report of this program."""
+    if not os.path.lexists(path):
+        return
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                if GENERATOR in file.read(_HEAD_BYTES):
+                    return
+    raise ConfigurationError(f"{path}: exists already and is no report of this program; choose another name")
 
 
 def _assemble(page: IO[str], totals: _Totals, job: Mapping[str, Any], failures: IO[str], rows: IO[str]) -> None:
@@ -265,7 +281,7 @@ def _row(outcome: Outcome, picture: str) -> str:
         (error, f"{number(error, 4)}<small>{html.escape(where)}</small>"),
         (outcome.seconds, duration(outcome.seconds)),
         ("", html.escape(_mode_text(_modes(measures)))),
-        ("", f'<a href="{picture}"><img src="{picture}" loading=lazy alt=""></a>' if picture else ""),
+        ("", f'<img src="{picture}" alt="">' if picture else ""),
     ]
     inner = "".join(f'<td data-v="{html.escape("" if key is None else str(key))}">{text}</td>' for key, text in cells)
     return f"<tr>{inner}</tr>\n"
@@ -277,13 +293,9 @@ def _name(outcome: Outcome) -> str:
     return f"<i>{html.escape(folder + slash)}</i>{html.escape(name)}{note}"
 
 
-def _keep(folder: Path, name: str, data: bytes | None) -> str:
-    """Write a picture and return how the page refers to it."""
-    if data is None:
-        return ""
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_bytes(data)
-    return html.escape(f"{folder.name}/{name}")
+def _inline(data: bytes | None) -> str:
+    """Return a picture as the page holds it."""
+    return "" if data is None else "data:image/png;base64," + base64.b64encode(data).decode()
 
 
 def _named(source: Any) -> str:

@@ -36,6 +36,8 @@ def convert_file(source: str, destination: str, request: Request, progress: JobC
     ------
     InrstoreError
     """
+    for beside in (destination, f"{destination}{PARTIAL}"):
+        check_apart(absolute(source), absolute(beside))
     rules = _begin(destination, request)
     return _convert(*storage.split(source), destination, rules, request.asked, progress)
 
