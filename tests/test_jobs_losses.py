@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from archives import unpacked, write_pair, write_tree
+from archives import unpacked, write_pair
 from common import random_image, tree, write_nifti
 
 import inrstore
