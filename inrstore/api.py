@@ -9,24 +9,24 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Protocol
 
-from inrstore import storage
-from inrstore.archive import export as store_export
-from inrstore.archive import verify as store_verify
-from inrstore.archive.conversion import Wish
-from inrstore.archive.export import ExportReport
-from inrstore.archive.layout import ZarrFormat
-from inrstore.archive.quality import Promise
-from inrstore.archive.reports import ConvertReport, InfoReport, VerifyReport
+from inrstore import files
+from inrstore.archive.export import ArchiveExportReport, export_archive
+from inrstore.archive.plan import OneZip, Plan, Planned
+from inrstore.archive.prepare import Request, check_page, document, make_job, nature
+from inrstore.archive.record import is_archive
+from inrstore.archive.reports import ArchiveConvertReport, ArchiveInfo, ArchiveProgress, StepCallback, archive_info
+from inrstore.archive.run import Executor, Local, run_job
+from inrstore.archive.single import convert_file, convert_only
+from inrstore.archive.verify import ArchiveVerifyReport, verify_archive
 from inrstore.errors import ConfigurationError
-from inrstore.jobs.export import ArchiveExportReport, export_archive
-from inrstore.jobs.plan import OneZip, Plan, Planned
-from inrstore.jobs.prepare import Request, check_page, document, make_job, nature
-from inrstore.jobs.record import is_archive
-from inrstore.jobs.reports import ArchiveConvertReport, ArchiveInfo, ArchiveProgress, StepCallback, archive_info
-from inrstore.jobs.run import Executor, Local, run_job
-from inrstore.jobs.single import convert_file, convert_only
-from inrstore.jobs.verify import ArchiveVerifyReport, verify_archive
 from inrstore.options import Device, EncodeOptions, Mode, Preset
+from inrstore.store import export as store_export
+from inrstore.store import verify as store_verify
+from inrstore.store.conversion import Wish
+from inrstore.store.export import ExportReport
+from inrstore.store.layout import ZarrFormat
+from inrstore.store.quality import Promise
+from inrstore.store.reports import ConvertReport, InfoReport, VerifyReport
 
 
 def convert(
@@ -83,11 +83,11 @@ def convert(
         The same input, seed and kind of device give the same bytes.
     mask : path-like or str, optional
         An image of the same grid; where it is 0, nothing is kept and 0 is read. A name that is no file is looked up
-        beside each image; see `inrstore.jobs.rules.Rules`.
+        beside each image; see `inrstore.archive.rules.Rules`.
     include, exclude : sequence of str
-        Globs on paths in the archive; see `inrstore.jobs.rules.Selection`.
+        Globs on paths in the archive; see `inrstore.archive.rules.Selection`.
     rules : path-like or str, optional
-        TOML file with quality and effort by kind of image; see `inrstore.jobs.rules`.
+        TOML file with quality and effort by kind of image; see `inrstore.archive.rules`.
     report : path-like or str, optional
         HTML page to write about an archive, with a picture of every image.
     scheduler : str or distributed.Client, optional
@@ -133,7 +133,7 @@ def convert(
     page = None if report is None else os.fspath(report)
     if page is not None:
         check_page(page, job)
-    place = storage.place(job.source)
+    place = files.place(job.source)
     with ExitStack() as stack:
         plan: Planned
         if job.kind == "zip":
@@ -144,7 +144,7 @@ def convert(
                 job = replace(job, kind="dicom")
         executor: Executor = Local()
         if scheduler is not None or workers is not None:
-            from inrstore.jobs.cluster import cluster
+            from inrstore.archive.cluster import cluster
 
             executor = stack.enter_context(cluster(scheduler, workers))
         return run_job(job, document(job), plan, executor, progress=progress, report=page)
@@ -246,7 +246,7 @@ class _Counting(Protocol):
 
 
 def _is_archive(where: str | os.PathLike[str]) -> bool:
-    return is_archive(storage.place(where))
+    return is_archive(files.place(where))
 
 
 def _globs(name: str, globs: Sequence[str]) -> tuple[str, ...]:

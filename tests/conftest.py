@@ -8,7 +8,7 @@ import pytest
 @pytest.fixture
 def small(monkeypatch):
     """Chunks of about 40 voxels, so that small images have several."""
-    from inrstore.archive import layout
+    from inrstore.store import layout
 
     monkeypatch.setattr(layout, "CHUNK_VOXELS", 40)
     monkeypatch.setattr(layout, "LOSSLESS_VALUES", 40)

@@ -11,14 +11,12 @@ import zarr
 from common import check_refused, check_same_bits, files_of, needs_torch, random_image, real_scan, write_nifti
 
 import inrstore
-from inrstore.archive import convert as convert_module
-from inrstore.archive.reader import Store
-from inrstore.encoder import encode_chunks
-from inrstore.errors import (
-    QualityError,
-)
+from inrstore.chunk.encode import encode_chunks
+from inrstore.chunk.target import Target
+from inrstore.errors import QualityError
 from inrstore.evaluate.metrics import compare
-from inrstore.format.target import Target
+from inrstore.store import convert as convert_module
+from inrstore.store.reader import Store
 
 
 def stored_voxels(path):

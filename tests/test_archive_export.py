@@ -10,11 +10,11 @@ import pytest
 from common import check_refused, check_same_bits, random_image, real_scan, write_nifti
 
 import inrstore
-from inrstore.archive import layout
-from inrstore.archive.export import _runs
-from inrstore.archive.layout import Grid
-from inrstore.archive.reader import Store
 from inrstore.errors import ConfigurationError, DestinationExistsError, StoreError, WriteError
+from inrstore.store import layout
+from inrstore.store.export import _runs
+from inrstore.store.layout import Grid
+from inrstore.store.reader import Store
 
 
 @pytest.fixture(autouse=True)

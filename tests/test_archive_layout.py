@@ -13,8 +13,8 @@ from common import AFFINE, files_of, random_image, tree, write_nifti
 
 import inrstore
 from inrstore import limits
-from inrstore.archive import layout
-from inrstore.archive.layout import Grid, choose_chunks, image_dims
+from inrstore.store import layout
+from inrstore.store.layout import Grid, choose_chunks, image_dims
 
 FORMATS = pytest.mark.parametrize("zarr_format", [3, 2])
 

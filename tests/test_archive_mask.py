@@ -7,13 +7,13 @@ import pytest
 from common import check_refused, needs_torch, random_image, write_nifti
 
 import inrstore
-from inrstore.archive.conversion import Wish
-from inrstore.archive.convert import convert_image
-from inrstore.archive.quality import Promise
-from inrstore.archive.reader import Store
-from inrstore.archive.sources import read_source
 from inrstore.errors import QualityError, SourceError
 from inrstore.evaluate.metrics import compare
+from inrstore.sources import read_source
+from inrstore.store.conversion import Wish
+from inrstore.store.convert import convert_image
+from inrstore.store.quality import Promise
+from inrstore.store.reader import Store
 
 SHAPE = (12, 10, 9)
 

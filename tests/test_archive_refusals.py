@@ -13,12 +13,7 @@ import pytest
 from common import check_refused, tree, write_nifti
 
 import inrstore
-from inrstore.archive import convert as convert_module
-from inrstore.archive.conversion import Conversion
-from inrstore.archive.convert import Wish, convert_image
-from inrstore.archive.quality import Promise
-from inrstore.archive.sources import read_source
-from inrstore.encoder import encode_chunks
+from inrstore.chunk.encode import encode_chunks
 from inrstore.errors import (
     ConfigurationError,
     DestinationExistsError,
@@ -27,7 +22,12 @@ from inrstore.errors import (
     SourceError,
     StoreError,
 )
-from inrstore.storage import durable
+from inrstore.files import durable
+from inrstore.sources import read_source
+from inrstore.store import convert as convert_module
+from inrstore.store.conversion import Conversion
+from inrstore.store.convert import Wish, convert_image
+from inrstore.store.quality import Promise
 
 
 def test_the_source_is_never_changed(tmp_path, source):

@@ -18,10 +18,10 @@ import pytest
 from common import check_refused, check_same_bits, patch_header, random_image, write_nifti
 
 from inrstore import limits
-from inrstore.archive.sources import read_image, read_source, streams
 from inrstore.errors import MissingDependencyError, SourceError, UnsupportedImageError
-from inrstore.storage.local import Folder
-from inrstore.storage.zips import ZipPlace
+from inrstore.files.local import Folder
+from inrstore.files.zips import ZipPlace
+from inrstore.sources import read_image, read_source, streams
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
 

@@ -13,11 +13,11 @@ import zarr
 from common import check_refused, needs_torch, patch_header, random_image, real_scan, tree, write_nifti
 
 import inrstore
-from inrstore.archive import layout, manifest, reader
-from inrstore.archive.reader import Store
-from inrstore.encoder import encode_chunks
+from inrstore.chunk.encode import encode_chunks
+from inrstore.chunk.target import Target
 from inrstore.errors import ConfigurationError, QualityError, StoreError
-from inrstore.format.target import Target
+from inrstore.store import layout, manifest, reader
+from inrstore.store.reader import Store
 
 FORMATS = pytest.mark.parametrize("zarr_format", [3, 2])
 

@@ -14,11 +14,11 @@ from common import needs_torch, random_image, tree, write_nifti
 from typer.testing import CliRunner
 
 import inrstore
-from inrstore.archive.reports import JobProgress
+from inrstore.archive.reports import ArchiveProgress
 from inrstore.cli import output
 from inrstore.cli.app import app
 from inrstore.cli.progress import progress
-from inrstore.jobs.reports import ArchiveProgress
+from inrstore.store.reports import JobProgress
 
 REPORTED = {"psnr", "rmse", "max_error", "source_bytes", "stored_bytes", "ratio", "seconds"}
 

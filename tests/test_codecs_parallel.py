@@ -12,11 +12,11 @@ import pytest
 import zarr
 from checks import check_equal_bits, random_values, run_python
 
+from inrstore.chunk.encode import encode_chunks
+from inrstore.chunk.frames import decode_chunk
+from inrstore.chunk.target import Target
 from inrstore.codecs import InrCodec, InrNumcodec, batching
-from inrstore.encoder import encode_chunks
 from inrstore.errors import ConfigurationError
-from inrstore.format.chunk import decode_chunk
-from inrstore.format.target import Target
 from inrstore.options import EncodeOptions
 
 NETWORKS = EncodeOptions(mode="network")
@@ -175,7 +175,7 @@ array = zarr.open_array(sys.argv[1], mode="r")
 part = array[2:4, 3, ::7]
 print(part.tolist())
 assert "inrstore" in sys.modules
-for name in ("torch", "nibabel", "xarray", "dask", "matplotlib", "inrstore.fit", "inrstore.archive"):
+for name in ("torch", "nibabel", "xarray", "dask", "matplotlib", "inrstore.chunk.inr.fit", "inrstore.store"):
     assert name not in sys.modules, name
 """
     assert run_python(code, path) == str(values[2:4, 3, ::7].tolist())
@@ -251,7 +251,8 @@ import sys, time
 begin = time.process_time()
 {imports}
 print(time.process_time() - begin)
-for name in ("torch", "nibabel", "xarray", "dask", "pandas", "matplotlib", "typer", "inrstore.fit", "inrstore.archive"):
+for name in ("torch", "nibabel", "xarray", "dask", "pandas", "matplotlib", "typer", "inrstore.chunk.inr.fit",
+             "inrstore.store"):
     assert name not in sys.modules, name
 """
 
@@ -259,7 +260,7 @@ for name in ("torch", "nibabel", "xarray", "dask", "pandas", "matplotlib", "type
 @pytest.mark.parametrize(
     "before, imports",
     [
-        ("", "import inrstore.format.chunk"),
+        ("", "import inrstore.chunk.frames"),
         ("", "import inrstore"),
         ("import zarr", "import inrstore.codecs.zarr"),
         ("import zarr", "import inrstore.codecs.numcodecs"),

@@ -12,11 +12,11 @@ from checks import DTYPES, check_equal_bits, maker, random_values, vectors
 
 import inrstore.codecs.numcodecs as two
 import inrstore.codecs.zarr as three
+from inrstore.chunk import frames as chunks
+from inrstore.chunk.frames import describe_chunk
+from inrstore.chunk.inr import siren
 from inrstore.codecs import InrCodec, InrNumcodec
 from inrstore.errors import CorruptChunkError
-from inrstore.format import chunk as chunks
-from inrstore.format import siren
-from inrstore.format.chunk import describe_chunk
 
 FORMATS = pytest.mark.parametrize("zarr_format", [2, 3])
 

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 from checks import check_equal_bits, decoder, fuzzer, golden, maker, vectors
 
+from inrstore.chunk import frame, normalize
+from inrstore.chunk import frames as chunks
+from inrstore.chunk.byteplanes import planes
+from inrstore.chunk.byteplanes.levels import Grid
+from inrstore.chunk.frames import decode_chunk, decode_region, describe_chunk
+from inrstore.chunk.inr import siren
 from inrstore.errors import CorruptChunkError, LimitExceededError
-from inrstore.format import chunk as chunks
-from inrstore.format import frame, normalize, planes, siren
-from inrstore.format.chunk import decode_chunk, decode_region, describe_chunk
-from inrstore.format.levels import Grid
 
 _LATER = ("transform-i2-4d", "transform-i2-3d-mask", "transform-f4-3d-exceptions", "transform-i2-escapes-of-13-bits")
 GOLDEN = {**golden(), **{name: vectors("subset", "uncommon")[name] for name in _LATER}}

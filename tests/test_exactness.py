@@ -27,11 +27,14 @@ from checks import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inrstore.chunk import dtypes, frame, normalize
+from inrstore.chunk import frames as chunks
+from inrstore.chunk.byteplanes import levels
+from inrstore.chunk.entropy import rans
+from inrstore.chunk.frame import Reader
+from inrstore.chunk.frames import decode_chunk, decode_region
+from inrstore.chunk.inr import siren
 from inrstore.codecs import InrCodec, InrNumcodec
-from inrstore.format import chunk as chunks
-from inrstore.format import dtypes, frame, levels, normalize, rans, siren
-from inrstore.format.chunk import decode_chunk, decode_region
-from inrstore.format.frame import Reader
 
 VALID = vectors("subset", "uncommon")
 MODES = modes()
@@ -53,7 +56,7 @@ def large_frame() -> bytes:
 _DECODE_ALL = """
 import ctypes, glob, hashlib, os, sys
 import numpy as np
-from inrstore.format.chunk import decode_chunk
+from inrstore.chunk.frames import decode_chunk
 total = hashlib.sha256()
 for path in sys.argv[1:]:
     with open(path, "rb") as file:

@@ -9,15 +9,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from inrstore.encoder import encode_chunks  # noqa: E402
+from inrstore.chunk import quality  # noqa: E402
+from inrstore.chunk.encode import encode_chunks  # noqa: E402
+from inrstore.chunk.frames import decode_chunk, describe_chunk  # noqa: E402
+from inrstore.chunk.inr.fit import quantise, rounding, search  # noqa: E402
+from inrstore.chunk.inr.fit.data import Batch, prepare  # noqa: E402
+from inrstore.chunk.inr.fit.networks import Size, initialise  # noqa: E402
+from inrstore.chunk.inr.fit.trainer import Schedule, Trainer, distortion  # noqa: E402
+from inrstore.chunk.target import Target  # noqa: E402
 from inrstore.errors import ConfigurationError  # noqa: E402
-from inrstore.fit import quantise, rounding, search  # noqa: E402
-from inrstore.fit.data import Batch, prepare  # noqa: E402
-from inrstore.fit.networks import Size, initialise  # noqa: E402
-from inrstore.fit.trainer import Schedule, Trainer, distortion  # noqa: E402
-from inrstore.format import quality  # noqa: E402
-from inrstore.format.chunk import decode_chunk, describe_chunk  # noqa: E402
-from inrstore.format.target import Target  # noqa: E402
 from inrstore.options import EncodeOptions  # noqa: E402
 
 pytestmark = pytest.mark.fit
@@ -37,7 +37,7 @@ def smooth(channels: int = 6, shape: tuple[int, ...] = (10, 32, 32), seed: int =
 
 
 def problem(chunk: np.ndarray, target: Target):
-    from inrstore.encoder import _problem
+    from inrstore.chunk.encode import _problem
 
     return prepare(_problem(0, chunk, target, 10**6))
 

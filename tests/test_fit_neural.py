@@ -11,11 +11,11 @@ from test_format_neural import coded, ct, extreme
 
 torch = pytest.importorskip("torch")
 
-from inrstore.fit.neural import Exact, Plan, joint_loss, train  # noqa: E402
-from inrstore.fit.neural_encode import choose  # noqa: E402
-from inrstore.format.chunk import decode_chunk  # noqa: E402
-from inrstore.format.neural.hood import PYRAMID, cube  # noqa: E402
-from inrstore.format.neural.network import Network, read_network  # noqa: E402
+from inrstore.chunk.frames import decode_chunk  # noqa: E402
+from inrstore.chunk.inr.fit.lossless import Exact, Plan, joint_loss, train  # noqa: E402
+from inrstore.chunk.neural.encode import choose  # noqa: E402
+from inrstore.chunk.neural.hood import PYRAMID, cube  # noqa: E402
+from inrstore.chunk.neural.network import Network, read_network  # noqa: E402
 
 pytestmark = pytest.mark.fit
 
@@ -95,7 +95,7 @@ def test_torch_makes_the_same_bits(local):
 def test_fitting_and_coding_need_neither_zarr_nor_nibabel():
     run_python(
         "import sys\nfor name in ('zarr', 'numcodecs', 'nibabel', 'xarray'): sys.modules[name] = None\n"
-        "import inrstore.fit.neural, inrstore.fit.neural_encode"
+        "import inrstore.chunk.inr.fit.lossless, inrstore.chunk.neural.encode"
     )
 
 

@@ -8,16 +8,16 @@ from checks import check_equal_bits, decoder, examples, maker, random_values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inrstore import candidates, encoder
-from inrstore.encoder import encode_chunks
+from inrstore.chunk import candidates, dtypes, normalize, quality
+from inrstore.chunk import encode as encoder
+from inrstore.chunk.encode import encode_chunks
+from inrstore.chunk.frames import decode_chunk, decode_inside, describe_chunk
+from inrstore.chunk.mask import narrow
+from inrstore.chunk.target import Target
+from inrstore.chunk.transform import wavelet
+from inrstore.chunk.transform.bands import bands_of
+from inrstore.chunk.transform.forward import forward
 from inrstore.errors import CorruptChunkError
-from inrstore.fit.wavelet import forward
-from inrstore.format import dtypes, normalize, quality
-from inrstore.format.chunk import decode_chunk, decode_inside, describe_chunk
-from inrstore.format.mask import narrow
-from inrstore.format.target import Target
-from inrstore.format.transform import wavelet
-from inrstore.format.transform.bands import bands_of
 from inrstore.options import EncodeOptions
 
 HELD = tuple("|i1 |u1 <i2 <u2 <i4 <u4 <i8 <u8 <f2 <f4 <f8 >i2 >f4".split())

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from checks import DTYPES, ROOT, check_equal_bits, decoder, maker, vectors
 
+from inrstore.chunk import dtypes, frame
+from inrstore.chunk import frames as chunks
+from inrstore.chunk.frames import decode_chunk
 from inrstore.errors import ConfigurationError, CorruptChunkError, LimitExceededError, UnsupportedVersionError
-from inrstore.format import chunk as chunks
-from inrstore.format import dtypes, frame
-from inrstore.format.chunk import decode_chunk
 
 
 def test_the_frame_is_laid_out_as_specified():

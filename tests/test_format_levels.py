@@ -12,9 +12,9 @@ from checks import any_array, check_equal_bits, examples, random_values
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from inrstore.format import levels, planes
-from inrstore.format.frame import Reader
-from inrstore.format.levels import Grid, ordered, unordered
+from inrstore.chunk.byteplanes import levels, planes
+from inrstore.chunk.byteplanes.levels import Grid, ordered, unordered
+from inrstore.chunk.frame import Reader
 
 INTEGERS = tuple("|i1 |u1 <i2 <u2 <i4 <u4 <i8 <u8".split())
 FLOATS = ("<f2", "<f4", "<f8")

@@ -11,11 +11,11 @@ from checks import DTYPES, KINDS, any_array, check_equal_bits, examples, random_
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inrstore.encoder import encode_chunks
+from inrstore.chunk import frame
+from inrstore.chunk.encode import encode_chunks
+from inrstore.chunk.frames import decode_chunk
+from inrstore.chunk.target import Target
 from inrstore.errors import ConfigurationError
-from inrstore.format import frame
-from inrstore.format.chunk import decode_chunk
-from inrstore.format.target import Target
 
 LOSSLESS = Target(lossless=True)
 

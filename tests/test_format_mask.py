@@ -12,13 +12,13 @@ from checks import DTYPES, KINDS, any_array, check_equal_bits, decoder, digest, 
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from inrstore.encoder import encode_chunks
+from inrstore.chunk import mask as masks
+from inrstore.chunk import normalize, quality
+from inrstore.chunk.encode import encode_chunks
+from inrstore.chunk.frame import Reader
+from inrstore.chunk.frames import decode_chunk, decode_inside, decode_region, describe_chunk
+from inrstore.chunk.target import Target
 from inrstore.errors import ConfigurationError, CorruptChunkError, LimitExceededError
-from inrstore.format import mask as masks
-from inrstore.format import normalize, quality
-from inrstore.format.chunk import decode_chunk, decode_inside, decode_region, describe_chunk
-from inrstore.format.frame import Reader
-from inrstore.format.target import Target
 
 LOSSLESS = Target(lossless=True)
 

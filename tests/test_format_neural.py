@@ -18,18 +18,17 @@ from checks import check_equal_bits, decoder, examples, maker, random_values, ru
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inrstore import candidates
+from inrstore.chunk import candidates, frame
+from inrstore.chunk.encode import encode_chunks
+from inrstore.chunk.frames import decode_chunk, decode_region, describe_chunk
+from inrstore.chunk.mask import narrow
+from inrstore.chunk.neural import encode as neural_encode
+from inrstore.chunk.neural.hood import ERRORS, NEAR, PYRAMID, Hood, Volume, cube, fold
+from inrstore.chunk.neural.models import text_of
+from inrstore.chunk.neural.network import Network, read_network
+from inrstore.chunk.target import Target
 from inrstore.codecs import InrCodec, InrNumcodec
-from inrstore.encoder import encode_chunks
 from inrstore.errors import ConfigurationError, CorruptChunkError, LimitExceededError
-from inrstore.fit import neural_encode
-from inrstore.format import frame
-from inrstore.format.chunk import decode_chunk, decode_region, describe_chunk
-from inrstore.format.mask import narrow
-from inrstore.format.neural.hood import ERRORS, NEAR, PYRAMID, Hood, Volume, cube, fold
-from inrstore.format.neural.models import text_of
-from inrstore.format.neural.network import Network, read_network
-from inrstore.format.target import Target
 
 LOSSLESS = Target(lossless=True)
 HELD = tuple("|i1 |u1 <i2 <u2 <i4 <u4 <f2 <f4 >i2 >u4 >f4".split())
@@ -279,7 +278,7 @@ def extreme(seed: int, hood: Hood, widths: tuple[int, ...], local: bool = True) 
 
 _DECODE = """
 import hashlib, sys
-from inrstore.format.chunk import decode_chunk
+from inrstore.chunk.frames import decode_chunk
 total = hashlib.sha256()
 for path in sys.argv[1:]:
     with open(path, "rb") as file:

@@ -8,10 +8,10 @@ from checks import any_array, check_equal_bits, examples
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from inrstore.chunk import mask as masks
+from inrstore.chunk import normalize
+from inrstore.chunk.frame import Reader
 from inrstore.errors import CorruptChunkError
-from inrstore.format import mask as masks
-from inrstore.format import normalize
-from inrstore.format.frame import Reader
 
 LITTLE = tuple("|i1 |u1 <i2 <u2 <i4 <u4 <i8 <u8 <f2 <f4 <f8".split())
 

@@ -13,13 +13,14 @@ from checks import ROOT, check_equal_bits, examples, random_values, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inrstore.encoder import encode_chunks
-from inrstore.fit import predictor, predictor_regions
-from inrstore.format import chunk as chunks
-from inrstore.format import frame, normalize
-from inrstore.format.chunk import decode_chunk, decode_region, describe_chunk
-from inrstore.format.predictor import layout as layouts
-from inrstore.format.target import Target
+from inrstore.chunk import frame, normalize
+from inrstore.chunk import frames as chunks
+from inrstore.chunk.encode import encode_chunks
+from inrstore.chunk.frames import decode_chunk, decode_region, describe_chunk
+from inrstore.chunk.predictor import encode as predictor
+from inrstore.chunk.predictor import encode_regions as predictor_regions
+from inrstore.chunk.predictor import layout as layouts
+from inrstore.chunk.target import Target
 
 LOSSLESS = Target(lossless=True)
 HELD = tuple("|i1 |u1 <i2 <u2 <i4 <u4 <f2 <f4 >i2 >u4 >f4".split())
@@ -267,7 +268,7 @@ def test_a_few_values_are_not_worth_a_try():
 _DECODE = """
 import ctypes, glob, hashlib, os, sys
 import numpy as np
-from inrstore.format.chunk import decode_chunk
+from inrstore.chunk.frames import decode_chunk
 total = hashlib.sha256()
 for path in sys.argv[1:]:
     with open(path, "rb") as file:

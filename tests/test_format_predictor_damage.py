@@ -17,17 +17,17 @@ from checks import check_equal_bits
 from test_format_predictor import predicted, scan, scan_of_two_textures
 
 from inrstore import limits
+from inrstore.chunk import frame
+from inrstore.chunk import frames as chunks
+from inrstore.chunk.entropy.integers import BitReader, pack_bits, read_matrix, write_matrix
+from inrstore.chunk.frame import Reader
+from inrstore.chunk.frames import decode_chunk
+from inrstore.chunk.predictor import encode as predictor
+from inrstore.chunk.predictor import layout as layouts
+from inrstore.chunk.predictor import regression, tables
+from inrstore.chunk.predictor.decode import decode
+from inrstore.chunk.predictor.regions import Differences, Grid, read_coded_matrix, write_coded_matrix
 from inrstore.errors import CorruptChunkError, LimitExceededError
-from inrstore.fit import predictor
-from inrstore.format import chunk as chunks
-from inrstore.format import frame
-from inrstore.format.chunk import decode_chunk
-from inrstore.format.frame import Reader
-from inrstore.format.integers import BitReader, pack_bits, read_matrix, write_matrix
-from inrstore.format.predictor import layout as layouts
-from inrstore.format.predictor import regression, tables
-from inrstore.format.predictor.decode import decode
-from inrstore.format.predictor.regions import Differences, Grid, read_coded_matrix, write_coded_matrix
 
 MARGIN = 64 << 20  # blocks of planes have up to 3 * 2^19 values, in some ten arrays of float32
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inrstore import limits
+from inrstore.chunk.entropy import rans
+from inrstore.chunk.entropy.rans import LOWER, TOTAL, Table, code_length, decode, encode, fit_table, lane_count
+from inrstore.chunk.frame import Reader
 from inrstore.errors import CorruptChunkError
-from inrstore.format import rans
-from inrstore.format.frame import Reader
-from inrstore.format.rans import LOWER, TOTAL, Table, code_length, decode, encode, fit_table, lane_count
 
 WORD = st.integers(0, 2**32 - 1)
 tables = st.builds(Table, WORD, WORD, st.integers(0, limits.MAX_SYMBOL))

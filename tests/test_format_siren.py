@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inrstore import limits
+from inrstore.chunk.dtypes import check_outputs
+from inrstore.chunk.frame import Reader
+from inrstore.chunk.inr import exact, siren
 from inrstore.errors import CorruptChunkError, LimitExceededError
-from inrstore.format import exact, siren
-from inrstore.format.dtypes import check_outputs
-from inrstore.format.frame import Reader
 
 
 def specification() -> str:

@@ -16,17 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inrstore import limits
+from inrstore.chunk import dtypes, frame, normalize
+from inrstore.chunk import frames as chunks
+from inrstore.chunk.frame import Reader
+from inrstore.chunk.frames import decode_chunk, decode_inside, decode_region, describe_chunk
+from inrstore.chunk.transform import decode as transform
+from inrstore.chunk.transform import lanes, wavelet
+from inrstore.chunk.transform.adaptive import INCREMENT, MOST_COUNTS, QUIET, SIZES, Model
+from inrstore.chunk.transform.bands import bands_of, keys_of, low_shape
+from inrstore.chunk.transform.contexts import CLIP, MOST_OF, PASSES, known
+from inrstore.chunk.transform.header import reach
 from inrstore.errors import CorruptChunkError, LimitExceededError
-from inrstore.format import chunk as chunks
-from inrstore.format import dtypes, frame, normalize
-from inrstore.format.chunk import decode_chunk, decode_inside, decode_region, describe_chunk
-from inrstore.format.frame import Reader
-from inrstore.format.transform import decode as transform
-from inrstore.format.transform import lanes, wavelet
-from inrstore.format.transform.adaptive import INCREMENT, MOST_COUNTS, QUIET, SIZES, Model
-from inrstore.format.transform.bands import bands_of, keys_of, low_shape
-from inrstore.format.transform.contexts import CLIP, MOST_OF, PASSES, known
-from inrstore.format.transform.header import reach
 
 VALID = {name: vectors("subset", "uncommon")[name] for name, mode in modes().items() if mode == "transform"}
 
@@ -74,7 +74,7 @@ def test_a_part_a_mask_and_a_description_can_be_read():
 _DECODE = """
 import hashlib, sys
 import numpy as np
-from inrstore.format.chunk import decode_chunk
+from inrstore.chunk.frames import decode_chunk
 total = hashlib.sha256()
 for path in sys.argv[1:]:
     with open(path, "rb") as file:

@@ -12,12 +12,12 @@ import pytest
 from archives import unpacked
 from common import DATA
 
-from inrstore.archive.convert import Wish, convert_image
-from inrstore.archive.export import export
-from inrstore.archive.quality import Promise
-from inrstore.archive.sources import read_source, store_name
-from inrstore.archive.sources.pairs import is_header
 from inrstore.errors import SourceError
+from inrstore.sources import read_source, store_name
+from inrstore.sources.pairs import is_header
+from inrstore.store.convert import Wish, convert_image
+from inrstore.store.export import export
+from inrstore.store.quality import Promise
 
 NIBABEL = Path(nib.__file__).parent / "tests/data"
 NAN = float("nan")

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 import pytest
 from common import ROOT, tree
 
-from inrstore.storage.local import Folder
+from inrstore.files.local import Folder
 from tools import forge, hostile
 
 NAMES = [name for name in hostile.CASES if find_spec("dcm2niix") or not name.startswith("dicom")]

@@ -13,8 +13,8 @@ import pytest
 from archives import bids_dataset, make_archive
 from common import DATA
 
+from inrstore.archive.bids import IGNORED, description, ignore
 from inrstore.errors import SourceError
-from inrstore.jobs.bids import IGNORED, description, ignore
 
 WHOLE = {"Name": "Möwe", "BIDSVersion": "1.10.0", "Authors": ["A"], "DatasetDOI": "doi:10.0/x", "DatasetType": "raw"}
 

@@ -14,8 +14,8 @@ from common import needs_torch, random_image, tree, write_nifti
 from trees import images
 
 import inrstore
+from inrstore.archive.record import JOURNAL
 from inrstore.errors import StoreError
-from inrstore.jobs.record import JOURNAL
 
 pytest.importorskip("distributed")
 
@@ -54,7 +54,7 @@ def test_workers_make_the_archive_that_one_process_makes(tmp_path, workers):
 @pytest.mark.fit
 @needs_torch
 def test_networks_are_the_same_on_workers(tmp_path, workers, monkeypatch):
-    from inrstore.fit import search
+    from inrstore.chunk.inr.fit import search
 
     monkeypatch.setitem(search.EFFORTS, "fast", search.EFFORTS["fast"])  # put back at the end
     hurry()
@@ -70,7 +70,7 @@ def test_networks_are_the_same_on_workers(tmp_path, workers, monkeypatch):
 
 def hurry():
     """Let networks be fitted in seconds."""
-    from inrstore.fit import search
+    from inrstore.chunk.inr.fit import search
 
     search.EFFORTS["fast"] = search.Effort(probe=60, fit=300, rounding=150, samples=1024, widest=32, retries=1)
 
@@ -123,7 +123,7 @@ def test_a_killed_worker_costs_only_its_task(tmp_path):
 
 def slow():
     """Make workers slow enough to be met in the middle of an image."""
-    from inrstore.archive import conversion
+    from inrstore.store import conversion
 
     finish = conversion.Conversion.finish
 
@@ -153,7 +153,7 @@ class Deadly(WorkerPlugin):
     """Ends every worker that reads one image, as a system does that is out of memory."""
 
     def setup(self, worker):
-        from inrstore.jobs import work
+        from inrstore.archive import work
 
         read = work.read_image
 
@@ -187,7 +187,7 @@ def test_a_scheduler_that_goes_away_stops_the_job_which_goes_on_later(tmp_path):
 
 def test_no_scheduler_at_an_address_is_an_error(tmp_path, monkeypatch):
     source = images(tmp_path / "in", 1)
-    monkeypatch.setattr("inrstore.jobs.cluster.CONNECT", "1s")
+    monkeypatch.setattr("inrstore.archive.cluster.CONNECT", "1s")
     with pytest.raises(StoreError, match=re.escape("tcp://127.0.0.1:9")):
         inrstore.convert(source, tmp_path / "out", lossless=True, scheduler="tcp://127.0.0.1:9")
     assert not (tmp_path / "out").exists()

@@ -13,19 +13,13 @@ from archives import bids_dataset, bulk_zip, make_archive, small_tree, unpacked,
 from common import DATA, check_refused, random_image, real_scan, tree, write_nifti
 from servers import needs_moto, s3_server
 
-from inrstore import storage
-from inrstore.archive import manifest
-from inrstore.errors import (
-    ConfigurationError,
-    CorruptChunkError,
-    DestinationExistsError,
-    StoreError,
-    WriteError,
-)
-from inrstore.jobs.export import export_archive
-from inrstore.jobs.record import MANIFEST, Record
-from inrstore.jobs.verify import verify_archive
-from inrstore.storage.local import Folder
+from inrstore import files
+from inrstore.archive.export import export_archive
+from inrstore.archive.record import MANIFEST, Record
+from inrstore.archive.verify import verify_archive
+from inrstore.errors import ConfigurationError, CorruptChunkError, DestinationExistsError, StoreError, WriteError
+from inrstore.files.local import Folder
+from inrstore.store import manifest
 
 
 def members(path):
@@ -285,5 +279,5 @@ def test_an_archive_in_a_bucket_is_verified_and_exported(tmp_path, s3):
     found = unpacked(tmp_path / "out")
     assert set(found) == {"a/one.nii.gz", "a/notes.txt", "1_20250_2_0.zip"}
     assert members(tmp_path / "out/1_20250_2_0.zip") == members(source / "1_20250_2_0.zip")
-    storage.place(where).write("a/notes.txt", b"two lines\nof TEXT\n")
+    files.place(where).write("a/notes.txt", b"two lines\nof TEXT\n")
     check_refused(lambda: verify_archive(where), StoreError, "a/notes.txt", "1 of 15", folder=tmp_path)

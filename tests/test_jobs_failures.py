@@ -23,7 +23,7 @@ from inrstore.errors import (
     StoreError,
     WriteError,
 )
-from inrstore.storage import durable
+from inrstore.files import durable
 
 
 def test_a_bad_subject_is_listed_and_the_others_are_done(tmp_path):
@@ -75,7 +75,7 @@ def test_an_error_nobody_foresaw_is_a_failure_that_says_where(tmp_path, monkeypa
     def broken(place, key):
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr("inrstore.jobs.work.read_image", broken)
+    monkeypatch.setattr("inrstore.archive.work.read_image", broken)
     report = inrstore.convert(source, tmp_path / "out", lossless=True)
     assert report.failed == 3
     assert "ZeroDivisionError: oh (test_jobs_failures.py, line" in report.failures[0]["reason"]
@@ -92,7 +92,7 @@ def test_a_full_disk_stops_the_job_with_a_reason(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         write(path, blocks)
 
-    monkeypatch.setattr("inrstore.storage.local.durable.write_blocks", full)
+    monkeypatch.setattr("inrstore.files.local.durable.write_blocks", full)
     with pytest.raises(StoreError, match=r"dwi\.bvec: No space left on device; nothing more .* same command"):
         inrstore.convert(source, tmp_path / "out", lossless=True)
     assert not (tmp_path / "out/.inrstore/manifest.jsonl").exists()
@@ -112,7 +112,7 @@ def test_a_journal_that_cannot_be_written_stops_the_job(tmp_path, monkeypatch):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         append(handle, data)
 
-    monkeypatch.setattr("inrstore.storage.journal.durable.append", full)
+    monkeypatch.setattr("inrstore.files.journal.durable.append", full)
     with pytest.raises(WriteError, match=r"record cannot be written: Input/output error"):
         inrstore.convert(source, tmp_path / "out", lossless=True)
     monkeypatch.undo()
@@ -192,7 +192,7 @@ def test_wrong_options_are_refused_before_anything_is_written(tmp_path, options)
 
 HOLDER = """
 import sys
-import inrstore.jobs.run as run
+import inrstore.archive.run as run
 from inrstore.archive.convert import Wish
 convert = run.run_items
 def waiting(job, items, tell):

@@ -13,9 +13,9 @@ from archives import unpacked, write_pair
 from common import random_image, tree, write_nifti
 
 import inrstore
+from inrstore.archive.record import JOB, MANIFEST
 from inrstore.errors import ConfigurationError, StoreError
-from inrstore.jobs.record import JOB, MANIFEST
-from inrstore.storage import durable
+from inrstore.files import durable
 
 
 def image(path: Path, seed: int = 0) -> Path:

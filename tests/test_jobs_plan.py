@@ -12,12 +12,12 @@ import pytest
 from archives import bids_dataset, bulk_zip, small_tree, write_tree
 from common import real_scan
 
-from inrstore.archive.convert import Wish
-from inrstore.archive.quality import Promise
-from inrstore.jobs.plan import Plan
-from inrstore.jobs.rules import Rule, Rules, Selection
-from inrstore.storage import Entry
-from inrstore.storage.local import Folder
+from inrstore.archive.plan import Plan
+from inrstore.archive.rules import Rule, Rules, Selection
+from inrstore.files import Entry
+from inrstore.files.local import Folder
+from inrstore.store.convert import Wish
+from inrstore.store.quality import Promise
 
 RULES = Rules(base=Wish(promise=Promise(psnr=40.0)))
 
@@ -126,7 +126,7 @@ def test_an_excluded_name_does_not_collide(tmp_path):
 
 
 def test_members_are_chosen_by_themselves_or_with_their_zip(tmp_path):
-    from inrstore.storage.zips import ZipPlace
+    from inrstore.files.zips import ZipPlace
 
     bulk_zip(tmp_path / "in/1.zip", tmp_path / "scratch")
 
@@ -184,9 +184,9 @@ def test_ten_thousand_files_are_planned_quickly_and_in_little_memory(tmp_path):
             for end in ("nii.gz", "json", "bval", "bvec", "tsv"):
                 (folder / part / f"sub-{subject:04}_{part}.{end}").touch()
     code = (
-        "import sys; from inrstore.jobs.plan import Plan; from inrstore.storage.local import Folder\n"
-        "from inrstore.jobs.rules import Rules, Selection; from inrstore.archive.convert import Wish\n"
-        "from inrstore.archive.quality import Promise\n"
+        "import sys; from inrstore.archive.plan import Plan; from inrstore.files.local import Folder\n"
+        "from inrstore.archive.rules import Rules, Selection; from inrstore.store.convert import Wish\n"
+        "from inrstore.store.quality import Promise\n"
         "rules = Rules(base=Wish(promise=Promise(psnr=40.0)))\n"
         "print(sum(1 for _ in Plan(Folder(sys.argv[1]), 'tree', rules, Selection())))\n"
         # Not ru_maxrss, which starts from that of the process that forked this one.

@@ -14,16 +14,16 @@ import pytest
 from archives import make_archive, small_tree
 from common import check_refused, random_image, write_nifti
 
-from inrstore.archive.convert import Wish, convert_image
-from inrstore.archive.quality import Promise
-from inrstore.archive.reader import Store
-from inrstore.archive.slices import decode_slice, middle, slice_through
-from inrstore.archive.sources import read_source
+from inrstore.archive.items import Outcome
+from inrstore.archive.page import duration, number, size
+from inrstore.archive.report import picture_key, picture_of, write_report
 from inrstore.errors import SourceError, StoreError
 from inrstore.evaluate.picture import STRIP_SIDE, strip
-from inrstore.jobs.items import Outcome
-from inrstore.jobs.page import duration, number, size
-from inrstore.jobs.report import picture_key, picture_of, write_report
+from inrstore.sources import read_source
+from inrstore.store.convert import Wish, convert_image
+from inrstore.store.quality import Promise
+from inrstore.store.reader import Store
+from inrstore.store.slices import decode_slice, middle, slice_through
 
 JOB = {"tool": "inrstore 0.1.0", "source": {"kind": "tree", "name": "/data/my scans"}, "options": {"preset": "fast"}}
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -237,7 +237,7 @@ def test_values_that_are_not_finite_are_drawn():
 
 @pytest.mark.parametrize("shape", [(9, 8, 7, 3), (9, 8, 7), (9, 8), (90,), (3, 4, 2, 2, 2)])
 def test_the_picture_goes_through_the_worst_voxel(tmp_path, monkeypatch, shape):
-    from inrstore.archive import layout
+    from inrstore.store import layout
 
     monkeypatch.setattr(layout, "CHUNK_VOXELS", 64)
     monkeypatch.setattr(layout, "LOSSLESS_VALUES", 64)

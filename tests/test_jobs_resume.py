@@ -15,11 +15,11 @@ from archives import bids_dataset, bulk_zip, small_tree
 from common import random_image, tree, write_nifti
 
 import inrstore
+from inrstore.archive.items import Outcome
+from inrstore.archive.record import JOURNAL, MANIFEST, Record
 from inrstore.errors import StoreError
-from inrstore.jobs.items import Outcome
-from inrstore.jobs.record import JOURNAL, MANIFEST, Record
-from inrstore.storage.journal import records
-from inrstore.storage.local import Folder
+from inrstore.files.journal import records
+from inrstore.files.local import Folder
 
 
 def mixed(folder, scratch):

@@ -6,10 +6,7 @@ import struct
 
 import pytest
 
-from inrstore.archive.convert import Wish
-from inrstore.archive.quality import Promise
-from inrstore.errors import ConfigurationError, SourceError
-from inrstore.jobs.rules import (
+from inrstore.archive.rules import (
     Rules,
     Selection,
     is_label_name,
@@ -19,7 +16,10 @@ from inrstore.jobs.rules import (
     read_rules,
     suffix_of,
 )
-from inrstore.jobs.work import has_label_intent
+from inrstore.archive.work import has_label_intent
+from inrstore.errors import ConfigurationError, SourceError
+from inrstore.store.convert import Wish
+from inrstore.store.quality import Promise
 
 BASE = Wish(promise=Promise(psnr=40.0))
 LOSSLESS = Promise(lossless=True)

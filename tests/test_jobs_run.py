@@ -15,13 +15,9 @@ from common import check_refused, needs_torch, random_image, real_scan, tree, wr
 from trees import by_key, damaged, images
 
 import inrstore
-from inrstore.archive.reports import JobProgress
-from inrstore.errors import (
-    ConfigurationError,
-    DestinationExistsError,
-    SourceError,
-)
-from inrstore.jobs.reports import ArchiveProgress
+from inrstore.archive.reports import ArchiveProgress
+from inrstore.errors import ConfigurationError, DestinationExistsError, SourceError
+from inrstore.store.reports import JobProgress
 
 # ---- kinds of sources
 

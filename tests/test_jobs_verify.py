@@ -11,14 +11,14 @@ import pytest
 from archives import bids_dataset, bulk_zip, make_archive, small_tree, write_tree
 from common import DATA, check_refused, random_image, tree, write_nifti
 
-from inrstore.archive import manifest
+from inrstore.archive.holdings import Holding, path_of, zip_of
+from inrstore.archive.names import Names, extra_files
+from inrstore.archive.record import MANIFEST, Record
+from inrstore.archive.verify import SHOWN, _same_but_converter, verify_archive
 from inrstore.errors import ConfigurationError, StoreError
-from inrstore.jobs.holdings import Holding, path_of, zip_of
-from inrstore.jobs.names import Names, extra_files
-from inrstore.jobs.record import MANIFEST, Record
-from inrstore.jobs.verify import SHOWN, _same_but_converter, verify_archive
-from inrstore.storage.journal import encode
-from inrstore.storage.local import Folder
+from inrstore.files.journal import encode
+from inrstore.files.local import Folder
+from inrstore.store import manifest
 
 
 @pytest.fixture
@@ -310,7 +310,7 @@ class _Listed:
         self.keys = keys
 
     def walk(self, prefix=""):
-        from inrstore.storage import Entry
+        from inrstore.files import Entry
 
         return (Entry(key, 0) for key in self.keys)
 

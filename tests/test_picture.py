@@ -9,9 +9,9 @@ import pytest
 from common import check_refused, random_image, write_nifti
 
 import inrstore
-from inrstore.archive import layout
-from inrstore.archive.slices import decode_slice
 from inrstore.errors import MissingDependencyError, SourceError
+from inrstore.store import layout
+from inrstore.store.slices import decode_slice
 from inrstore.views import picture
 
 
@@ -40,7 +40,7 @@ def test_only_the_chunks_of_the_slice_are_decoded(tmp_path, monkeypatch):
 
 
 def picture_store(path, monkeypatch):
-    from inrstore.archive.reader import Store
+    from inrstore.store.reader import Store
 
     store = Store(path)
     store.calls = 0

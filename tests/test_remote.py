@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from servers import careless_server, fresh_processes, needs_moto, s3_server, web_server
 
-from inrstore import storage
+from inrstore import files
 from inrstore.errors import ConfigurationError, DestinationHeldError, FileTooLargeError, StoreError
 
 pytestmark = needs_moto
@@ -40,7 +40,7 @@ def bucket(server, monkeypatch):
 
 @pytest.fixture
 def at(bucket):
-    return storage.place(f"{bucket}/some/prefix")
+    return files.place(f"{bucket}/some/prefix")
 
 
 # Places
@@ -53,13 +53,13 @@ def test_what_is_written_is_read_and_listed(at):
         ((key, number) for number, key in enumerate(ODD)), key=lambda found: found[0].encode()
     )
     for number, key in enumerate(ODD):
-        assert storage.read(at, key, 100) == b"x" * number
+        assert files.read(at, key, 100) == b"x" * number
         assert at.size(key) == number
     assert at.size("a") is None
     at.write("é/ü+ä", b"new")
-    assert storage.read(at, "é/ü+ä", 3) == b"new"
+    assert files.read(at, "é/ü+ä", 3) == b"new"
     with pytest.raises(FileTooLargeError):
-        storage.read(at, "é/ü+ä", 2)
+        files.read(at, "é/ü+ä", 2)
     assert [entry.key for entry in at.walk("é")] == ["é/ü+ä"]
     for key in ODD:
         at.remove(key)
@@ -69,15 +69,15 @@ def test_what_is_written_is_read_and_listed(at):
 
 def test_a_place_holds_what_lies_below_it_and_nothing_beside(bucket):
     for key in ["in/a", "in/b/c", "inside", "in.partial/x", "in-2/y"]:
-        storage.place(bucket).write(key, b"1")
-    assert [entry.key for entry in storage.place(f"{bucket}/in/").walk()] == ["a", "b/c"]
-    assert [entry.key for entry in storage.place(bucket).walk("in")] == ["in/a", "in/b/c"]
+        files.place(bucket).write(key, b"1")
+    assert [entry.key for entry in files.place(f"{bucket}/in/").walk()] == ["a", "b/c"]
+    assert [entry.key for entry in files.place(bucket).walk("in")] == ["in/a", "in/b/c"]
 
 
 def test_the_prefix_is_taken_as_it_stands(bucket):
-    odd = storage.place(f"{bucket}/a%20b#c?d é")
+    odd = files.place(f"{bucket}/a%20b#c?d é")
     odd.write("k", b"1")
-    assert [entry.key for entry in storage.place(bucket).walk()] == ["a%20b#c?d é/k"]
+    assert [entry.key for entry in files.place(bucket).walk()] == ["a%20b#c?d é/k"]
     assert odd.label("k") == f"{bucket}/a%20b#c?d é/k"
 
 
@@ -105,7 +105,7 @@ def test_objects_that_stand_for_folders_are_no_files(server, bucket):
     name = bucket.removeprefix("s3://")
     for key in ("p/", "p/folder/", "p/empty/"):
         server.put(f"{name}/{key}")
-    here = storage.place(f"{bucket}/p")
+    here = files.place(f"{bucket}/p")
     here.write("folder/a", b"1")
     here.write("nothing", b"")
     assert [(entry.key, entry.size) for entry in here.walk()] == [("folder/a", 1), ("nothing", 0)]
@@ -155,8 +155,8 @@ def test_blocks_are_written_whole_or_not_at_all(at):
     at.write_blocks("large", iter(blocks))
     at.write_blocks("small", [b"a", b"b"])
     at.write_blocks("empty", [])
-    assert storage.read(at, "large", 1 << 25) == b"".join(blocks)
-    assert storage.read(at, "small", 9) + storage.read(at, "empty", 9) == b"ab"
+    assert files.read(at, "large", 1 << 25) == b"".join(blocks)
+    assert files.read(at, "small", 9) + files.read(at, "empty", 9) == b"ab"
 
     def broken(count):
         yield from blocks[:count]
@@ -168,18 +168,18 @@ def test_blocks_are_written_whole_or_not_at_all(at):
         with pytest.raises(FileNotFoundError):
             at.write_blocks("new", broken(count))
     assert [entry.key for entry in at.walk()] == ["empty", "large", "small"]
-    assert storage.read(at, "large", 1 << 25) == b"".join(blocks)
+    assert files.read(at, "large", 1 << 25) == b"".join(blocks)
 
 
 def test_a_place_travels_without_the_credentials(at):
     at.write("k", b"1")
     carried = pickle.dumps(at)
     assert b"secret-of-somebody" not in carried
-    assert storage.read(pickle.loads(carried), "k", 9) == b"1"
+    assert files.read(pickle.loads(carried), "k", 9) == b"1"
 
 
 def _create(url: str, own: bytes, count: int, start: float) -> list[bool]:
-    here = storage.place(url)
+    here = files.place(url)
     time.sleep(max(0, start - time.time()))
     return [here.create(f"{number}", own) for number in range(count)]
 
@@ -191,13 +191,13 @@ def test_of_two_processes_that_create_one_wins(at):
         one, two = (run.result() for run in runs)
     assert [a != b for a, b in zip(one, two, strict=True)] == [True] * 50
     for number in range(50):
-        assert storage.read(at, f"{number}", 9) == (b"one" if one[number] else b"two")
+        assert files.read(at, f"{number}", 9) == (b"one" if one[number] else b"two")
 
 
 def test_errors_name_the_url_and_the_reason_in_one_line(server, at, monkeypatch):
     with pytest.raises(FileNotFoundError, match="no such object") as missing:
         at.open("none")
-    absent = storage.place("s3://there-is-no-such-bucket/x")
+    absent = files.place("s3://there-is-no-such-bucket/x")
     with pytest.raises(OSError, match="no such bucket") as no_bucket:
         absent.write("k", b"")
     with pytest.raises(OSError, match="bucket does not exist") as no_list:
@@ -205,9 +205,9 @@ def test_errors_name_the_url_and_the_reason_in_one_line(server, at, monkeypatch)
     at.write("k", b"")
     monkeypatch.delenv("AWS_ALLOW_HTTP")
     with pytest.raises(OSError, match="AWS_ALLOW_HTTP") as plain:
-        storage.place(at.name).size("k")
+        files.place(at.name).size("k")
     with pytest.raises(PermissionError) as forbidden:
-        storage.place(server.address).size(f"{at.name.removeprefix('s3://')}/k")
+        files.place(server.address).size(f"{at.name.removeprefix('s3://')}/k")
     for caught, url in [(missing, at.name), (no_bucket, absent.name), (no_list, absent.name), (plain, at.name),
                         (forbidden, server.address)]:  # fmt: skip
         assert url in str(caught.value)
@@ -217,14 +217,14 @@ def test_errors_name_the_url_and_the_reason_in_one_line(server, at, monkeypatch)
 @pytest.mark.parametrize("url", ["ftp://host/a", "s3://", "file:///tmp", "memory:///", "https://h/a?key=1", "://"])
 def test_a_url_that_is_not_understood_is_refused_by_name(url):
     with pytest.raises(ConfigurationError) as caught:
-        storage.place(url)
+        files.place(url)
     assert repr(url) in str(caught.value)
 
 
 def test_a_container_without_its_account_is_refused(monkeypatch):
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
     with pytest.raises(ConfigurationError, match=r"az://container/x.*Account must be specified"):
-        storage.place("az://container/x")
+        files.place("az://container/x")
 
 
 def test_a_web_server_is_read_only(tmp_path, server, bucket):
@@ -236,23 +236,23 @@ def test_a_web_server_is_read_only(tmp_path, server, bucket):
     server.put(f"{name}/a%20b/large", data, **{"x-amz-acl": "public-read"})
     with web_server(tmp_path) as address:
         # One server sends streams only, the other pieces.
-        for here in (storage.place(f"{address}/a%20b"), storage.place(f"{server.address}/{name}/a%20b")):
+        for here in (files.place(f"{address}/a%20b"), files.place(f"{server.address}/{name}/a%20b")):
             assert here.size("large") == len(data)
-            assert storage.read(here, "large", len(data)) == data
+            assert files.read(here, "large", len(data)) == data
             with pytest.raises(OSError, match="can only be read"):
                 here.write("new", b"")
             with pytest.raises(OSError, match="cannot be listed"):
                 next(here.walk())
-        assert storage.read(storage.place(address), "a%20b/empty", 9) == b""
+        assert files.read(files.place(address), "a%20b/empty", 9) == b""
         with pytest.raises(FileNotFoundError):
-            storage.place(address).open("none")
+            files.place(address).open("none")
 
 
 # Claims
 
 
 def _claim(place, **times):
-    from inrstore.storage.claim import Claim
+    from inrstore.files.claim import Claim
 
     return Claim(place, "x/claim", "the store", **times)
 
@@ -298,7 +298,7 @@ def test_a_claim_without_a_sign_of_life_is_taken_and_its_holder_told(at):
 def _take(url: str, start: float) -> bool:
     time.sleep(max(0, start - time.time()))
     try:
-        _claim(storage.place(url), expiry=1)
+        _claim(files.place(url), expiry=1)
     except DestinationHeldError:
         return False
     time.sleep(2)  # alive while the others try
@@ -314,7 +314,7 @@ def test_of_processes_that_take_over_a_stale_claim_one_wins(at):
 
 
 def _claim_and_die(url: str) -> None:
-    _claim(storage.place(url))
+    _claim(files.place(url))
     os._exit(9)
 
 
@@ -347,26 +347,26 @@ def test_a_service_that_ignores_conditions_is_refused(bucket, monkeypatch):
     with careless_server() as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         with pytest.raises(StoreError, match="does not keep conditional puts"):
-            _claim(storage.place("s3://careless/x"))
+            _claim(files.place("s3://careless/x"))
 
 
 # Journals
 
 
 def _journal(place):
-    from inrstore.storage.remote_journal import RemoteJournal
+    from inrstore.files.remote_journal import RemoteJournal
 
     return RemoteJournal(place, "x/journal")
 
 
 def _records(place):
-    from inrstore.storage.remote_journal import remote_records
+    from inrstore.files.remote_journal import remote_records
 
     return list(remote_records(place, "x/journal"))
 
 
 def test_a_journal_keeps_every_record_in_order_over_many_openings(at, monkeypatch):
-    monkeypatch.setattr("inrstore.storage.remote_journal.PAGE_BYTES", 300)
+    monkeypatch.setattr("inrstore.files.remote_journal.PAGE_BYTES", 300)
     assert _records(at) == []
     wanted = []
     for opening in range(4):
@@ -379,11 +379,11 @@ def test_a_journal_keeps_every_record_in_order_over_many_openings(at, monkeypatc
 
 
 def test_damage_in_a_journal_is_said(at, monkeypatch):
-    monkeypatch.setattr("inrstore.storage.remote_journal.PAGE_BYTES", 300)
+    monkeypatch.setattr("inrstore.files.remote_journal.PAGE_BYTES", 300)
     with _journal(at) as journal:
         for number in range(40):
             journal.append({"number": number})
-    whole = storage.read(at, "x/journal/00000001", 1 << 20)
+    whole = files.read(at, "x/journal/00000001", 1 << 20)
     for bad in (whole[:-1], whole.replace(b"number", b"numbeR", 1), whole.replace(b"\n", b"\nx\n", 1)):
         at.write("x/journal/00000001", bad)
         for action in (_records, _journal):
@@ -396,7 +396,7 @@ def test_damage_in_a_journal_is_said(at, monkeypatch):
 
 @pytest.mark.parametrize("records", [0, 1, 9])
 def test_a_process_that_lost_its_claim_cannot_add_to_the_journal(at, monkeypatch, records):
-    monkeypatch.setattr("inrstore.storage.remote_journal.PAGE_BYTES", 300)
+    monkeypatch.setattr("inrstore.files.remote_journal.PAGE_BYTES", 300)
     old = _journal(at)
     for number in range(records):
         old.append({"number": number})

@@ -14,14 +14,14 @@ from common import files_of, random_image, write_nifti
 from servers import fresh_processes, needs_moto, s3_server
 
 import inrstore
-from inrstore import storage
-from inrstore.archive import layout
-from inrstore.archive.conversion import Wish
-from inrstore.archive.convert import convert_image
-from inrstore.archive.quality import Promise
-from inrstore.archive.sources import read_source
-from inrstore.archive.writer import open_partial, sweep_published
+from inrstore import files
 from inrstore.errors import DestinationExistsError, DestinationHeldError, StoreError, WriteError
+from inrstore.sources import read_source
+from inrstore.store import layout
+from inrstore.store.conversion import Wish
+from inrstore.store.convert import convert_image
+from inrstore.store.quality import Promise
+from inrstore.store.writer import open_partial, sweep_published
 
 pytestmark = needs_moto
 
@@ -45,8 +45,8 @@ def bucket(server, monkeypatch):
 
 def objects(url: str) -> dict[str, bytes]:
     """Return every object below a URL."""
-    here = storage.place(url)
-    return {entry.key: storage.read(here, entry.key, 1 << 26) for entry in here.walk()}
+    here = files.place(url)
+    return {entry.key: files.read(here, entry.key, 1 << 26) for entry in here.walk()}
 
 
 def write_all(url: str, chunks: dict[str, bytes] = CHUNKS) -> int:
@@ -89,9 +89,9 @@ def test_finished_chunks_are_kept_and_anything_else_is_not(bucket):
     partial.write("image/zarr.json", b"old")
     assert partial.read("image/zarr.json") == b"old"
     partial.close()
-    storage.place(url).write("image/c/1", b"damaged")
-    storage.place(url).write("image/c/3", b"written, but not noted")
-    storage.place(url).remove("image/c/2")
+    files.place(url).write("image/c/1", b"damaged")
+    files.place(url).write("image/c/3", b"written, but not noted")
+    files.place(url).remove("image/c/2")
     partial = open_partial(url, JOB)
     assert list(partial.finished()) == ["image/c/0"]
     assert objects(url) == {"image/c/0": CHUNKS["image/c/0"]}
@@ -111,7 +111,7 @@ def test_another_job_is_refused_and_told_what_differs(bucket):
 
 
 def test_objects_of_others_are_never_touched(bucket):
-    here = storage.place(bucket)
+    here = files.place(bucket)
     here.write("s.zarr/notes.txt", b"mine")
     here.write("s.zarr.old/zarr.json", b"mine")
     with pytest.raises(DestinationExistsError):
@@ -146,7 +146,7 @@ def test_a_failed_write_says_where_and_can_be_resumed(bucket, monkeypatch):
     partial = open_partial(f"{bucket}/s.zarr", JOB)
     partial.write_chunk("image/c/0", CHUNKS["image/c/0"])
     with monkeypatch.context() as patch:
-        patch.setattr("inrstore.storage.remote.ObjectPlace._put", _refused)
+        patch.setattr("inrstore.files.remote.ObjectPlace._put", _refused)
         with pytest.raises(WriteError, match=rf"{bucket}/s.zarr/image/c/1: cannot be written: access denied"):
             partial.write_chunk("image/c/1", b"1")
     partial.close()
@@ -169,9 +169,9 @@ def test_a_store_is_written_by_one_at_a_time(bucket):
 
 
 def test_who_was_asleep_too_long_changes_nothing_any_more(bucket, monkeypatch):
-    from inrstore.archive.partial_remote import RemotePartial
+    from inrstore.store.partial_remote import RemotePartial
 
-    monkeypatch.setattr("inrstore.storage.claim.Claim._refresh", lambda *_: None)
+    monkeypatch.setattr("inrstore.files.claim.Claim._refresh", lambda *_: None)
     url = f"{bucket}/s.zarr"
     asleep = RemotePartial(url, JOB, expiry=1)
     asleep.write_chunk("image/c/0", CHUNKS["image/c/0"])
@@ -217,7 +217,7 @@ def test_of_processes_that_convert_to_one_place_one_wins(bucket):
 
 def _die_at(count: int) -> None:
     """End this process, without any farewell, before the request with this number that changes something."""
-    from inrstore.storage.remote import ObjectPlace
+    from inrstore.files.remote import ObjectPlace
 
     left = [count]
 
@@ -278,7 +278,7 @@ def test_what_a_publisher_left_that_died_is_swept(bucket):
     assert not sweep_published(f"{bucket}/s.zarr")
     open_partial(f"{bucket}/t.zarr", JOB).close()
     assert not sweep_published(f"{bucket}/t.zarr"), "it is not published"
-    here = storage.place(bucket)
+    here = files.place(bucket)
     for key, data in objects(f"{bucket}/t.zarr.partial").items():
         here.write(f"s.zarr.partial/{key}", data)
     assert sweep_published(f"{bucket}/s.zarr")
@@ -344,7 +344,7 @@ def test_a_tree_goes_to_a_bucket_and_comes_back(bucket, dataset, tmp_path):
     inrstore.export(f"{bucket}/study", tmp_path / "out")
     assert local(tmp_path / "out") == local(dataset)
     assert {key for key in objects(bucket) if "journal" not in key} == {key for key in written if "journal" not in key}
-    storage.place(f"{bucket}/study").remove("participants.tsv")
+    files.place(f"{bucket}/study").remove("participants.tsv")
     with pytest.raises(StoreError, match=r"participants.tsv"):
         inrstore.verify(f"{bucket}/study")
 
@@ -376,13 +376,13 @@ def test_a_store_in_a_bucket_opens_with_zarr_xarray_and_inrstore(converted):
     import xarray
 
     url, values = converted
-    store = storage.place(url).zarr_store()
+    store = files.place(url).zarr_store()
     np.testing.assert_array_equal(zarr.open_group(store, mode="r")["image"][...], values.T)
     with inrstore.open(url) as dataset:
         np.testing.assert_array_equal(dataset.image.values, values.T)
     with xarray.open_zarr(store, consolidated=False) as dataset:
         np.testing.assert_array_equal(dataset.image.isel(t=1).values, values.T[1])
-    below = storage.place(url.removesuffix("/deep/a.zarr")).zarr_store("deep/a.zarr")
+    below = files.place(url.removesuffix("/deep/a.zarr")).zarr_store("deep/a.zarr")
     assert zarr.open_group(below, mode="r")["image"].shape == values.T.shape
 
 
@@ -390,7 +390,7 @@ def test_one_voxel_is_one_chunk(server, converted):
     url, values = converted
     chunks = [key for key in objects(url) if key.startswith("image/c/")]
     assert len(chunks) > 2
-    image = zarr.open_group(storage.place(url).zarr_store(), mode="r")["image"]
+    image = zarr.open_group(files.place(url).zarr_store(), mode="r")["image"]
     server.requests()
     assert image[2, 3, 1, 4] == values[4, 1, 3, 2]
     assert [path.count("/image/c/") for _, path in server.requests()] == [1]
@@ -403,7 +403,7 @@ def test_one_voxel_is_one_chunk(server, converted):
 def test_a_missing_chunk_in_a_bucket_is_an_error(converted):
     url, _ = converted
     chunk = next(key for key in objects(url) if key.startswith("image/c/"))
-    storage.place(url).remove(chunk)
+    files.place(url).remove(chunk)
     with pytest.raises(StoreError, match=f"{chunk} is missing"):
         inrstore.open(url)
 
@@ -416,11 +416,11 @@ def test_an_unfinished_store_in_a_bucket_is_none(bucket):
     with pytest.raises(StoreError, match="incomplete"):
         inrstore.open(f"{bucket}/s.zarr")
     with pytest.raises(FileNotFoundError):
-        zarr.open_group(storage.place(f"{bucket}/s.zarr").zarr_store(), mode="r")
+        zarr.open_group(files.place(f"{bucket}/s.zarr").zarr_store(), mode="r")
 
 
 def test_an_image_in_a_bucket_is_read(bucket, tmp_path):
     values = random_image((5, 4, 6, 3))
     write_nifti(tmp_path / "a.nii.gz", values)
-    storage.place(f"{bucket}/in").write("a.nii.gz", (tmp_path / "a.nii.gz").read_bytes())
+    files.place(f"{bucket}/in").write("a.nii.gz", (tmp_path / "a.nii.gz").read_bytes())
     np.testing.assert_array_equal(read_source(f"{bucket}/in/a.nii.gz").voxels, values.T)

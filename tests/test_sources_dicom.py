@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from common import DATA, check_refused, check_same_bits, real_scan, tree
 
-from inrstore import storage
-from inrstore.archive.sources import dicom, read_image, read_source
+from inrstore import files
 from inrstore.errors import MissingDependencyError, SourceError
-from inrstore.storage.local import Folder
-from inrstore.storage.zips import ZipPlace
+from inrstore.files.local import Folder
+from inrstore.files.zips import ZipPlace
+from inrstore.sources import dicom, read_image, read_source
 from tools.forge import dicom_image
 
 pytestmark = pytest.mark.skipif(find_spec("dcm2niix") is None, reason="reading DICOM needs dcm2niix")
@@ -39,9 +39,9 @@ def series(tmp_path):
     return folder
 
 
-def files(place, folder=""):
+def made_files(place, folder=""):
     with dicom.converted(place, folder) as made:
-        return {entry.key: storage.read(made, entry.key, 1 << 24) for entry in made.walk()}
+        return {entry.key: files.read(made, entry.key, 1 << 24) for entry in made.walk()}
 
 
 @pytest.mark.real
@@ -53,7 +53,7 @@ def test_the_series_of_a_real_scan_gives_its_voxels_and_gradients():
     with dicom.converted(place, "dwi_uih_explicitvrle") as made:
         assert [entry.key for entry in made.walk()] == [f"series-12.{end}" for end in ("bval", "bvec", "json", "nii")]
         source = read_image(made, "series-12.nii")
-        assert json.loads(storage.read_text(made, "series-12.json", 1 << 20))["SeriesNumber"] == 12
+        assert json.loads(files.read_text(made, "series-12.json", 1 << 20))["SeriesNumber"] == 12
         assert source.label == f"{DATA / 'dicom/dwi_uih_explicitvrle'}:series-12.nii"
     check_same_bits(source.voxels, scan.voxels)
     assert np.array_equal(source.bval, scan.bval)
@@ -74,7 +74,7 @@ def test_a_series_packed_as_jpeg_2000_is_read():
 @real
 def test_the_bytes_do_not_depend_on_the_folders_or_on_the_place(tmp_path, monkeypatch):
     original = DATA / "dicom/dwi_uih_explicitvrle"
-    want = files(Folder(original))
+    want = made_files(Folder(original))
     (tmp_path / "other temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "other temporary"))
     moved = tmp_path / "a b; $(c)"
@@ -83,9 +83,9 @@ def test_the_bytes_do_not_depend_on_the_folders_or_on_the_place(tmp_path, monkey
         for path in sorted(original.iterdir(), reverse=True):
             shutil.copyfile(path, moved / f"-o {path.name}")
             file.write(path, f"d/{path.name}")
-    assert files(Folder(moved)) == want
+    assert made_files(Folder(moved)) == want
     with ZipPlace(Folder(tmp_path), "x.zip") as place:
-        assert files(place, "d") == want
+        assert made_files(place, "d") == want
     assert list((tmp_path / "other temporary").iterdir()) == []
 
 
@@ -93,14 +93,14 @@ def test_the_source_is_only_read_and_nothing_is_left(series, tmp_path, monkeypat
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     before = tree(tmp_path)
-    made = files(Folder(series.parent), "series")
+    made = made_files(Folder(series.parent), "series")
     assert sorted(made) == ["series-7.json", "series-7.nii"]
     assert tree(tmp_path) == before
 
 
 def test_names_in_the_file_do_not_become_paths(series):
     (series / "a.dcm").write_bytes(dicom_image(8, 8, 1, pixels(), number=b"../../7"))
-    assert all("/" not in name and name.startswith("series-") for name in files(Folder(series)))
+    assert all("/" not in name and name.startswith("series-") for name in made_files(Folder(series)))
 
 
 def test_folders_below_are_others(series):
@@ -109,7 +109,7 @@ def test_folders_below_are_others(series):
     assert not dicom.is_dicom(place, "")
     shutil.copytree(series, series / "below")
     assert list(dicom.dicom_files(place, "series")) == ["series/a.dcm"]
-    assert len(files(place, "series")) == 2
+    assert len(made_files(place, "series")) == 2
 
 
 def test_what_is_a_dicom_image_is_seen_from_the_file(series):
@@ -151,7 +151,7 @@ def test_a_damaged_file_is_an_error_that_says_what_dcm2niix_said(series):
 def test_a_file_that_dcm2niix_leaves_out_is_an_error(series):
     (series / "b.dcm").write_bytes(dicom_image(8, 8, 1, pixels()))  # the same image again
     with pytest.raises(SourceError, match=r"dcm2niix.* of 2|dcm2niix: error"):
-        files(Folder(series))
+        made_files(Folder(series))
 
 
 def test_a_conversion_that_takes_too_long_is_stopped(series):
@@ -196,8 +196,8 @@ def test_dcm2niix_missing_says_what_to_install(series, monkeypatch):
 
 
 def test_no_defaults_of_a_user_are_taken(series, tmp_path, monkeypatch):
-    want = files(Folder(series))
+    want = made_files(Folder(series))
     (tmp_path / ".dcm2nii.ini").write_text("isGZ=1\nfilename=%f_%p\nisBIDS=0\n")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert files(Folder(series)) == want
+    assert made_files(Folder(series)) == want
     assert Path(tmp_path / ".dcm2nii.ini").read_text().startswith("isGZ=1")

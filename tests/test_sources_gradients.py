@@ -9,10 +9,10 @@ import pytest
 from common import check_refused, random_image, real_scan, write_nifti
 
 from inrstore import limits
-from inrstore.archive.sources import read_image, read_source
-from inrstore.archive.sources.gradients import companions
 from inrstore.errors import SourceError
-from inrstore.storage.local import Folder
+from inrstore.files.local import Folder
+from inrstore.sources import read_image, read_source
+from inrstore.sources.gradients import companions
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from common import check_refused, check_same_bits, patch_header, random_image
 
-from inrstore.archive.sources import header_of, image_files, is_image, read_image, read_source, store_name
 from inrstore.errors import SourceError, UnsupportedImageError
-from inrstore.storage.local import Folder
+from inrstore.files.local import Folder
+from inrstore.sources import header_of, image_files, is_image, read_image, read_source, store_name
 
 
 @pytest.fixture

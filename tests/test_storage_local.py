@@ -14,12 +14,12 @@ from common import tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inrstore import storage
+from inrstore import files
 from inrstore.errors import DestinationHeldError, FileTooLargeError, StoreError
-from inrstore.storage import durable
-from inrstore.storage.journal import Journal, decode, encode, records
-from inrstore.storage.local import Folder
-from inrstore.storage.lock import Lock
+from inrstore.files import durable
+from inrstore.files.journal import Journal, decode, encode, records
+from inrstore.files.local import Folder
+from inrstore.files.lock import Lock
 
 # ---- folders -----------------------------------------------------------------------------------------------
 
@@ -32,7 +32,7 @@ def test_what_is_written_is_read_and_walked_in_order(tmp_path):
         ("a", 1, ""), ("b/10", 4, ""), ("b/2", 3, ""), ("b/c/d", 5, "")
     ]  # fmt: skip
     assert [e.key for e in folder.walk("b/c")] == ["b/c/d"]
-    assert storage.read(folder, "b/c/d", 5) == b"b/c/d"
+    assert files.read(folder, "b/c/d", 5) == b"b/c/d"
     assert folder.size("b") is None
     assert folder.size("a/x") is None
     folder.remove("a")
@@ -52,11 +52,11 @@ def test_no_key_leads_out_of_a_folder(tmp_path, key):
 def test_a_file_is_read_up_to_its_limit_and_no_further(tmp_path):
     folder = Folder(tmp_path)
     folder.write("a", bytes(1000))
-    assert len(storage.read(folder, "a", 1000)) == 1000
+    assert len(files.read(folder, "a", 1000)) == 1000
     with pytest.raises(FileTooLargeError, match="larger than 999 bytes"):
-        storage.read(folder, "a", 999)
+        files.read(folder, "a", 999)
     with pytest.raises(FileNotFoundError):
-        storage.read(folder, "b", 10)
+        files.read(folder, "b", 10)
 
 
 def test_links_and_what_is_no_file_are_problems_not_surprises(tmp_path):
@@ -204,7 +204,7 @@ def test_a_line_that_cannot_be_written_is_taken_back(tmp_path, monkeypatch):
 HOLD = """
 import sys, time
 from pathlib import Path
-from inrstore.storage.lock import Lock
+from inrstore.files.lock import Lock
 with Lock(Path(sys.argv[1]), "the archive"):
     print("held", flush=True)
     time.sleep(60)

@@ -15,10 +15,10 @@ from common import check_refused
 
 from inrstore import limits
 from inrstore.errors import SourceError
-from inrstore.storage import Entry
-from inrstore.storage.local import Folder
-from inrstore.storage.names import check_name, first_clash, folded
-from inrstore.storage.zips import Member, ZipPlace, stored_size
+from inrstore.files import Entry
+from inrstore.files.local import Folder
+from inrstore.files.names import check_name, first_clash, folded
+from inrstore.files.zips import Member, ZipPlace, stored_size
 
 CONTENT = {
     "b.txt": b"text " * 1000,

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from common import ROOT, needs_torch
 
-from inrstore.archive.quality import Promise
 from inrstore.evaluate.metrics import compare as measure
 from inrstore.options import EncodeOptions
+from inrstore.store.quality import Promise
 from tools import bench_rate, bench_rate_ours, bench_rate_peers, bench_rate_report, bench_rate_sirenmri
 from tools.bench_rate_data import Volume, load, save
 

@@ -9,7 +9,7 @@ import pytest
 from checks import GOLDEN, VECTORS, decoder, digest, frames_of, golden, index_of, maker, vectors
 
 from inrstore import errors
-from inrstore.format.chunk import decode_chunk, describe_chunk
+from inrstore.chunk.frames import decode_chunk, describe_chunk
 
 VALID = {**index_of(VECTORS / "subset"), **index_of(VECTORS / "uncommon")}
 FAULTY = index_of(VECTORS / "faulty")

@@ -15,8 +15,8 @@ import zarr
 from common import check_refused, random_image, write_nifti
 
 import inrstore
-from inrstore.archive import layout
 from inrstore.errors import MissingDependencyError, StoreError
+from inrstore.store import layout
 
 FORMATS = pytest.mark.parametrize("zarr_format", [3, 2])
 SHAPE = (5, 4, 8, 3)

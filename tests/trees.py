@@ -6,9 +6,9 @@ from pathlib import Path
 
 from common import random_image, write_nifti
 
-from inrstore.jobs.items import Outcome
-from inrstore.jobs.record import Record
-from inrstore.storage.local import Folder
+from inrstore.archive.items import Outcome
+from inrstore.archive.record import Record
+from inrstore.files.local import Folder
 
 
 def images(folder: Path, count: int, shape: tuple[int, ...] = (6, 5, 4)) -> Path:

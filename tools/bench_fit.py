@@ -19,14 +19,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from inrstore import encoder
-from inrstore.fit.data import Batch, prepare
-from inrstore.fit.networks import Size, initialise
-from inrstore.fit.search import OMEGA_0
-from inrstore.fit.trainer import Schedule, Trainer
-from inrstore.format.chunk import decode_chunk, describe_chunk
-from inrstore.format.quality import rmse
-from inrstore.format.target import Target
+from inrstore.chunk import encode as encoder
+from inrstore.chunk.frames import decode_chunk, describe_chunk
+from inrstore.chunk.inr.fit.data import Batch, prepare
+from inrstore.chunk.inr.fit.networks import Size, initialise
+from inrstore.chunk.inr.fit.search import OMEGA_0
+from inrstore.chunk.inr.fit.trainer import Schedule, Trainer
+from inrstore.chunk.quality import rmse
+from inrstore.chunk.target import Target
 from inrstore.options import EncodeOptions
 
 SEED = 0

@@ -28,13 +28,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.archive import layout
-from inrstore.archive.layout import Grid
-from inrstore.archive.sources import read_source
-from inrstore.encoder import encode_chunks
-from inrstore.format.chunk import decode_chunk, describe_chunk
-from inrstore.format.target import Target
+from inrstore.chunk.encode import encode_chunks
+from inrstore.chunk.frames import decode_chunk, describe_chunk
+from inrstore.chunk.target import Target
 from inrstore.options import EncodeOptions
+from inrstore.sources import read_source
+from inrstore.store import layout
+from inrstore.store.layout import Grid
 from tools.environment import DATA, describe, sha256
 
 RESULTS = Path(__file__).resolve().parent / "results"

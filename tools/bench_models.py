@@ -32,13 +32,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.archive import layout
-from inrstore.archive.layout import Grid
-from inrstore.archive.sources import read_source
-from inrstore.fit import predictor
-from inrstore.format import chunk as chunks
-from inrstore.format import frame, normalize
-from inrstore.format.chunk import decode_chunk
+from inrstore.chunk import frame, normalize
+from inrstore.chunk import frames as chunks
+from inrstore.chunk.frames import decode_chunk
+from inrstore.chunk.predictor import encode as predictor
+from inrstore.sources import read_source
+from inrstore.store import layout
+from inrstore.store.layout import Grid
 from tools.environment import DATA, describe, sha256
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from inrstore import encoder
-from inrstore.fit.search import fit_networks
-from inrstore.format.target import Target
+from inrstore.chunk import encode as encoder
+from inrstore.chunk.inr.fit.search import fit_networks
+from inrstore.chunk.target import Target
 from inrstore.options import EncodeOptions
 
 _BUDGET = 80_000

@@ -67,8 +67,8 @@ def run(task: Task) -> dict[str, Any]:
         volume = bench_rate_sirenmri.central_slice(volume)
     found: dict[str, Any] | None
     if task.ours:
-        from inrstore.archive.quality import Promise
         from inrstore.options import EncodeOptions
+        from inrstore.store.quality import Promise
 
         promise = Promise(max_error=task.asked) if task.kind == "max_error" else Promise(psnr=task.asked)
         options: Any = {"preset": task.codec.split()[1], "device": task.device, "threads": task.threads}

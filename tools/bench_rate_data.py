@@ -124,7 +124,7 @@ def load(name: str, arrays: str | None, slab: int) -> Volume:
     if arrays is not None:
         image = np.load(Path(arrays) / f"{name}.npy", allow_pickle=False)
     else:
-        from inrstore.archive.sources import read_source
+        from inrstore.sources import read_source
 
         image = np.asarray(read_source(scan(name)).voxels)
     depth = image.shape[-3]

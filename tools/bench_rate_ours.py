@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from inrstore.archive import layout
-from inrstore.archive.layout import Grid
-from inrstore.archive.quality import Promise
-from inrstore.encoder import encode_chunks
-from inrstore.format.chunk import decode_chunk, describe_chunk
+from inrstore.chunk.encode import encode_chunks
+from inrstore.chunk.frames import decode_chunk, describe_chunk
 from inrstore.options import EncodeOptions
+from inrstore.store import layout
+from inrstore.store.layout import Grid
+from inrstore.store.quality import Promise
 from tools.bench_rate_data import Array, Volume
 
 REPEATS = 3

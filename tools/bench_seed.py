@@ -62,7 +62,7 @@ def make_volumes(folder: Path) -> None:
     """Write the three volumes as .npy, (z, y, x)."""
     from scipy.ndimage import zoom
 
-    from inrstore.archive.sources import read_source
+    from inrstore.sources import read_source
     from tools.environment import DATA as SCANS
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,8 +84,8 @@ def volume(folder: Path, name: str, slices: int | None) -> Array:
 
 def plan_of(hood: str, published: bool, small: bool) -> Any:
     """Return how to train a network."""
-    from inrstore.fit.neural import Plan
-    from inrstore.format.neural.hood import PYRAMID, cube
+    from inrstore.chunk.inr.fit.lossless import Plan
+    from inrstore.chunk.neural.hood import PYRAMID, cube
 
     shape = {"cube": cube(1 if small else 5), "pyramid": PYRAMID, "small": cube(1 if small else 3)}[hood]
     widths, rate, batch = (WIDTHS, 1e-3, 8192) if hood != "small" else ((64, 32), 4e-3, 2048)
@@ -112,8 +112,8 @@ def pairs() -> list[tuple[str, str]]:
 
 def finish(coding: Any, p: Array, check: int) -> tuple[int, int, float]:
     """Return the bytes of a payload with and without its network, and the seconds to decode it (0: not decoded)."""
-    from inrstore.format.frame import Reader
-    from inrstore.format.neural.decode import decode
+    from inrstore.chunk.frame import Reader
+    from inrstore.chunk.neural.decode import decode
 
     shared, here = coding.payload(p, shared=True), coding.payload(p, shared=False)
     seconds = 0.0
@@ -135,8 +135,8 @@ def fit(folder: Path, out: Path, options: argparse.Namespace) -> None:
     hoods = options.hoods.split(",")
     import torch
 
-    from inrstore.fit.neural import Exact, train
-    from inrstore.fit.neural_encode import choose
+    from inrstore.chunk.inr.fit.lossless import Exact, train
+    from inrstore.chunk.neural.encode import choose
 
     out.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -249,7 +249,7 @@ def measured(folder: Path, nets: Path) -> dict[str, dict[str, int]]:
 
 def linear(image: Array) -> int:
     """Return the bytes of the payload of mode predictor, the whole volume in one chunk."""
-    from inrstore.fit import predictor
+    from inrstore.chunk.predictor import encode as predictor
 
     found = predictor.encode(image)
     if found is None:
@@ -259,10 +259,10 @@ def linear(image: Array) -> int:
 
 def decode_rate(image: Array, data: bytes) -> float:
     """Return million voxels a second of the decoder in numpy, on some slices."""
-    from inrstore.fit.neural_encode import encode
-    from inrstore.format.frame import Reader
-    from inrstore.format.neural.decode import decode
-    from inrstore.format.neural.network import read_network
+    from inrstore.chunk.frame import Reader
+    from inrstore.chunk.neural.decode import decode
+    from inrstore.chunk.neural.encode import encode
+    from inrstore.chunk.neural.network import read_network
 
     net = read_network(data)
     payload = encode(image, [net])

@@ -208,7 +208,7 @@ class Trial:
         import zarr  # noqa: F401
 
         if "psnr" in options:
-            import inrstore.fit.search  # noqa: F401
+            import inrstore.chunk.inr.fit.search  # noqa: F401
         with tempfile.TemporaryDirectory() as warm:
             convert(self.source, Path(warm) / "archive", {"lossless": True})
         code = self.run(Case("none", 0), keep_log=True)

@@ -17,7 +17,7 @@ import numpy as np
 import zarr
 
 import inrstore
-from inrstore.archive.reports import JobProgress
+from inrstore.store.reports import JobProgress
 from inrstore.views.picture import draw_comparison
 
 

@@ -35,9 +35,9 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from inrstore.chunk import dtypes, frame
+from inrstore.chunk import frames as chunks
 from inrstore.errors import CorruptChunkError
-from inrstore.format import chunk as chunks
-from inrstore.format import dtypes, frame
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = Path(__file__).parent / "results" / "fuzz_chunks.json"

@@ -21,11 +21,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from inrstore.archive.sources import dicom, is_image, read_image
 from inrstore.errors import InrstoreError
-from inrstore.storage import Place
-from inrstore.storage.local import Folder
-from inrstore.storage.zips import ZipPlace
+from inrstore.files import Place
+from inrstore.files.local import Folder
+from inrstore.files.zips import ZipPlace
+from inrstore.sources import dicom, is_image, read_image
 from tools.forge import Member, crc_of_zeros, deflated, dicom_image, forge, gzip_of_zeros, nifti, pair, zeros
 
 MEMORY = 2 << 30

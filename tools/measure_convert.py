@@ -26,7 +26,7 @@ DIFFUSION = ("s01", "s02", "s03", "s04", "s05phantom", "s06tiny")
 _DECODE = """
 import sys, time, json
 from pathlib import Path
-from inrstore.format.chunk import decode_chunk
+from inrstore.chunk.frames import decode_chunk
 files = [p.read_bytes() for p in sorted(Path(sys.argv[1]).rglob('image/c/**/*')) if p.is_file()]
 best = 1e9
 for _ in range(3):

@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore import limits
-from inrstore.archive.sources import read_source
+from inrstore.chunk import dtypes
+from inrstore.chunk.inr.fit.lossless import Plan, train
+from inrstore.chunk.neural.encode import steps_of
+from inrstore.chunk.neural.hood import PYRAMID, Hood, cube, fold
 from inrstore.errors import ConfigurationError
-from inrstore.fit.neural import Plan, train
-from inrstore.fit.neural_encode import steps_of
-from inrstore.format import dtypes
-from inrstore.format.neural.hood import PYRAMID, Hood, cube, fold
+from inrstore.sources import read_source
 
 
 def hood_of(text: str) -> Hood:

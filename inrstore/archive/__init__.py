@@ -1,1 +1,1 @@
-"""A store as a whole: what it looks like, how an image gets into one and out again."""
+"""Many images at once: a tree, a zip, a folder of scans -> an archive of stores, on one machine or many."""

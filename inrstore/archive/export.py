@@ -1,200 +1,283 @@
-"""A store -> the NIfTI file it was made from, header byte for byte, voxels chunk by chunk."""
+"""An archive -> what it was made from: a tree of images and files, or its zips, rebuilt.
+
+What is exported appears under its name when it is complete and on the disk; until then it has another.
+"""
 
 from __future__ import annotations
 
-import gzip
-import math
 import os
-import shutil
-from collections.abc import Iterator
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
-from inrstore.archive import layout
-from inrstore.archive.partial import explain
-from inrstore.archive.reader import Store
-from inrstore.archive.reports import Clock, JobCallback
-from inrstore.archive.writer import PartialFile
+from inrstore import files
+from inrstore.archive.holdings import (
+    Holding,
+    blocks,
+    check_inside,
+    check_unchanged,
+    digest_of,
+    holdings,
+    is_made,
+    original_of,
+    path_of,
+    source_kind,
+    zip_of,
+)
+from inrstore.archive.prepare import absolute, check_apart
+from inrstore.archive.record import ZIPS, Record
+from inrstore.archive.rezip import ending, rebuild_zip
+from inrstore.archive.rules import matches
 from inrstore.errors import ConfigurationError, StoreError
+from inrstore.files import Place, durable
+from inrstore.files.local import Folder
+from inrstore.store.export import export
+from inrstore.store.partial import PARTIAL, explain, refuse_existing
+from inrstore.store.reader import Store
 
-_SINGLE, _HEADER = (".nii", ".nii.gz"), (".hdr", ".hdr.gz")
+ExportCallback: TypeAlias = Callable[[str, int], None]
+"""Called with the name of what was exported, and how many things are exported so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportReport:
-    """What an export made.
+class ArchiveExportReport:
+    """What an export of an archive made.
 
     Parameters
     ----------
-    store, file : str
+    archive, out : str
         From where, to where.
-    source_bytes : int
-        Uncompressed voxels.
+    images, files, zips : int
+        Images written as NIfTI, files copied, zips rebuilt; what is in a zip counts as well.
+    left_out : int
+        Members that a rebuilt zip lacks, because they were excluded when the archive was made.
     file_bytes : int
-        Size of the file.
-    seconds, mb_per_s : float
-        Time taken, and million bytes of voxels written in a second.
+        Size of all that was written.
+    seconds : float
+        Time taken.
     """
 
-    store: str
-    file: str
-    source_bytes: int
+    archive: str
+    out: str
+    images: int
+    files: int
+    zips: int
+    left_out: int
     file_bytes: int
     seconds: float
-    mb_per_s: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object."""
-        return dict(vars(self))
+        return asdict(self)
 
 
-def export(
-    store: str | os.PathLike[str], out: str | os.PathLike[str], *, progress: JobCallback | None = None
-) -> ExportReport:
-    """Write the image of a store as a NIfTI file.
+def export_archive(
+    dst: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    include: Sequence[str] = (),
+    *,
+    progress: ExportCallback | None = None,
+) -> ArchiveExportReport:
+    """Write what an archive was made from.
 
-    Every byte before the voxels is that of the source; the voxels have its dtype and byte order. A lossless
-    store gives back the whole uncompressed file. Memory holds one chunk at a time.
+    Images are NIfTI files under their names again, all other files byte for byte as they were; a BIDS dataset has its
+    own description. An archive of zips gives zips with the same members, order, dates, attributes and comments; only
+    the compressed bytes of the images and of the zips differ. DICOM folders stay what dcm2niix made of them.
 
     Parameters
     ----------
-    store : path-like
-        Path or URL of the store.
+    dst : path-like
+        Path or URL of the archive.
     out : path-like
-        File to make, .nii or .nii.gz; must not exist. The same store always gives the same bytes. A store
-        made from a pair gives a pair: .hdr or .hdr.gz, and the .img beside it.
+        Folder to make; or, of the archive of one zip, a name that ends in .zip. Must not exist.
+    include : sequence of str
+        Globs on the paths that are to be written; by default everything is. A zip is rebuilt whole.
     progress : callable, optional
-        Called with a `JobProgress` for each chunk.
+        Called after each file.
 
     Returns
     -------
-    ExportReport
+    ArchiveExportReport
 
     Raises
     ------
-    StoreError, CorruptChunkError, DestinationExistsError, ConfigurationError
+    DestinationExistsError
+        If `out` exists.
+    ConfigurationError
+        For a zip of an archive that was not made from one, or globs that nothing fits.
+    StoreError, CorruptChunkError
+        If the archive is incomplete or damaged; nothing is left then.
     """
+    if files.is_url(out):
+        raise ConfigurationError(f"{out}: an export is written to a folder or file of this machine")
     destination = Path(out)
-    if not destination.name.endswith(_SINGLE + _HEADER):
-        raise ConfigurationError(f"{destination}: the name must end in {', '.join(_SINGLE + _HEADER)}")
-    opened = Store(store)
-    if not opened.sealed:
-        raise StoreError(f"{opened.label}: {opened.root_key} was changed after the store was made")
-    pair = _is_pair(opened)
-    if pair != destination.name.endswith(_HEADER):
-        kind, ends = ("pair", _HEADER) if pair else ("single file", _SINGLE)
-        raise ConfigurationError(
-            f"{destination}: the store was made from a {kind}; the name must end in {' or '.join(ends)}"
-        )
-    clock = Clock(progress, len(opened.grid), opened.source_bytes)
-    header = opened.small_bytes(layout.HEADER)
-    if pair:
-        image = destination.with_name(image_name(destination.name))
-        with PartialFile(image) as voxels, PartialFile(destination) as first:
-            _write(opened, opened.small_bytes(layout.LEADING), image, voxels.path, clock)
-            _write_small(header, destination, first.path)
-            voxels.commit()
-            first.commit()
-        size = destination.stat().st_size + image.stat().st_size
+    check_apart(absolute(os.fspath(dst)), absolute(os.fspath(out)))
+    place = files.place(dst)
+    record = Record(place)
+    job = record.job()
+    start = time.perf_counter()
+    writer = _Writer(place, job, include, progress)
+    if destination.suffix.lower() == ".zip":
+        if source_kind(job) != "zip" or include:
+            raise ConfigurationError(
+                f"{destination}: only the archive of one zip can be exported to one, and only whole"
+            )
+        key = str(job["source"].get("name"))
+        # To the end: an incomplete or damaged archive is an error.
+        found = [holding for holding in holdings(record) if holding.out == f"{ZIPS}/{key}.json"]
+        if not found:
+            raise StoreError(f"{place.name}: the manifest lacks the record of {key}")
+        writer.rebuild(found[0], key, destination)
     else:
-        with PartialFile(destination) as packed:
-            _write(opened, header, destination, packed.path, clock)
-            packed.commit()
-        size = destination.stat().st_size
-    seconds = clock.seconds
-    return ExportReport(
-        store=opened.label,
-        file=str(destination),
-        source_bytes=opened.source_bytes,
-        file_bytes=size,
-        seconds=seconds,
-        mb_per_s=opened.source_bytes / 1e6 / seconds,
+        with _partial_folder(destination) as folder:
+            writer.tree(record, folder)
+            if include and not writer.done:
+                raise ConfigurationError(f"include: nothing in {place.name} fits {', '.join(include)}")
+    return ArchiveExportReport(
+        archive=place.name,
+        out=str(destination),
+        images=writer.images,
+        files=writer.files,
+        zips=writer.zips,
+        left_out=writer.left_out,
+        file_bytes=writer.size,
+        seconds=time.perf_counter() - start,
     )
 
 
-def image_name(header_name: str) -> str:
-    """Return the name of the .img file that belongs to a .hdr file."""
-    stem, end = header_name.rsplit(".hdr", 1)
-    return f"{stem}.img{end}"
+class _Writer:
+    """Writes one thing after the other and counts them."""
 
+    def __init__(
+        self, place: Place, job: Mapping[str, Any], include: Sequence[str], progress: ExportCallback | None
+    ) -> None:
+        self.place = place
+        self.job = job
+        self.include = include
+        self.progress = progress
+        self.images = self.files = self.zips = self.left_out = self.size = 0
 
-def _is_pair(store: Store) -> bool:
-    return str(store.attributes["source"]["name"]).lower().endswith((*_HEADER, ".img", ".img.gz"))
+    @property
+    def done(self) -> int:
+        """How many things are written."""
+        return self.images + self.files + self.zips
 
+    def tree(self, record: Record, folder: Path) -> None:
+        """Write everything that is included into a folder."""
+        single = source_kind(self.job) == "zip"
+        for holding in holdings(record):
+            if holding.out.startswith(f"{ZIPS}/") and not single:
+                self._zip(holding, folder)
+                continue
+            if holding.kind == "record" and not holding.out.startswith(f"{ZIPS}/"):
+                check_unchanged(self.place, holding)
+            kept = original_of(self.place, holding)
+            if kept is None and is_made(self.job, holding):
+                continue
+            packed = None if single else zip_of(self.place, holding.key)
+            if packed is not None and holding.out.startswith(packed[0][: -len(".zip")] + "/"):
+                continue
+            name = _original_path(holding, f"{self.job['source'].get('name')}:" if single else "")
+            if not self._wanted(name):
+                continue
+            target = Folder(folder).at(name)
+            if holding.kind == "store":
+                self._image(holding, target)
+            elif kept is not None:
+                self._copy(kept, target, None)
+            else:
+                self._copy(holding.out, target, (holding.size, holding.digest))
+            self._tell(name)
 
-def _write(store: Store, head: bytes, destination: Path, path: Path, clock: Clock) -> None:
-    """Write `head`, the voxels and what followed them, gzipped if the name of the destination says so."""
-    if not destination.name.endswith(".gz"):
-        _write_plain(store, head, destination, path, clock)
-        return
-    # Chunks hold all of t, the file is sorted by t: the voxels are laid out plain, then packed.
-    with PartialFile(destination) as plain:
-        _write_plain(store, head, destination, plain.path, clock)
+    def _wanted(self, name: str) -> bool:
+        return not self.include or any(matches(glob, name) for glob in self.include)
+
+    def _tell(self, name: str) -> None:
+        if self.progress is not None:
+            self.progress(name, self.done)
+
+    def _image(self, holding: Holding, target: Path) -> None:
+        """Write a store as the file or pair of files that it was made from."""
+        where = path_of(self.place, holding.out)
+        store = Store(where)
+        if not store.sealed or store.seal != holding.digest:
+            raise StoreError(f"{where}: is another store than the one in the manifest: its seal differs")
+        durable.make_folder(target.parent)
+        end = target.name[len(target.name) - len(ending(target.name)) :]
+        # Names in capitals are written small and renamed: a header, and the voxels beside it if it is one of a pair.
+        plain = target.with_name(target.name.removesuffix(end) + end.lower())
+        self.size += export(where, plain).file_bytes
+        if end != end.lower():
+            for one, other in ((end, end), (".HDR", ".IMG")):
+                if end.startswith(one):
+                    name = plain.name.removesuffix(end.lower())
+                    durable.rename(
+                        plain.with_name(name + end.replace(one, other).lower()),
+                        plain.with_name(name + end.replace(one, other)),
+                    )
+        self.images += 1
+
+    def _copy(self, key: str, target: Path, expected: tuple[int, str] | None) -> None:
+        """Copy a file; what was written is compared with size and digest in the manifest, if they are there."""
         try:
-            with plain.path.open("rb") as source, _packer(path) as file:
-                shutil.copyfileobj(source, file, 1 << 20)
+            with self.place.open(key) as file:
+                Folder(target.parent).write_blocks(target.name, blocks(file))
+            with target.open("rb") as written:
+                found = digest_of(written)
+        except FileNotFoundError as error:
+            raise StoreError(f"{self.place.label(key)}: is missing") from error
         except OSError as error:
-            raise explain(destination, error) from error
+            raise explain(target, error) from error
+        if expected is not None and found != expected:
+            raise StoreError(f"{self.place.label(key)}: was changed: its digest is not that of the manifest")
+        self.size += found[0]
+        self.files += 1
+
+    def _zip(self, holding: Holding, folder: Path) -> None:
+        """Rebuild a zip of a folder of zips."""
+        key = holding.out.removeprefix(f"{ZIPS}/").removesuffix(".json")
+        check_inside(self.place, key)
+        if self._wanted(key):
+            target = Folder(folder).at(key)
+            durable.make_folder(target.parent)
+            self.rebuild(holding, key, target)
+
+    def rebuild(self, holding: Holding, key: str, destination: Path) -> None:
+        """Rebuild a zip from its record, which must be what was written."""
+        check_unchanged(self.place, holding)
+        made = rebuild_zip(self.place, key, destination, self._tell)
+        self.images += made.images
+        self.files += made.files
+        self.left_out += made.left_out
+        self.size += destination.stat().st_size
+        self.zips += 1
 
 
-def _write_small(data: bytes, destination: Path, path: Path) -> None:
-    try:
-        if destination.name.endswith(".gz"):
-            with _packer(path) as file:
-                file.write(data)
-        else:
-            path.write_bytes(data)
-    except OSError as error:
-        raise explain(destination, error) from error
+def _original_path(holding: Holding, zipped: str) -> str:
+    """Return where an image or file lay: the folder it has in the archive, and its name in the source."""
+    if holding.kind != "store":
+        return holding.out
+    name = holding.key.removeprefix(zipped).rpartition("/")[2]
+    folder, slash, own = holding.out.rpartition("/")
+    return folder + slash + (name if ending(name) else own.removesuffix(".zarr") + ".nii.gz")
 
 
 @contextmanager
-def _packer(path: Path) -> Iterator[gzip.GzipFile]:
-    """Open a gzip file that holds neither a name nor a time."""
-    with (
-        path.open("xb") as raw,
-        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as file,
-    ):
-        yield file
-
-
-def _write_plain(store: Store, head: bytes, destination: Path, path: Path, clock: Clock) -> None:
+def _partial_folder(destination: Path) -> Iterator[Path]:
+    """Give a folder that gets its name at the end; after an error nothing is left."""
+    refuse_existing(destination)
+    folder = destination.with_name(f"{destination.name}{PARTIAL}-{secrets.token_hex(4)}")
     try:
-        with path.open("xb", buffering=0) as file:
-            _write_all(file.fileno(), head, 0)
-            for done, index in enumerate(store.grid, 1):
-                chunk = store.chunk(index).astype(store.source_dtype, copy=False)
-                for offset, run in _runs(chunk, store.grid.region(index), store.grid.shape):
-                    _write_all(file.fileno(), run.tobytes(), len(head) + offset)
-                clock.tell("exporting", done)
-            _write_all(file.fileno(), store.small_bytes(layout.TRAILING), len(head) + store.source_bytes)
+        durable.make_folder(folder)
+        yield folder
+        refuse_existing(destination)
+        durable.sync_folders(folder)
+        durable.rename(folder, destination)
     except OSError as error:
         raise explain(destination, error) from error
-
-
-def _runs(
-    chunk: npt.NDArray[Any], region: tuple[slice, ...], shape: tuple[int, ...]
-) -> list[tuple[int, npt.NDArray[Any]]]:
-    """Return the pieces of a chunk that lie together in a C-ordered file, each with its offset in bytes."""
-    split = len(shape)
-    while split > 0 and (split == len(shape) or chunk.shape[split] == shape[split]):
-        split -= 1
-    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    start = sum(part.start * stride for part, stride in zip(region, strides, strict=True))
-    pieces = []
-    for lead in np.ndindex(chunk.shape[:split]):
-        offset = start + sum(i * stride for i, stride in zip(lead, strides, strict=False))
-        pieces.append((offset * chunk.itemsize, chunk[lead]))
-    return pieces
-
-
-def _write_all(handle: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        done = os.pwrite(handle, view, offset)
-        view, offset = view[done:], offset + done
+    finally:
+        durable.remove_folder(folder)

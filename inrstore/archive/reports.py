@@ -2,228 +2,228 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
+
+from inrstore import files
+from inrstore.archive.items import Outcome
+from inrstore.archive.record import FOLDER, MANIFEST, Record
+from inrstore.store.reports import JobProgress
+
+MOST_FAILURES = 1000
+"""Failures that a report lists; all are counted, and all are in the record."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobProgress:
+class ArchiveProgress:
     """Where a job stands.
 
     Parameters
     ----------
     stage : str
         What is being done, for people.
-    chunks_done, chunks_total : int
-        Chunks that are final, and all.
-    fraction : float
-        Estimated part of the work done, 0 to 1.
+    done, failed, total : int
+        Items that are done, those of them that failed, and all; 0 if it is not known how many there are.
+    bytes_done, bytes_total : int
+        The same in bytes of the source.
     seconds : float
         Time since the job began.
-    mb_per_s : float
-        Million bytes of voxels done in a second, so far.
-    psnr : float or None
-        Current PSNR of what is being fitted, in dB, when there is one.
+    running : dict of str to JobProgress
+        Images that are being converted now, on all workers, and where each stands.
     """
 
     stage: str
-    chunks_done: int
-    chunks_total: int
-    fraction: float
+    done: int
+    failed: int
+    total: int
+    bytes_done: int
+    bytes_total: int
     seconds: float
-    mb_per_s: float
-    psnr: float | None = None
+    running: Mapping[str, JobProgress] = field(default_factory=dict)
 
 
-JobCallback: TypeAlias = Callable[[JobProgress], None]
+Step: TypeAlias = JobProgress | ArchiveProgress
+StepCallback: TypeAlias = Callable[[Step], None]
 
 
-class Clock:
-    """Turns steps of a job into progress with times and rates.
+@dataclass
+class Tally:
+    """Sums over outcomes.
 
-    Parameters
+    Attributes
     ----------
-    callback : callable or None
-        Who wants to know.
-    total : int
-        Number of chunks.
-    nbytes : int
-        Bytes of voxels in all chunks.
+    converted, copied, failed, resumed : int
+        How many images and files.
+    source_bytes, stored_bytes : int
+        All files in the source, and all of the archive.
+    image_bytes, store_bytes : int
+        Of these the images that were converted, and their stores.
+    modes : Counter
+        Chunks in each mode.
+    lowest_psnr : float or None
+        In dB, of the images that are not exact.
+    failures : list of Outcome
+        The first of them.
     """
 
-    def __init__(self, callback: JobCallback | None, total: int, nbytes: int) -> None:
-        self._callback = callback
-        self._total = total
-        self._bytes = nbytes
-        self._start = time.perf_counter()
+    converted: int = 0
+    copied: int = 0
+    failed: int = 0
+    resumed: int = 0
+    source_bytes: int = 0
+    stored_bytes: int = 0
+    image_bytes: int = 0
+    store_bytes: int = 0
+    modes: Counter[str] = field(default_factory=Counter)
+    lowest_psnr: float | None = None
+    failures: list[Outcome] = field(default_factory=list)
 
-    @property
-    def wanted(self) -> bool:
-        """Whether anyone listens."""
-        return self._callback is not None
-
-    def add(self, total: int, nbytes: int) -> None:
-        """Count more work."""
-        self._total += total
-        self._bytes += nbytes
-
-    @property
-    def seconds(self) -> float:
-        """Time since the start."""
-        return time.perf_counter() - self._start
-
-    def tell(self, stage: str, done: int, fraction: float | None = None, psnr: float | None = None) -> None:
-        """Report that `done` chunks are done."""
-        if self._callback is None:
+    def add(self, outcome: Outcome) -> None:
+        """Count an outcome."""
+        self.resumed += outcome.resumed
+        if outcome.status == "failed":
+            self.failed += 1
+            if len(self.failures) < MOST_FAILURES:
+                self.failures.append(outcome)
             return
-        part = done / max(1, self._total) if fraction is None else fraction
-        seconds = self.seconds
-        self._callback(
-            JobProgress(
-                stage=stage,
-                chunks_done=done,
-                chunks_total=self._total,
-                fraction=part,
-                seconds=seconds,
-                mb_per_s=part * self._bytes / 1e6 / max(seconds, 1e-9),
-                psnr=psnr,
-            )
-        )
+        self.stored_bytes += outcome.stored_bytes
+        if outcome.out.startswith(f"{FOLDER}/"):  # of the record: nobody's file
+            return
+        self.source_bytes += outcome.source_bytes
+        if outcome.status == "copied":
+            self.copied += 1
+            return
+        self.converted += 1
+        self.image_bytes += outcome.source_bytes
+        self.store_bytes += outcome.stored_bytes
+        self.modes.update(outcome.measures.get("modes", {}))
+        psnr = outcome.measures.get("psnr")
+        if psnr is not None:
+            self.lowest_psnr = psnr if self.lowest_psnr is None else min(psnr, self.lowest_psnr)
+
+    def sums(self) -> dict[str, Any]:
+        """Return what the reports have in common."""
+        return {
+            "converted": self.converted,
+            "copied": self.copied,
+            "failed": self.failed,
+            "resumed": self.resumed,
+            "source_bytes": self.source_bytes,
+            "stored_bytes": self.stored_bytes,
+            "image_bytes": self.image_bytes,
+            "store_bytes": self.store_bytes,
+            "ratio": self.image_bytes / self.store_bytes if self.store_bytes else None,
+            "psnr": self.lowest_psnr,
+            "modes": dict(self.modes),
+            "failures": tuple({"key": one.key, "reason": one.note} for one in self.failures),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreReport:
-    """Size and quality of a store. Quality is in stored units.
+class ArchiveReport:
+    """What an archive holds.
 
     Parameters
     ----------
-    store : str
-        Its path.
-    psnr, psnr_range : float or None
-        In dB, each measurement relative to its own range, and relative to the range of the whole image;
-        None when nothing differs (an infinite PSNR is no JSON).
-    rmse, max_error : float
-        Over the finite voxels of the whole image.
-    lossless : bool
-        Whether every bit is the same.
-    promised : dict
-        The quality that was asked for.
-    source_bytes : int
-        Uncompressed voxels of the source.
-    stored_bytes : int
-        All files of the store.
-    ratio : float
-        source_bytes / stored_bytes.
-    chunks : int
-        Number of chunks.
+    archive : str
+        Its path or URL.
+    complete : bool
+        Whether everything of the source is in it.
+    converted, copied, failed : int
+        Images that are stores, files as they were, and what failed.
+    resumed : int
+        How many were there already from earlier runs.
+    source_bytes, stored_bytes : int
+        Files as they lie in the source, and all that the archive takes for them.
+    image_bytes, store_bytes : int
+        Of these the images that were converted, and their stores.
+    ratio : float or None
+        image_bytes / store_bytes.
+    psnr : float or None
+        The lowest of all images, in dB; None if all are exact.
     modes : dict of str to int
         Chunks in each mode of the format.
-    seconds : float
-        Time the command took.
+    failures : tuple of dict
+        The first failures: "key" and "reason".
     """
 
-    store: str
-    psnr: float | None
-    psnr_range: float | None
-    rmse: float
-    max_error: float
-    lossless: bool
-    promised: dict[str, Any]
+    archive: str
+    complete: bool
+    converted: int
+    copied: int
+    failed: int
+    resumed: int
     source_bytes: int
     stored_bytes: int
-    ratio: float
-    chunks: int
+    image_bytes: int
+    store_bytes: int
+    ratio: float | None
+    psnr: float | None
     modes: dict[str, int]
-    seconds: float
+    failures: tuple[dict[str, str], ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertReport(StoreReport):
-    """What a conversion made.
+class ArchiveConvertReport(ArchiveReport):
+    """What a job made.
 
     Parameters
     ----------
-    mb_per_s : float
-        Million bytes of voxels converted in a second.
-    worst_voxel : tuple of int
-        Where the largest error is: (x, y, z, t, ...).
-    seal : str
-        Digest of the store's last file, which lists the digests of all others.
-    resumed_chunks : int
-        Chunks that an earlier run of the same job had finished.
+    seconds : float
+        Time the job took.
+    report : str or None
+        The page with all images, if one was written.
     """
 
-    mb_per_s: float
-    worst_voxel: tuple[int, ...]
-    seal: str
-    resumed_chunks: int = 0
+    seconds: float
+    report: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyReport(StoreReport):
-    """What a verification found; that there is a report means that nothing is wrong.
+class ArchiveInfo(ArchiveReport):
+    """What an archive says of itself; nothing is decoded.
 
     Parameters
     ----------
-    against : str or None
-        The source that the store was compared with; without one the quality is what the store says.
-    same_file : bool or None
-        Whether that source is, byte for byte, the file that was converted. If not, its header and the
-        quality against its voxels were still as promised.
-    extra_files : tuple of str
-        Files in the store that do not belong there.
-    chunks_decoded : int
-        Chunks that were decoded; none in a fast check.
-    mb_per_s : float
-        Million bytes of voxels checked in a second.
-    """
-
-    against: str | None
-    same_file: bool | None
-    extra_files: tuple[str, ...]
-    chunks_decoded: int
-    mb_per_s: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class InfoReport(StoreReport):
-    """What a store says of itself, nothing decoded.
-
-    Parameters
-    ----------
-    shape, chunk_shape : tuple of int
-        Of the image.
-    dims : tuple of str
-        Names of its axes.
-    dtype : str
-        Type of its voxels.
-    zarr_format : int
-        2 or 3.
-    image_bytes : int
-        The chunks of the image alone.
+    tool : str
+        Name and version of the program that began it.
     source : dict
-        Name, kind, size and digest of the file that was converted.
-    seal : str
-        Digest of the store's last file, which lists the digests of all others.
-    chunk_list : tuple of dict
-        Key, mode, size and details of each chunk.
-    mode_bytes : dict of str to dict
-        For each mode the `bytes` of its chunks, and how many it `saved` of their voxels.
+        Kind and name of the source.
+    options : dict
+        What was asked for.
     """
 
-    shape: tuple[int, ...]
-    chunk_shape: tuple[int, ...]
-    dims: tuple[str, ...]
-    dtype: str
-    zarr_format: int
-    image_bytes: int
+    tool: str
     source: dict[str, Any]
-    seal: str
-    chunk_list: tuple[dict[str, Any], ...]
-    mode_bytes: dict[str, dict[str, int]]
+    options: dict[str, Any]
+
+
+def archive_info(where: str) -> ArchiveInfo:
+    """Return what an archive says of itself, from its record.
+
+    Parameters
+    ----------
+    where : str
+        Path or URL.
+
+    Raises
+    ------
+    StoreError
+        If it is no archive, or its record is damaged.
+    """
+    place = files.place(where)
+    record = Record(place)
+    job = record.job()
+    tally = Tally()
+    for outcome in record.outcomes():
+        tally.add(outcome)
+    return ArchiveInfo(
+        archive=place.name, complete=place.size(MANIFEST) is not None, **tally.sums(),
+        tool=str(job.get("tool")), source=dict(job["source"]), options=dict(job["options"]),
+    )  # fmt: skip

@@ -1,253 +1,290 @@
-"""A store -> proof that it is whole: every file and chunk checked, and the source compared if there is one."""
+"""An archive -> proof that it is whole: every file and store of its manifest checked, and the source compared if asked.
+
+Memory holds one image at a time and one line of the manifest; the names that are needed for finding files that do not
+belong there lie in a temporary database on the disk.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import math
+import json
 import os
-from collections import Counter
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
 
-from inrstore.archive import layout, manifest, masks
-from inrstore.archive.quality import Promise
-from inrstore.archive.reader import Store
-from inrstore.archive.reports import Clock, InfoReport, JobCallback, VerifyReport
-from inrstore.archive.sources import Source, read_source
-from inrstore.errors import ConfigurationError, CorruptChunkError, QualityError, StoreError
-from inrstore.evaluate.metrics import ErrorStatistics, Measures, Ranges
+from inrstore import files
+from inrstore.archive.holdings import (
+    Holding,
+    digest_of,
+    holdings,
+    is_made,
+    original_of,
+    part_of,
+    path_of,
+    source_kind,
+    zip_record,
+)
+from inrstore.archive.names import Names, extra_files, not_archived
+from inrstore.archive.origin import Origin
+from inrstore.archive.record import ZIPS, Record
+from inrstore.errors import ConfigurationError, InrstoreError, StoreError
+from inrstore.files import Place
+from inrstore.files.zip_members import Member
+from inrstore.sources import read_image
+from inrstore.store.reader import Store
+from inrstore.store.verify import parse_subset, verify_store
 
-_SHOWN = 5
+SHOWN = 20
+"""Problems, and files that do not belong there, that are named; the rest is counted."""
+
+VerifyCallback: TypeAlias = Callable[[str, int, int], None]
+"""Called with the name of what was checked, how many things are checked so far, and how many of them are bad."""
 
 
-def verify(
-    store: str | os.PathLike[str],
+@dataclass(frozen=True, kw_only=True)
+class ArchiveVerifyReport:
+    """What a verification of an archive found; that there is a report means that nothing is wrong.
+
+    Parameters
+    ----------
+    archive : str
+        Its path or URL.
+    stores, files : int
+        Stores and other files that were checked.
+    stored_bytes : int
+        Their size.
+    fast : bool
+        Whether only sizes, and the digests of the stores' files, were compared.
+    subset : str or None
+        "n/t": which part of the archive was checked.
+    against : str or None
+        The source it was compared with.
+    extra_files : tuple of str
+        Files that do not belong there, the first of them.
+    extra_count : int
+        How many there are.
+    seconds : float
+        Time taken.
+    """
+
+    archive: str
+    stores: int
+    files: int
+    stored_bytes: int
+    fast: bool
+    subset: str | None
+    against: str | None
+    extra_files: tuple[str, ...]
+    extra_count: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return asdict(self)
+
+
+def verify_archive(
+    dst: str | os.PathLike[str],
     against: str | os.PathLike[str] | None = None,
     *,
     fast: bool = False,
     subset: str | None = None,
-    progress: JobCallback | None = None,
-) -> VerifyReport:
-    """Check a store: every file against the manifest, then every chunk by decoding it.
+    progress: VerifyCallback | None = None,
+) -> ArchiveVerifyReport:
+    """Check an archive: that all its manifest lists is there and is what was written.
 
     Parameters
     ----------
-    store : path-like
-        Path or URL of the store.
+    dst : path-like
+        Path or URL of the archive.
     against : path-like, optional
-        The source it was made from. Its header must be the one in the store, and the quality is measured
-        again. A file compressed anew is accepted, and reported as not the same file.
+        The source it was made from: a folder, or a zip. Each store is compared with its image (header and promised
+        quality), each file with the one it was copied from.
     fast : bool
-        Compare sizes and digests only; nothing is decoded.
+        Compare the sizes of files, and sizes and digests of the files of stores; decode nothing.
     subset : str, optional
-        "n/t" decodes the n-th of t parts of the chunks, for checking a large archive over t days.
+        "n/t" checks the n-th of t parts: a large archive can be checked over t days.
     progress : callable, optional
-        Called with a `JobProgress` for each chunk.
+        Called after each store and file.
 
     Returns
     -------
-    VerifyReport
+    ArchiveVerifyReport
         If nothing is wrong.
 
     Raises
     ------
     StoreError
-        Naming the files that are missing or changed, or the part of the source that differs.
-    QualityError
-        If the voxels are further from the source than the store promises.
+        If the archive is incomplete; or with the number of all that is bad, naming the first `SHOWN`.
+    ConfigurationError
+        For options that do not go together.
     """
-    source = None if against is None else read_source(against)
-    return verify_store(Store(store), source, fast=fast, subset=subset, progress=progress)
-
-
-def verify_store(
-    opened: Store,
-    source: Source | None = None,
-    *,
-    fast: bool = False,
-    subset: str | None = None,
-    progress: JobCallback | None = None,
-) -> VerifyReport:
-    """Check a store that is open, against a source that is read; see `verify`."""
     part, parts = parse_subset(subset)
-    if fast and (source is not None or subset):
-        raise ConfigurationError("a fast check decodes nothing: it goes with neither a source nor a subset")
-    if subset and source is not None:
-        raise ConfigurationError("the quality is that of the whole image: a subset cannot be compared with a source")
-    clock = Clock(progress, len(opened.grid), opened.source_bytes)
-    _check_files(opened)
-    same_file = None if source is None else _same_source(opened, source)
-    for name in opened.small_names():
-        opened.read(name)
-    chosen = [] if fast else [index for number, index in enumerate(opened.grid) if number % parts == part]
-    statistics, modes = _decode(opened, chosen, source, clock)
-
-    measures = opened.stated()
-    if statistics is not None:
-        measures = statistics.result()
-        broken = Promise.from_dict(opened.promised).broken_by(measures)
-        if statistics.not_finite_changed:
-            broken = f"{statistics.not_finite_changed} non-finite voxels changed"
-        if broken:
-            assert source is not None
-            raise QualityError(f"{opened.label}: compared with {source.label}: {broken}")
-    expected = {opened.root_key, *opened.manifest}
-    extra = tuple(sorted(entry.key for entry in opened.files.walk() if entry.key not in expected))
-    seconds = clock.seconds
-    return VerifyReport(
-        **_common(opened, measures, seconds),
-        modes=dict(modes),
-        against=None if source is None else source.label,
-        same_file=same_file,
-        extra_files=extra,
-        chunks_decoded=len(chosen),
-        mb_per_s=opened.source_bytes / 1e6 / seconds,
+    if fast and against is not None:
+        raise ConfigurationError("a fast check decodes nothing: it does not go with a source")
+    place = files.place(dst)
+    record = Record(place)
+    job = record.job()
+    start = time.perf_counter()
+    check = _Check(place, job, fast, progress)
+    with Names() as names, _origin(job, against) as origin:
+        for holding in holdings(record):
+            if not names.add(holding):
+                check.note(holding.out, "is twice in the manifest")
+            if part_of(holding.out, parts) == part:
+                check(holding, origin)
+        for name in extra_files(place, names):
+            if part_of(name, parts) == part:
+                check.note_extra(name)
+        if origin is not None and source_kind(job) != "zip":  # the members of a zip are compared with its record
+            for name in not_archived(origin.place, job, names):
+                if part_of(name, parts) == part:
+                    check.note(name, "is in the source and not in the archive")
+    check.conclude()
+    return ArchiveVerifyReport(
+        archive=place.name,
+        stores=check.stores,
+        files=check.files,
+        stored_bytes=check.size,
+        fast=fast,
+        subset=subset,
+        against=None if against is None else os.fspath(against),
+        extra_files=tuple(check.extra_shown),
+        extra_count=check.extra,
+        seconds=time.perf_counter() - start,
     )
 
 
-def parse_subset(subset: str | None) -> tuple[int, int]:
-    """Return (part, parts), counted from 0, of a text like "1/10"."""
-    if subset is None:
-        return 0, 1
-    part, slash, parts = subset.partition("/")
-    if not (slash and part.isascii() and parts.isascii() and part.isdigit() and parts.isdigit()):
-        raise ConfigurationError(f"subset must look like 1/10, not {subset!r}")
-    if not 1 <= int(part) <= int(parts):
-        raise ConfigurationError(f"subset {subset}: there is no part {part} of {parts}")
-    return int(part) - 1, int(parts)
+class _Check:
+    """Checks one thing after the other and remembers what was wrong."""
 
+    def __init__(self, place: Place, job: Mapping[str, Any], fast: bool, progress: VerifyCallback | None) -> None:
+        self.place = place
+        self.job = job
+        self.fast = fast
+        self.progress = progress
+        self.stores = self.files = self.size = self.bad = self.extra = 0
+        self.extra_shown: list[str] = []
+        self._shown: list[str] = []
 
-def _check_files(opened: Store) -> None:
-    """Compare every file with the manifest; name all that are bad."""
-    problems: list[str] = []
-    if not opened.sealed:
-        problems.append(f"{opened.root_key} was changed after the store was made")
-    if set(map(opened.key, opened.grid)) - opened.manifest.keys():
-        problems.append("the manifest does not list every chunk")
-    for key in opened.manifest:
-        try:
-            opened.check_file(key)
-        except StoreError as error:
-            problems.append(str(error).removeprefix(f"{opened.label}: "))
-    _raise(opened, problems, len(opened.manifest) + 1, "files")
-
-
-def _decode(
-    opened: Store, chosen: list[tuple[int, ...]], source: Source | None, clock: Clock
-) -> tuple[ErrorStatistics | None, Counter[str]]:
-    """Decode chunks; compare them with the source if there is one, and all of them with the digest of the image."""
-    inside = _inside(opened) if chosen else None
-    statistics = None
-    if source is not None:
-        statistics = ErrorStatistics(Ranges.of(source.voxels, layout.measurement_axes(opened.dims), inside))
-    modes, sha256, problems = Counter[str](), hashlib.sha256(), list[str]()
-    for done, index in enumerate(chosen, 1):
-        try:
-            decoded = opened.chunk(index)
-            modes[opened.describe(index).mode] += 1
-        except (StoreError, CorruptChunkError) as error:
-            problems.append(str(error))
+    def __call__(self, holding: Holding, origin: Origin | None) -> None:
+        if holding.kind == "store":
+            self.stores += 1
         else:
-            sha256.update(decoded.tobytes())
-            if statistics is not None and source is not None:
-                region = opened.grid.region(index)
-                kept = None if inside is None else masks.within(inside, region)
-                statistics.add(source.voxels[region], decoded, region, kept)
-        clock.tell("decoding", done)
-    _raise(opened, problems, len(opened.grid), "chunks")
-    if len(chosen) == len(opened.grid) and manifest.whole(sha256.digest()) != opened.decoded_digest:
-        raise StoreError(f"{opened.label}: the decoded image is not the one that was checked when the store was made")
-    return statistics, modes
+            self.files += 1
+        self.size += holding.size
+        try:
+            if holding.kind == "store":
+                self._store(holding, origin)
+            else:
+                self._file(holding)
+                if origin is not None:
+                    self._file_against(holding, origin)
+        except (InrstoreError, OSError) as error:
+            self.note(holding.out, str(error))
+        except MemoryError:
+            self.note(holding.out, "not enough memory to check it")
+        if self.progress is not None:
+            self.progress(holding.out, self.stores + self.files, self.bad)
+
+    def note(self, name: str, problem: str) -> None:
+        """Remember a problem."""
+        self.bad += 1
+        if len(self._shown) < SHOWN:
+            inside = problem.removeprefix(path_of(self.place, name)).removeprefix(": ")
+            self._shown.append(f"{name}: {' '.join(inside.split())}")
+
+    def note_extra(self, name: str) -> None:
+        """Remember a file that does not belong there."""
+        self.extra += 1
+        if len(self.extra_shown) < SHOWN:
+            self.extra_shown.append(name)
+
+    def conclude(self) -> None:
+        """Raise StoreError if anything was wrong."""
+        if self.bad:
+            more = f"; and {self.bad - len(self._shown)} more" if self.bad > len(self._shown) else ""
+            total = self.stores + self.files
+            raise StoreError(
+                f"{self.place.name}: {self.bad} of {total} stores and files are bad: {'; '.join(self._shown)}{more}"
+            )
+
+    def _store(self, holding: Holding, origin: Origin | None) -> None:
+        store = Store(path_of(self.place, holding.out))
+        if store.seal != holding.digest:
+            raise StoreError("is another store than the one in the manifest: its seal differs")
+        source = None if origin is None else read_image(*origin.locate(holding.key))
+        report = verify_store(store, source, fast=self.fast)
+        for name in report.extra_files:
+            self.note_extra(f"{holding.out}/{name}")
+
+    def _file(self, holding: Holding) -> None:
+        size = self.place.size(holding.out)
+        if size is None:
+            raise StoreError("is missing")
+        if size != holding.size:
+            raise StoreError(f"has {size} bytes, the manifest says {holding.size}")
+        if not self.fast:
+            with self.place.open(holding.out) as file:
+                found = digest_of(file)
+            if found != (holding.size, holding.digest):
+                raise StoreError("was changed: its digest is not that of the manifest")
+
+    def _file_against(self, holding: Holding, origin: Origin) -> None:
+        if holding.out.startswith(f"{ZIPS}/"):
+            self._zip_against(holding, origin)
+            return
+        own, expected = holding.out, (holding.size, holding.digest)
+        if is_made(self.job, holding):
+            kept = original_of(self.place, holding)
+            if kept is None:
+                return
+            with self.place.open(kept) as file:
+                own, expected = kept, digest_of(file)
+        place, key = origin.locate(holding.key)
+        with place.open(key) as file:
+            if digest_of(file) == expected:
+                return
+        if not (key.endswith(".json") and _same_but_converter(self.place, own, place, key)):
+            raise StoreError(f"differs from {place.label(key)}")
+
+    def _zip_against(self, holding: Holding, origin: Origin) -> None:
+        """Compare the members of a zip with those on record: none was added, removed or given another date."""
+        key = holding.out.removeprefix(f"{ZIPS}/").removesuffix(".json")
+        try:
+            known = [Member.from_dict(member) for member in zip_record(self.place, key)["members"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"members: {error!r}") from error
+        if origin.members(key) != known:
+            raise StoreError("the zip in the source has other members than on record")
 
 
-def _inside(opened: Store) -> masks.Inside | None:
-    """Return the mask of a store after a check that it is the one that was given."""
-    try:
-        inside = opened.inside()
-    except CorruptChunkError as error:
-        raise StoreError(f"{opened.label}: the mask cannot be read: {error}") from error
-    if inside is not None:
-        said = opened.attributes["mask"]
-        if not isinstance(said, dict) or said.get("digest") != masks.describe(inside, "")["digest"]:
-            raise StoreError(f"{opened.label}: the mask in the chunks is not the one that was given")
-    return inside
+def _same_but_converter(place: Place, out: str, source: Place, key: str) -> bool:
+    """Return whether two JSON files of dcm2niix differ in its version at most."""
+    documents = []
+    for where, name in ((place, out), (source, key)):
+        try:
+            found = json.loads(files.read(where, name, 1 << 24))
+        except (InrstoreError, OSError, ValueError, RecursionError):
+            return False
+        if not isinstance(found, dict) or found.pop("ConversionSoftware", None) != "dcm2niix":
+            return False
+        found.pop("ConversionSoftwareVersion", None)
+        documents.append(found)
+    return documents[0] == documents[1]
 
 
-def _raise(opened: Store, problems: list[str], of: int, what: str) -> None:
-    if problems:
-        text = "; ".join(problems[:_SHOWN])
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise StoreError(f"{opened.label}: {len(problems)} of {of} {what} are bad: {text}{more}")
-
-
-def info(store: str | os.PathLike[str]) -> InfoReport:
-    """Return what a store says of itself: sizes, modes, quality. Nothing is decoded.
-
-    Parameters
-    ----------
-    store : path-like
-        Path or URL of the store.
-    """
-    opened = Store(store)
-    clock = Clock(None, len(opened.grid), opened.source_bytes)
-    chunks: list[dict[str, Any]] = []
-    by_mode: dict[str, dict[str, int]] = {}
-    for index in opened.grid:
-        described = opened.describe(index)
-        raw = math.prod(part.stop - part.start for part in opened.grid.region(index)) * opened.source_dtype.itemsize
-        sums = by_mode.setdefault(described.mode, {"bytes": 0, "saved": 0})
-        sums["bytes"] += described.frame_bytes
-        sums["saved"] += raw - described.frame_bytes
-        chunks.append(
-            {
-                "key": opened.key(index),
-                "mode": described.mode,
-                "bytes": described.frame_bytes,
-                **described.details,
-            }
-        )
-    return InfoReport(
-        **_common(opened, opened.stated(), clock.seconds),
-        modes=dict(Counter(chunk["mode"] for chunk in chunks)),
-        shape=opened.grid.shape,
-        chunk_shape=opened.grid.chunks,
-        dims=opened.dims,
-        dtype=opened.source_dtype.name,
-        zarr_format=opened.zarr_format,
-        image_bytes=sum(chunk["bytes"] for chunk in chunks),
-        source=dict(opened.attributes["source"]),
-        seal=opened.seal,
-        chunk_list=tuple(chunks),
-        mode_bytes=by_mode,
-    )
-
-
-def _common(store: Store, measures: Measures, seconds: float) -> dict[str, Any]:
-    size = store.stored_bytes()
-    return {
-        "store": store.label,
-        **measures.to_dict(),
-        "promised": store.promised,
-        "source_bytes": store.source_bytes,
-        "stored_bytes": size,
-        "ratio": store.source_bytes / size,
-        "chunks": len(store.grid),
-        "seconds": seconds,
-    }
-
-
-def _same_source(store: Store, source: Source) -> bool:
-    """Check that a source has the header of the store; return whether it is the very same file."""
-    if source.sha256 == store.attributes["source"]["sha256"]:
-        return True
-    where = f"{store.label}: compared with {source.label}"
-    if source.voxels.shape != store.grid.shape or source.voxels.dtype != store.source_dtype:
-        raise StoreError(
-            f"{where}: the source is {source.voxels.dtype} {source.voxels.shape}, "
-            f"the store {store.source_dtype} {store.grid.shape}"
-        )
-    if source.header != store.read(layout.HEADER).tobytes():
-        raise StoreError(f"{where}: the NIfTI header is another one")
-    for name, found in ((layout.LEADING, source.leading), (layout.TRAILING, source.trailing)):
-        if found != store.small_bytes(name):
-            raise StoreError(f"{where}: the {name} bytes around the voxels are others")
-    return False
+@contextmanager
+def _origin(job: Mapping[str, Any], against: str | os.PathLike[str] | None) -> Iterator[Origin | None]:
+    """Give the source to compare with, or None."""
+    if against is None:
+        yield None
+        return
+    place, renamed = files.place(against), ("", "")
+    if source_kind(job) == "zip":
+        place, name = files.split(against)
+        renamed = (str(job["source"].get("name")), name)
+    with Origin(place, renamed) as origin:
+        yield origin

@@ -9,12 +9,12 @@ from typing import Any, Protocol
 
 import typer
 
-from inrstore.archive.export import ExportReport
-from inrstore.archive.reports import ConvertReport, InfoReport, StoreReport, VerifyReport
+from inrstore.archive.export import ArchiveExportReport
+from inrstore.archive.reports import ArchiveConvertReport, ArchiveInfo, ArchiveReport
+from inrstore.archive.verify import ArchiveVerifyReport
 from inrstore.errors import ConfigurationError, InrstoreError
-from inrstore.jobs.export import ArchiveExportReport
-from inrstore.jobs.reports import ArchiveConvertReport, ArchiveInfo, ArchiveReport
-from inrstore.jobs.verify import ArchiveVerifyReport
+from inrstore.store.export import ExportReport
+from inrstore.store.reports import ConvertReport, InfoReport, StoreReport, VerifyReport
 
 _SHOWN_CHUNKS = 12
 _SHOWN_FAILURES = 50

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from inrstore.archive.reports import JobProgress
+from inrstore.archive.reports import ArchiveProgress, Step, StepCallback
 from inrstore.cli.output import size_text
-from inrstore.jobs.reports import ArchiveProgress, Step, StepCallback
+from inrstore.store.reports import JobProgress
 
 _MOST_LINES = 12
 

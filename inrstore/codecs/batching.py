@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.encoder import encode_chunks
+from inrstore.chunk.encode import encode_chunks
+from inrstore.chunk.neural.network import Network
+from inrstore.chunk.target import Target
 from inrstore.errors import InrstoreError
-from inrstore.format.neural.network import Network
-from inrstore.format.target import Target
 from inrstore.options import EncodeOptions
 
 

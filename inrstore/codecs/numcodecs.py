@@ -8,11 +8,11 @@ import numpy as np
 from numcodecs.abc import Codec
 from numcodecs.compat import ensure_bytes, ndarray_copy
 
+from inrstore.chunk.frames import decode_chunk
+from inrstore.chunk.neural import models as shared
+from inrstore.chunk.target import Target
 from inrstore.codecs.batching import encode_batch
 from inrstore.errors import ConfigurationError
-from inrstore.format.chunk import decode_chunk
-from inrstore.format.neural import models as shared
-from inrstore.format.target import Target
 from inrstore.options import Device, EncodeOptions, Mode, Preset
 
 
@@ -22,7 +22,7 @@ class InrNumcodec(Codec):  # type: ignore[misc]  # numcodecs ships no types
     Parameters
     ----------
     rmse, max_error, lossless, scale, channel_axis
-        The promised quality in stored units; see `inrstore.format.target.Target`.
+        The promised quality in stored units; see `inrstore.chunk.target.Target`.
     models : sequence of (str, bytes or Network), optional
         Networks that lossless chunks may name; stored with the array.
     preset, mode, device

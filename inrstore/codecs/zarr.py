@@ -11,12 +11,12 @@ import numpy as np
 from zarr.abc.codec import ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin
 from zarr.core.common import parse_named_configuration
 
+from inrstore.chunk import dtypes
+from inrstore.chunk.frames import decode_chunk, decode_region
+from inrstore.chunk.neural import models as shared
+from inrstore.chunk.target import Target
 from inrstore.codecs.batching import encode_batch
 from inrstore.errors import ConfigurationError
-from inrstore.format import dtypes
-from inrstore.format.chunk import decode_chunk, decode_region
-from inrstore.format.neural import models as shared
-from inrstore.format.target import Target
 from inrstore.options import Device, EncodeOptions, Mode, Preset
 
 CODEC_NAME = "inrstore"
@@ -29,7 +29,7 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
     Parameters
     ----------
     rmse, max_error, lossless, scale, channel_axis
-        The promised quality in stored units; see `inrstore.format.target.Target`. Exactly one of the first
+        The promised quality in stored units; see `inrstore.chunk.target.Target`. Exactly one of the first
         three.
     models : sequence of (str, bytes or Network), optional
         Networks that lossless chunks may name; stored with the array, so that plain zarr decodes them.

@@ -1,1 +1,1 @@
-"""What else a store can look like: thin adapters over `inrstore.archive`."""
+"""What else a store can look like: thin adapters over `inrstore.store`."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from inrstore.archive import layout
-from inrstore.archive.attributes import SMALL_DIMS
-from inrstore.archive.reader import Store
 from inrstore.errors import MissingDependencyError, StoreError
+from inrstore.store import layout
+from inrstore.store.attributes import SMALL_DIMS
+from inrstore.store.reader import Store
 
 if TYPE_CHECKING:
     import xarray

@@ -12,7 +12,7 @@ from inrstore.errors import SourceError
 from inrstore.evaluate.picture import draw_slices
 
 if TYPE_CHECKING:
-    from inrstore.archive.sources import Source
+    from inrstore.sources import Source
 
 
 def draw_comparison(
@@ -49,9 +49,9 @@ def draw_comparison(
     SourceError
         If the source has another shape than the store.
     """
-    from inrstore.archive.reader import Store
-    from inrstore.archive.slices import decode_slice, middle, slice_through
-    from inrstore.archive.sources import read_source
+    from inrstore.sources import read_source
+    from inrstore.store.reader import Store
+    from inrstore.store.slices import decode_slice, middle, slice_through
 
     opened, image = Store(store), read_source(source)
     if image.voxels.shape != opened.grid.shape:

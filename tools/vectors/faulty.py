@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from inrstore.format import chunk as chunks
-from inrstore.format import frame, normalize, siren
+from inrstore.chunk import frame, normalize
+from inrstore.chunk import frames as chunks
+from inrstore.chunk.inr import siren
 
 from .frames import (
     Net,

@@ -12,10 +12,12 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.format import chunk as chunks
-from inrstore.format import dtypes, frame, normalize, planes, siren
-from inrstore.format.levels import Grid
-from inrstore.format.normalize import Envelope
+from inrstore.chunk import dtypes, frame, normalize
+from inrstore.chunk import frames as chunks
+from inrstore.chunk.byteplanes import planes
+from inrstore.chunk.byteplanes.levels import Grid
+from inrstore.chunk.inr import siren
+from inrstore.chunk.normalize import Envelope
 
 Array = npt.NDArray[Any]
 
@@ -110,7 +112,7 @@ def grid_of(core: Array, step: float | Sequence[float], axis: int | None = None)
 
 @dataclass(frozen=True, kw_only=True)
 class Net:
-    """A random network to order; see `inrstore.format.siren.Network` for the fields that are passed on."""
+    """A random network to order; see `inrstore.chunk.inr.siren.Network` for the fields that are passed on."""
 
     seed: int
     layers: int

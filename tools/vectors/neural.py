@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.fit.neural_encode import Coding
-from inrstore.format import chunk as chunks
-from inrstore.format import frame, levels, normalize
-from inrstore.format.neural.decode import Header
-from inrstore.format.neural.hood import PYRAMID, Hood, Volume, cube, fold
-from inrstore.format.neural.network import Network
-from inrstore.format.normalize import Envelope
-from inrstore.format.predictor.tables import Bell
+from inrstore.chunk import frame, normalize
+from inrstore.chunk import frames as chunks
+from inrstore.chunk.byteplanes import levels
+from inrstore.chunk.neural.decode import Header
+from inrstore.chunk.neural.encode import Coding
+from inrstore.chunk.neural.hood import PYRAMID, Hood, Volume, cube, fold
+from inrstore.chunk.neural.network import Network
+from inrstore.chunk.normalize import Envelope
+from inrstore.chunk.predictor.tables import Bell
 
 from .frames import Array, ball, boxed, smooth, with_exceptions, with_mask
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from inrstore.format import chunk as chunks
-from inrstore.format.neural.hood import cube
-from inrstore.format.predictor.tables import Bell
+from inrstore.chunk import frames as chunks
+from inrstore.chunk.neural.hood import cube
+from inrstore.chunk.predictor.tables import Bell
 
 from .frames import edit, payload_of, repack, smooth
 from .neural import Net, Pieces, digest_of, joined, matrix, neural_frame, pieces_of

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.format import chunk as chunks
-from inrstore.format import frame, levels, normalize
-from inrstore.format.normalize import Envelope
+from inrstore.chunk import frame, normalize
+from inrstore.chunk import frames as chunks
+from inrstore.chunk.byteplanes import levels
+from inrstore.chunk.normalize import Envelope
 
 Array = npt.NDArray[Any]
 Pieces = dict[str, bytes]

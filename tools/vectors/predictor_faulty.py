@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from inrstore.format import chunk as chunks
-from inrstore.format import frame
+from inrstore.chunk import frame
+from inrstore.chunk import frames as chunks
 
 from .frames import edit, payload_of, repack, smooth
 from .predictor import Pieces, Plan, coded_matrix, matrix, pieces_of, predictor_frame

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from inrstore.format import normalize
+from inrstore.chunk import normalize
 
 from .frames import Array, ball, boxed, like, smooth, with_exceptions, with_mask
 from .predictor import Plan, predictor_frame

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from inrstore.format import chunk as chunks
-from inrstore.format import normalize
+from inrstore.chunk import frames as chunks
+from inrstore.chunk import normalize
 
 from .frames import (
     Net,

@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.format import chunk as chunks
-from inrstore.format import frame, normalize
-from inrstore.format.integers import pack_bits
-from inrstore.format.normalize import Envelope
-from inrstore.format.predictor.tables import contexts as context_of
-from inrstore.format.transform.adaptive import CONTEXTS, FLAG_BITS, QUIET, SIZE_BITS, Model, groups_of, low_bits
-from inrstore.format.transform.bands import Band, Triple, bands_of, halved
-from inrstore.format.transform.contexts import Singles
-from inrstore.format.transform.decode import ESCAPE, HALF_LENGTH, LENGTH_BITS
-from inrstore.format.transform.header import Header, arrangement, kinds_of
-from inrstore.format.transform.lanes import write_stream
-from inrstore.format.transform.walk import walk
+from inrstore.chunk import frame, normalize
+from inrstore.chunk import frames as chunks
+from inrstore.chunk.entropy.integers import pack_bits
+from inrstore.chunk.normalize import Envelope
+from inrstore.chunk.predictor.tables import contexts as context_of
+from inrstore.chunk.transform.adaptive import CONTEXTS, FLAG_BITS, QUIET, SIZE_BITS, Model, groups_of, low_bits
+from inrstore.chunk.transform.bands import Band, Triple, bands_of, halved
+from inrstore.chunk.transform.contexts import Singles
+from inrstore.chunk.transform.decode import ESCAPE, HALF_LENGTH, LENGTH_BITS
+from inrstore.chunk.transform.header import Header, arrangement, kinds_of
+from inrstore.chunk.transform.lanes import write_stream
+from inrstore.chunk.transform.walk import walk
 
 from .frames import Array, ball, boxed, with_exceptions, with_mask
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from inrstore.format import chunk as chunks
-from inrstore.format import frame
-from inrstore.format.integers import write_matrix
+from inrstore.chunk import frame
+from inrstore.chunk import frames as chunks
+from inrstore.chunk.entropy.integers import write_matrix
 
 from .frames import edit, like, payload_of, repack
 from .transform import Pieces, Plan, joined, payload_for, pieces_of, transform_frame

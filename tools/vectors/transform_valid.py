@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from inrstore.format import chunk as chunks
-from inrstore.format import frame, normalize
-from inrstore.format.transform import wavelet
-from inrstore.format.transform.decode import dequantised
+from inrstore.chunk import frame, normalize
+from inrstore.chunk import frames as chunks
+from inrstore.chunk.transform import wavelet
+from inrstore.chunk.transform.decode import dequantised
 
 from .frames import Array, ball, boxed, like, with_exceptions, with_mask
 from .transform import Plan, payload_for, transform_frame

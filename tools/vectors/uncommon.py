@@ -9,10 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from inrstore.format import chunk as chunks
-from inrstore.format import frame, normalize, planes, siren
-from inrstore.format.levels import Grid
-from inrstore.format.normalize import Envelope
+from inrstore.chunk import frame, normalize
+from inrstore.chunk import frames as chunks
+from inrstore.chunk.byteplanes import planes
+from inrstore.chunk.byteplanes.levels import Grid
+from inrstore.chunk.inr import siren
+from inrstore.chunk.normalize import Envelope
 
 from .frames import (
     Array,
@@ -264,7 +266,7 @@ def _masks() -> Iterator[tuple[str, bytes]]:
 
 def _payload_differenced(values: Array, axes: int) -> bytes:
     """Return an exact planes payload that was differenced along the given axes, whatever pays."""
-    from inrstore.format.levels import ordered
+    from inrstore.chunk.byteplanes.levels import ordered
 
     return b"\0" + struct.pack("<BBB", 0, 255, axes) + planes._pack(ordered(values), axes, 9)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from inrstore.chunk import frame
+from inrstore.chunk import frames as chunks
 from inrstore.errors import CorruptChunkError
-from inrstore.format import chunk as chunks
-from inrstore.format import frame
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTORS = ROOT / "specs" / "vectors"

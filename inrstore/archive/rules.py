@@ -1,0 +1,308 @@
+"""Which files are taken, and what is done with each image: globs on names, and rules from a TOML file.
+
+A rules file has a table for each kind of image, the first that fits wins, and one for all others:
+
+    [T1w]                  # the BIDS suffix of the file's name, or the modality of a UK Biobank zip
+    lossless = true
+    ["*/func/*"]           # a glob on the path of the file in the archive
+    rmse = 4.0
+    [default]
+    psnr = 40
+    preset = "small"
+    mask = "nodif_brain_mask.nii.gz"
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, get_args
+
+from inrstore import files
+from inrstore.errors import ConfigurationError, SourceError
+from inrstore.options import Preset
+from inrstore.sources.pairs import stem
+from inrstore.store.convert import Wish
+from inrstore.store.quality import Promise
+
+DEFAULT = "default"
+MAX_RULES_BYTES = 1 << 20
+
+LABELS = frozenset({"mask", "dseg", "seg", "label", "labels", "parc", "aparc", "aseg", "atlas", "roi"})
+"""Parts of names of images whose values are names of regions: a mean error makes no sense for them."""
+
+UK_BIOBANK = {"20250": "dwi", "20252": "T1w", "20253": "FLAIR", "20227": "bold", "20249": "bold", "20251": "swi"}
+"""Data field -> modality, by the BIDS name (UK Biobank showcase, bulk NIfTI fields)."""
+
+_BULK_ZIP = re.compile(r"\d+_(\d{5})_\d+_\d+\.zip", re.ASCII)
+_QUALITY = ("psnr", "rmse", "max_error", "lossless")
+_TYPES: dict[str, tuple[type, ...]] = {
+    "psnr": (int, float), "rmse": (int, float), "max_error": (int, float), "lossless": (bool,),
+    "preset": (str,), "mask": (str,), "keep": (str,),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One table of a rules file.
+
+    Parameters
+    ----------
+    name : str
+        A suffix such as "dwi", or a glob.
+    promise : Promise or None
+        Quality; None leaves it as it is for all others.
+    preset : {"fast", "balanced", "small"} or None
+        Effort.
+    mask : str or None
+        A mask, "" for none; see `Rules.mask`.
+    keep : bool
+        Whether the image is copied as a file instead.
+    """
+
+    name: str
+    promise: Promise | None = None
+    preset: Preset | None = None
+    mask: str | None = None
+    keep: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON object with what the rule sets."""
+        values: dict[str, Any] = {} if self.promise is None else self.promise.to_dict()
+        own = {"preset": self.preset, "mask": self.mask, "keep": "file" if self.keep else None}
+        return {"name": self.name, **values, **{name: value for name, value in own.items() if value is not None}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What is done with an image.
+
+    Parameters
+    ----------
+    wish : Wish
+        Its mask is still a name to be looked up.
+    keep : bool
+        Whether it is copied as a file instead.
+    named : bool
+        Whether a rule names this image, so that its header does not turn it into one of labels.
+    """
+
+    wish: Wish
+    keep: bool = False
+    named: bool = False
+
+    def for_labels(self) -> Choice:
+        """Return what is done with an image of labels: every bit is kept, nothing is masked."""
+        return replace(self, wish=replace(self.wish, promise=Promise(lossless=True), mask=""))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What is done with each image.
+
+    Parameters
+    ----------
+    base : Wish
+        For images that no rule speaks of. Its mask, like that of a rule, is a URL, an absolute path, or the name
+        of a file beside each image; there `{name}` stands for the image's name without .nii.gz, `{entities}`
+        for that without its last part. An image beside which there is no such file is not masked.
+    rules : tuple of Rule
+        The first that fits counts.
+    """
+
+    base: Wish
+    rules: tuple[Rule, ...] = ()
+
+    def choose(self, path: str, bulk: str = "") -> Choice:
+        """Return what is done with an image.
+
+        Parameters
+        ----------
+        path : str
+            Its path in the archive, before it becomes a store: "sub-01/dwi/sub-01_dwi.nii.gz".
+        bulk : str
+            The name of the zip it comes from, if it does.
+        """
+        suffix, field = suffix_of(path), modality_of_zip(bulk)
+        rule, named = None, False
+        for candidate in self.rules:
+            named = suffix == candidate.name or (is_glob(candidate.name) and matches(candidate.name, path))
+            if named or field == candidate.name:
+                rule = candidate
+                break
+        wish = self.base
+        if rule is None:
+            named = False
+        else:
+            options = wish.options if rule.preset is None else replace(wish.options, preset=rule.preset)
+            wish = replace(
+                wish, promise=rule.promise or wish.promise, options=options,
+                mask=wish.mask if rule.mask is None else rule.mask,
+            )  # fmt: skip
+        choice = Choice(wish=wish, keep=rule is not None and rule.keep, named=named)
+        return choice.for_labels() if is_label_name(path) and not named else choice
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return the rules as JSON."""
+        return [rule.to_dict() for rule in self.rules]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which files are taken, by globs on their paths in the archive; see `matches`.
+
+    Parameters
+    ----------
+    include : tuple of str
+        If there are any, files that fit one of them.
+    exclude : tuple of str
+        Never files that fit one of these.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def takes(self, path: str) -> bool:
+        """Return whether a file is taken."""
+        return self.included(path) and not self.excluded(path)
+
+    def included(self, path: str) -> bool:
+        """Return whether there are no inclusions or one of them fits."""
+        return not self.include or any(matches(glob, path) for glob in self.include)
+
+    def excluded(self, path: str) -> bool:
+        """Return whether an exclusion fits."""
+        return any(matches(glob, path) for glob in self.exclude)
+
+
+def mask_beside(key: str, mask: str) -> str | None:
+    """Return the key of the mask of an image, None if it is one path or URL for all images."""
+    if not mask or files.is_url(mask) or os.path.isabs(mask):
+        return None
+    folder, slash, name = key.rpartition("/")
+    own = stem(name)
+    return folder + slash + mask.replace("{name}", own).replace("{entities}", own.rpartition("_")[0])
+
+
+def is_glob(name: str) -> bool:
+    """Return whether the name of a table is a glob, or a path, which is one without signs."""
+    return any(sign in name for sign in "*?[/.")
+
+
+def matches(glob: str, path: str) -> bool:
+    """Return whether a path fits a glob: `*` is any text, also across folders, `?` one sign, `[ab]` one of these.
+
+    `**/` is any number of folders, also none. Capitals count.
+    """
+    return _compiled(glob).fullmatch(path) is not None
+
+
+@lru_cache(maxsize=1024)
+def _compiled(glob: str) -> re.Pattern[str]:
+    parts = re.split(r"(\*\*/|\*+|\?|\[[^\]]+\])", glob)
+    text = ""
+    for part in parts:
+        if part == "**/":
+            text += "(?:.*/)?"
+        elif part.startswith("*"):
+            text += ".*"
+        elif part == "?":
+            text += "."
+        elif part.startswith("[") and part.endswith("]"):
+            inside = re.sub(r"([\\\[&~|^])", r"\\\1", part[1:-1].removeprefix("!"))
+            text += f"[{'^' if part[1] == '!' else ''}{inside}]"
+        else:
+            text += re.escape(part)
+    try:
+        return re.compile(text, re.DOTALL)
+    except re.error as error:
+        raise ConfigurationError(f"{glob!r} is not a glob: {error}") from error
+
+
+def suffix_of(path: str) -> str:
+    """Return the BIDS suffix of an image: "dwi" of "sub-01/dwi/sub-01_acq-b_dwi.nii.gz"."""
+    return stem(path).rpartition("/")[2].rpartition("_")[2]
+
+
+def modality_of_zip(name: str) -> str:
+    """Return the modality of a UK Biobank zip by the data field in its name, "" if it is none."""
+    found = _BULK_ZIP.fullmatch(name)
+    return UK_BIOBANK.get(found.group(1), "") if found else ""
+
+
+def is_label_name(path: str) -> bool:
+    """Return whether the name of an image says that its values are labels."""
+    parts = re.split(r"[_\-.+ ]", stem(path).rpartition("/")[2].lower())
+    return not LABELS.isdisjoint(parts)
+
+
+def read_rules(path: str, base: Wish, *, asked: bool) -> Rules:
+    """Read a rules file.
+
+    Parameters
+    ----------
+    path : str
+        Path or URL.
+    base : Wish
+        What the command asks for.
+    asked : bool
+        Whether the command itself names a quality.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read.
+    ConfigurationError
+        Naming the file, the table and the key that is wrong.
+    """
+    try:
+        tables = tomllib.loads(files.read_text(*files.split(path), MAX_RULES_BYTES))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: not TOML: {error}") from error
+    except RecursionError:
+        raise SourceError(f"{path}: nested too deeply") from None
+    rules = [_rule(path, name, table) for name, table in tables.items()]
+    default = next((rule for rule in rules if rule.name == DEFAULT), None)
+    if default is not None:
+        if asked and default.promise is not None:
+            raise ConfigurationError(f"{path}: [default] gives a quality, and so does the command; give it once")
+        if default.keep:
+            rules.append(replace(default, name="*"))
+        options = base.options if default.preset is None else replace(base.options, preset=default.preset)
+        base = replace(
+            base, promise=default.promise or base.promise, options=options,
+            mask=base.mask if default.mask is None else default.mask,
+        )  # fmt: skip
+    return Rules(base=base, rules=tuple(rule for rule in rules if rule.name != DEFAULT))
+
+
+def _rule(path: str, name: str, table: Any) -> Rule:
+    where = f"{path}: [{name}]"
+    if not isinstance(table, Mapping):
+        raise ConfigurationError(f"{path}: {name}: stands outside a table; write [default] above it")
+    if not name or not (is_glob(name) or re.fullmatch(r"[A-Za-z0-9]+", name)):
+        raise ConfigurationError(f"{where}: neither a suffix such as dwi or T1w, nor a glob, nor default")
+    if is_glob(name):
+        matches(name, "")
+    for key, value in table.items():
+        if key not in _TYPES:
+            raise ConfigurationError(f"{where} {key}: not known; a rule has {', '.join(_TYPES)}")
+        if not isinstance(value, _TYPES[key]) or (isinstance(value, bool) and bool not in _TYPES[key]):
+            kind = "true or false" if bool in _TYPES[key] else "a text" if str in _TYPES[key] else "a number"
+            raise ConfigurationError(f"{where} {key}: must be {kind}, not {value!r}")
+    if table.get("preset") not in (None, *get_args(Preset)):
+        raise ConfigurationError(f"{where} preset: must be one of {', '.join(get_args(Preset))}")
+    if table.get("keep") not in (None, "file"):
+        raise ConfigurationError(f'{where} keep: can only be "file"')
+    try:
+        quality = {key: table[key] for key in _QUALITY if key in table and table[key] is not False}
+        promise = Promise.from_dict(quality) if quality else None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from error
+    return Rule(
+        name=name, promise=promise, preset=table.get("preset"), mask=table.get("mask"), keep=table.get("keep") == "file"
+    )

@@ -1,0 +1,1 @@
+"""The fallback: values, or steps of a grid, as deflated planes of bytes."""

@@ -1,0 +1,1 @@
+"""Entropy coding: rANS, lanes, fields of bits. It knows no model."""

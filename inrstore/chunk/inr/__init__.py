@@ -1,0 +1,1 @@
+"""Integer networks: their bytes, their exact evaluation; fitting in `fit`."""

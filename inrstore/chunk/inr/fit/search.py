@@ -1,0 +1,328 @@
+"""The fewest bytes that meet a target: size of the network, then coarseness of its weights, for each chunk.
+
+A short probe of two sizes tells how much each chunk gains from a larger network; the smallest one that should
+reach the target is fitted in full, rounded in the loop, and checked as readers will decode it. A miss is
+fitted again, larger; a chunk whose network would cost more than its fallback is left to the fallback.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrstore.chunk.inr import siren
+from inrstore.chunk.inr.fit.data import Batch, Measurements, prepare
+from inrstore.chunk.inr.fit.networks import Networks, Size, initialise, join
+from inrstore.chunk.inr.fit.rounding import round_in_the_loop
+from inrstore.chunk.inr.fit.trainer import Schedule, Trainer, distortion
+from inrstore.chunk.problem import FitProblem
+from inrstore.options import EncodeOptions, Preset, Progress, ProgressCallback
+
+_log = logging.getLogger(__name__)
+
+OMEGA_0 = 20.0
+"""First-layer frequencies, radians per unit of coordinate (half the longest extent)."""
+LAYERS = 4
+WIDTHS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72, 80, 88, 96, 112, 128, 144, 160, 192, 224, 256)
+PROBES = (Size(LAYERS, 24), Size(LAYERS, 64))
+BYTES_PER_PARAMETER = 0.7
+"""What a coded parameter takes, roughly; only to see that a network cannot pay."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """Steps of the phases of a fit.
+
+    Parameters
+    ----------
+    probe, fit, rounding : int
+        Optimiser steps of the size probe, of the fit, and of the pass with rounded weights.
+    samples : int
+        Voxels of each chunk in a step.
+    surplus : float
+        Decibels over the target that the float network should reach: spent on coarser weights.
+    leave : float
+        Decibels over the target at which a network leaves the batch: time is better spent on the others.
+    widest : int
+        Most units in a layer: time grows with its square.
+    retries : int
+        Fits after the first: larger after a miss, slower after one that went wrong.
+    """
+
+    probe: int
+    fit: int
+    rounding: int
+    samples: int = 4096
+    surplus: float = 0.1
+    leave: float = 1.2
+    widest: int = 192
+    retries: int = 3
+
+
+EFFORTS: dict[Preset, Effort] = {
+    "fast": Effort(probe=150, fit=600, rounding=300, widest=128),
+    "balanced": Effort(probe=250, fit=6000, rounding=2000),
+    "small": Effort(probe=250, fit=20000, rounding=6000, widest=256),
+}
+RATE, ROUNDING_RATE = 3e-2, 3e-3
+"""Peak rates of networks up to `RATE_WIDTH` wide; wider ones take less, in proportion."""
+RATE_WIDTH = 64
+LOST = 1.0
+"""Decibels below its own probe at which a fit did not fall short but go wrong: it is done again at a lower rate."""
+GAIN_PER_DOUBLING = 0.6
+"""Decibels that twice the steps bring; measured on diffusion MRI, see tools/trials.md."""
+_VALUES_AT_ONCE = 1 << 30
+_SHARED_POINTS = 4096  # points of a chunk from which on several cores for one product pay
+
+
+def fit_networks(
+    problems: Sequence[FitProblem], options: EncodeOptions, progress: ProgressCallback | None = None
+) -> Iterator[tuple[FitProblem, siren.Network | None]]:
+    """Fit a network to each chunk.
+
+    Yields
+    ------
+    problem : FitProblem
+    network : siren.Network or None
+        None when no network is expected to beat the budget, or none met the target.
+    """
+    device = choose_device(options)
+    watch = _Watch(len(problems), progress)
+    items = [m for m in map(prepare, problems) if math.isfinite(m.noise) and m.noise > 0]
+    if device.type == "cuda":
+        for group in _batches(items):
+            yield from _fit_group(group, options, device, watch)
+        return
+    # A core for each network rather than all cores for each product: threads that never wait for each other
+    # are not slowed down by whatever else runs on the machine.
+    cores = options.threads or _available_cores()
+    workers = max(1, min(cores, len(items)))
+    large = max((len(m.values) for m in items), default=0) >= _SHARED_POINTS
+    each = max(1, cores // workers) if large else 1
+    before = torch.get_num_threads()
+    torch.set_num_threads(each)
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(each,)) as pool:
+            fits = [pool.submit(_fit_group, [item], options, device, watch) for item in items]
+            try:
+                for fit in fits:
+                    yield from fit.result()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _fit_group(
+    group: list[Measurements], options: EncodeOptions, device: torch.device, watch: _Watch
+) -> list[tuple[FitProblem, siren.Network | None]]:
+    networks = _Group(group, options, device, watch).fit()
+    watch.finish(len(group))
+    return [(item.problem, network) for item, network in zip(group, networks, strict=True)]
+
+
+def _available_cores() -> int:
+    """Return the cores this process may use; not every system can tell them from those that exist."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def choose_device(options: EncodeOptions) -> torch.device:
+    """Return the torch device of the options."""
+    if options.device == "cpu" or (options.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    return torch.device("cuda")
+
+
+def _batches(items: Sequence[Measurements]) -> Iterator[list[Measurements]]:
+    """Group chunks of equal axes and channels, in order, as many as a GPU should hold."""
+    for key in dict.fromkeys(m.key for m in items):
+        batch: list[Measurements] = []
+        for item in (m for m in items if m.key == key):
+            longest = max([item.values.size, *(m.values.size for m in batch)])
+            if batch and longest * (len(batch) + 1) > _VALUES_AT_ONCE:
+                yield batch
+                batch = []
+            batch.append(item)
+        if batch:
+            yield batch
+
+
+class _Watch:
+    """Turns what happens inside fits, in whatever thread, into `Progress` that only rises."""
+
+    def __init__(self, total: int, callback: ProgressCallback | None) -> None:
+        self.total, self.callback, self.done, self.best = total, callback, 0, 0.0
+        self.running: dict[int, float] = {}
+        self.lock = threading.Lock()
+
+    def finish(self, chunks: int) -> None:
+        """Count chunks that are through, in the thread that fitted them."""
+        with self.lock:
+            self.done += chunks
+            self.running.pop(threading.get_ident(), None)
+
+    def say(self, stage: str, chunks: int, fraction: float, distortion: Tensor) -> None:
+        """Report the share of a fit of so many chunks that is done."""
+        if self.callback is None:
+            return
+        with self.lock:
+            self.running[threading.get_ident()] = chunks * fraction
+            self.best = max(self.best, min(1.0, (self.done + sum(self.running.values())) / self.total))
+            self.callback(Progress(
+                chunks_done=self.done, chunks_total=self.total, stage=stage, fraction=self.best,
+                rmse=float(distortion.mean().sqrt()),
+            ))  # fmt: skip
+
+
+class _Group:
+    """The search over one batch of chunks of equal axes and channels."""
+
+    def __init__(self, items: list[Measurements], options: EncodeOptions, device: torch.device, watch: _Watch) -> None:
+        self.items, self.device, self.watch, self.seed = items, device, watch, options.seed
+        self.effort = EFFORTS[options.preset]
+        self.axes, self.channels = items[0].key
+        self.batch = Batch(items, device)
+        self.results: list[siren.Network | None] = [None] * len(items)
+        self.calm = [1.0] * len(items)
+        self.probed = torch.zeros(len(items))
+
+    def fit(self) -> list[siren.Network | None]:
+        """Return a network, or None, for each chunk."""
+        decibels, slope = self._probe()
+        sizes = {i: self._choose(i, float(decibels[i]), float(slope[i])) for i in range(len(self.items))}
+        _log.info("probe: decibels %s, slopes %s, sizes %s", decibels.tolist(), slope.tolist(), sizes)
+        for attempt in range(self.effort.retries + 1):
+            missed: dict[int, Size | None] = {}
+            for size in sorted({s for s in sizes.values() if s is not None}):
+                nets = [i for i, s in sizes.items() if s == size]
+                for i, short in self._fit_size(nets, size, attempt).items():
+                    grown = math.log2(size.parameters(self.axes, self.channels)) + short / float(slope[i])
+                    missed[i] = self._smallest(i, grown, size) if short > 0 else size
+            sizes = missed
+        return self.results
+
+    # ---- size -----------------------------------------------------------------------------------------------
+
+    def _probe(self) -> tuple[Tensor, Tensor]:
+        """Return decibels over target expected of the larger probe's size, and decibels per doubling of size."""
+        reached = []
+        for size in PROBES:
+            networks = self._initialise(range(len(self.items)), size)
+            trainer = Trainer(self.batch, networks, self._schedule(self.effort.probe, size, RATE), OMEGA_0)
+            trainer.run(self._reporter("choosing sizes", 0.0, 0.1, self.effort.probe))
+            reached.append(-10 * trainer.best.log10())
+        small, large = (math.log2(s.parameters(self.axes, self.channels)) for s in PROBES)
+        # Longer fits make more of a larger network: the slope grows with the steps.
+        slope = ((reached[1] - reached[0]) / (large - small) * 1.2).clamp(0.3, 2.5)
+        self.probed = reached[1]
+        longer = GAIN_PER_DOUBLING * math.log2(self.effort.fit / self.effort.probe)
+        return reached[1] + longer, slope
+
+    def _choose(self, net: int, decibels: float, slope: float) -> Size | None:
+        wanted = math.log2(PROBES[1].parameters(self.axes, self.channels)) + (self.effort.surplus - decibels) / slope
+        return self._smallest(net, wanted, None)
+
+    def _smallest(self, net: int, log_parameters: float, above: Size | None) -> Size | None:
+        """Return the smallest size with that many parameters, larger than `above`, that could pay."""
+        widths = [w for w in WIDTHS if w <= self.effort.widest and (above is None or w > above.width)]
+        for width in widths:
+            size = Size(LAYERS, width)
+            parameters = size.parameters(self.axes, self.channels)
+            if parameters * BYTES_PER_PARAMETER > self.items[net].problem.budget:
+                return None
+            # The estimate is rough: the largest size is worth a try when it is not far from enough.
+            if math.log2(parameters) + (0.5 if width == widths[-1] else 0.0) >= log_parameters:
+                return size
+        return None
+
+    # ---- fit ------------------------------------------------------------------------------------------------
+
+    def _fit_size(self, nets: list[int], size: Size, attempt: int) -> dict[int, float]:
+        """Fit networks of one size; return the decibels missing for those that fall short."""
+        begin = 0.1 + 0.3 * attempt
+        networks = self._fit_floats(nets, size, self._reporter("fitting", begin, 0.5, self.effort.fit))
+        decibels = -10 * distortion(self.batch.subset(nets), networks).log10()
+        _log.info("%s: chunks %s at %s dB over target", size, nets, decibels.tolist())
+        # Rounding in the loop goes on learning: a little short is no miss yet.
+        short = {nets[i]: 0.2 - float(d) for i, d in enumerate(decibels) if d <= -0.15}
+        for i, d in zip(nets, decibels.tolist(), strict=True):
+            if i in short and d < float(self.probed[i]) - LOST:
+                self.calm[i], short[i] = self.calm[i] / 3, 0.0
+        ready = [i for i in range(len(nets)) if nets[i] not in short]
+        if ready:
+            found = round_in_the_loop(
+                self.batch.subset([nets[i] for i in ready]), networks.subset(ready),
+                self._schedule(self.effort.rounding, size, ROUNDING_RATE), OMEGA_0,
+                self._reporter("rounding weights", begin + 0.5, 0.3, self.effort.rounding),
+            )  # fmt: skip
+            for i, network in zip(ready, found, strict=True):
+                if network is None:
+                    short[nets[i]] = 0.3
+                else:
+                    self.results[nets[i]] = network
+        return short
+
+    def _fit_floats(self, nets: list[int], size: Size, reporter: _Reporter) -> Networks:
+        """Fit in full precision and keep the best of each; a network that is well over its target leaves the batch."""
+        schedule = self._schedule(self.effort.fit, size, RATE)
+        trainer = Trainer(self.batch.subset(nets), self._initialise(nets, size), schedule, OMEGA_0)
+        trainer.patience *= torch.tensor([self.calm[i] for i in nets], device=self.device)
+        alive, done = list(nets), dict[int, Networks]()
+
+        def watch(step: int, seen: Tensor) -> bool:
+            reporter(step, seen)
+            enough = [value <= 10 ** (-self.effort.leave / 10) for value in seen.tolist()]
+            stays = [j for j in range(len(alive)) if not enough[j]]
+            for j in range(len(alive)):
+                if enough[j]:
+                    done[alive[j]] = trainer.kept.subset([j])
+            if stays and len(stays) < len(alive):
+                trainer.keep_only(stays)
+            alive[:] = [alive[j] for j in stays]
+            return not alive
+
+        trainer.run(watch)
+        done |= {net: trainer.kept.subset([j]) for j, net in enumerate(alive)}
+        if trainer.restarts:
+            _log.info("%s: %d restarts", size, trainer.restarts)
+        return join([done[net] for net in nets])
+
+    def _initialise(self, nets: Sequence[int], size: Size) -> Networks:
+        seeds = [self.items[i].seed ^ self.seed for i in nets]
+        return initialise(size, self.axes, self.channels, OMEGA_0, seeds, self.device)
+
+    def _schedule(self, steps: int, size: Size, rate: float) -> Schedule:
+        most = max(len(m.values) for m in self.items)
+        rate *= min(1.0, RATE_WIDTH / size.width)
+        return Schedule(
+            steps=steps, samples=min(self.effort.samples, most), rate=rate, check_every=max(25, steps // 25)
+        )
+
+    def _reporter(self, stage: str, begin: float, part: float, steps: int) -> _Reporter:
+        return _Reporter(self.watch, stage, len(self.items), begin, part, steps)
+
+
+@dataclass(frozen=True)
+class _Reporter:
+    """Says where a trainer of so many steps stands; `part` of the whole work is the trainer's."""
+
+    watch: _Watch
+    stage: str
+    chunks: int
+    begin: float
+    part: float
+    steps: int
+
+    def __call__(self, step: int, distortion: Tensor) -> None:
+        fraction = self.begin + self.part * step / self.steps
+        self.watch.say(self.stage, self.chunks, min(fraction, 0.99), distortion)

@@ -1,0 +1,194 @@
+"""The loop: warm-up, cosine schedule, clipping, divergence restarts, networks that leave the batch.
+
+Every rate, norm and restart is kept for each network alone, so that fitting chunks together gives each the same
+path as fitting it by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrstore.chunk.inr.fit.data import Batch
+from inrstore.chunk.inr.fit.networks import Networks
+
+Quantiser = Callable[[Networks], Networks]
+"""Maps free parameters to the quantised ones that a forward pass uses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long and how fast.
+
+    Parameters
+    ----------
+    steps : int
+        Optimiser steps.
+    samples : int
+        Voxels of each chunk in a step.
+    rate : float
+        Peak learning rate of the hidden layers.
+    warm_up : int
+        Steps of linear rise.
+    check_every : int
+        Steps between looks at the distortion.
+    """
+
+    steps: int
+    samples: int
+    rate: float
+    warm_up: int = 100
+    check_every: int = 100
+
+
+CLIP = 1.0
+"""Largest norm of the gradient of one network (its loss is of order 1)."""
+BETA_1, BETA_2, EPSILON = 0.9, 0.99, 1e-8
+WORSE = 1.6
+"""A distortion this many times the best one so far is a divergence."""
+
+
+class Trainer:
+    """Adam over a batch of networks; one instance is one schedule.
+
+    Parameters
+    ----------
+    batch : Batch
+    networks : Networks
+        Changed in place.
+    schedule : Schedule
+    omega_0 : float
+        Rates of the first layer follow the size of its weights.
+    quantiser : callable, optional
+        For quantisation-aware fitting.
+    """
+
+    def __init__(
+        self,
+        batch: Batch,
+        networks: Networks,
+        schedule: Schedule,
+        omega_0: float,
+        quantiser: Quantiser | None = None,
+    ) -> None:
+        self.batch, self.networks, self.schedule, self.quantiser = batch, networks, schedule, quantiser
+        layers = len(networks.weights) - 1
+        self.relative = [omega_0 * 1.5] + [1.0] * layers + [3.0] * layers + [1.0]
+        self.first = [torch.zeros_like(t) for t in networks.tensors]
+        self.second = [torch.zeros_like(t) for t in networks.tensors]
+        count, device = len(batch.items), batch.values.device
+        self.patience = torch.ones(count, device=device)  # each network's own factor on the rate
+        self.best = torch.full((count,), math.inf, dtype=torch.float64, device=device)
+        self.kept = networks.clone()
+        self.restarts = 0
+        self.source = torch.Generator().manual_seed(1)
+        self.probe = self._stratified(min(16384, int(batch.counts.max())), torch.Generator().manual_seed(2))
+
+    def run(self, report: Callable[[int, Tensor], bool | None] | None = None) -> None:
+        """Train; `report(step, relative distortion of each network)` may end it early by returning True."""
+        schedule = self.schedule
+        for step in range(1, schedule.steps + 1):
+            self._step(step)
+            if step % schedule.check_every == 0 or step == schedule.steps:
+                distortion = self.guard()
+                if report is not None and report(step, distortion):
+                    return
+
+    def guard(self) -> Tensor:
+        """Measure each network on fixed voxels; send back those that diverged, at half their rate."""
+        distortion = self.distortion(self.probe)
+        bad = ~(distortion < self.best * WORSE)
+        bad &= torch.isfinite(self.best)
+        if bad.any():
+            self.restarts += int(bad.sum())
+            choose = bad.view(-1, 1, 1)
+            with torch.no_grad():
+                for now, kept, m, v in zip(self.networks.tensors, self.kept.tensors, self.first, self.second,
+                                           strict=True):  # fmt: skip
+                    now.copy_(torch.where(choose, kept, now))
+                    m.masked_fill_(choose, 0)
+                    v.copy_(torch.where(choose, v.nan_to_num(posinf=1.0).clamp(max=1.0), v))
+            self.patience = torch.where(bad, self.patience / 2, self.patience)
+            distortion = torch.where(bad, self.best, distortion)
+        better = distortion < self.best
+        if better.any():
+            choose = better.view(-1, 1, 1)
+            for now, kept in zip(self.networks.tensors, self.kept.tensors, strict=True):
+                kept.copy_(torch.where(choose, now.detach(), kept))
+            self.best = torch.where(better, distortion, self.best)
+        return distortion
+
+    def keep_only(self, nets: Sequence[int]) -> None:
+        """Drop every other network from the batch."""
+        index = torch.tensor(list(nets), device=self.batch.values.device)
+        self.batch, self.networks, self.kept = (
+            self.batch.subset(nets), self.networks.subset(nets), self.kept.subset(nets))  # fmt: skip
+        self.first = [t[index] for t in self.first]
+        self.second = [t[index] for t in self.second]
+        self.patience, self.best = self.patience[index], self.best[index]
+
+    @torch.no_grad()
+    def distortion(self, fraction: Tensor | None = None) -> Tensor:
+        """Return each network's mean square error over its target's, at fractions of the points or at all."""
+        used = self.networks if self.quantiser is None else self.quantiser(self.networks)
+        return distortion(self.batch, used, fraction)
+
+    # ---- one step -------------------------------------------------------------------------------------------
+
+    def _step(self, step: int) -> None:
+        coordinates, values = self.batch.sample(self._stratified(self.schedule.samples, self.source))
+        for tensor in self.networks.tensors:
+            tensor.requires_grad_(True)
+        used = self.networks if self.quantiser is None else self.quantiser(self.networks)
+        found = used(coordinates)
+        values = self.batch.wanted(values, found)
+        loss = torch.nn.functional.mse_loss(found, values, reduction="none").mean((1, 2)).sum()
+        gradients = torch.autograd.grad(loss, self.networks.tensors)
+        self._update(step, gradients)
+
+    @torch.no_grad()
+    def _update(self, step: int, gradients: tuple[Tensor, ...]) -> None:
+        # The first layer's gradient is measured in its own, larger unit before it joins the norm.
+        norm = sum((g * r).square().sum((1, 2)) for g, r in zip(gradients, self.relative, strict=True))
+        shrink = (CLIP / (norm.sqrt() + 1e-12)).clamp(max=1.0).view(-1, 1, 1)  # type: ignore[union-attr]
+        rate = self.schedule.rate * self._shape(step) * self.patience.view(-1, 1, 1)
+        lean_1, lean_2 = 1 - BETA_1**step, 1 - BETA_2**step
+        for p, g, m, v, r in zip(self.networks.tensors, gradients, self.first, self.second, self.relative,
+                                 strict=True):  # fmt: skip
+            p.requires_grad_(False)
+            g = g * shrink
+            m.lerp_(g, 1 - BETA_1)
+            v.mul_(BETA_2).addcmul_(g, g, value=1 - BETA_2)
+            p.sub_(rate * r / lean_1 * m / ((v / lean_2).sqrt() + EPSILON))
+
+    def _shape(self, step: int) -> float:
+        rise = min(1.0, step / self.schedule.warm_up)
+        return rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / self.schedule.steps)))
+
+    def _stratified(self, count: int, source: torch.Generator) -> Tensor:
+        """Return one random fraction in each of `count` equal parts of [0, 1)."""
+        jitter = torch.rand(count, generator=source)
+        return ((torch.arange(count) + jitter) / count).to(self.batch.values.device)
+
+
+@torch.no_grad()
+def distortion(batch: Batch, networks: Networks, fraction: Tensor | None = None) -> Tensor:
+    """Return mean square error / target's mean square error, (nets,), float64."""
+    if fraction is not None:
+        coordinates, values = batch.sample(fraction)
+        found = networks(coordinates)
+        error = (found - batch.wanted(values, found)).square().mean((1, 2), dtype=torch.float64)
+        return error / batch.noise
+    total = torch.zeros_like(batch.noise)
+    block = 1 << 14
+    for begin in range(0, batch.values.shape[1], block):
+        place = slice(begin, begin + block)
+        found = networks(batch.coordinates[:, place])
+        error = (found - batch.wanted(batch.values[:, place], found)).square().sum(2)
+        real = torch.arange(begin, begin + error.shape[1], device=error.device) < batch.counts[:, None]
+        total += (error * real).sum(1, dtype=torch.float64)
+    return total / (batch.counts * batch.values.shape[2]) / batch.noise

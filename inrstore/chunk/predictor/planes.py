@@ -1,0 +1,83 @@
+"""Planes of a block as padded arrays (row, column, plane), and views of their neighbours (section 12.6)."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from inrstore.chunk.entropy.integers import Singles
+from inrstore.chunk.predictor.regression import PAD
+
+_SKEW_BELOW = 32
+_SKEW_SIZE = 1 << 22
+"""Planes, and numbers in memory, up to which an array is skewed."""
+
+
+class Padded:
+    """An array (row, column, plane) of float32 with `PAD` more rows and columns on each side, zeros at first.
+
+    With few planes the addresses are skewed: positions with equal x + 2 y lie side by side.
+
+    Parameters
+    ----------
+    rows, columns, planes : int
+
+    Attributes
+    ----------
+    memory : ndarray
+        What the addresses are in.
+    array : ndarray
+        With pads.
+    strides : tuple of int
+        Bytes to the next row and to the next column.
+    along : int
+        Bytes to the next row and back two columns: the next position of a step.
+    """
+
+    def __init__(self, rows: int, columns: int, planes: int) -> None:
+        self.rows, self.columns = rows, columns
+        ny, nx = rows + 2 * PAD, columns + 2 * PAD
+        # Positions of one step are never more than this apart in y, so steps that overlap in memory never share one.
+        apart = min(ny, nx // 2 + 2)
+        size = ((nx + 2 * ny) * apart + ny) * planes
+        if planes < _SKEW_BELOW and size <= _SKEW_SIZE:
+            self.memory = np.zeros(size, np.float32)
+            self.strides = (2 * apart + 1) * planes * 4, apart * planes * 4
+        else:
+            self.memory = np.zeros(ny * nx * planes, np.float32)
+            self.strides = nx * planes * 4, planes * 4
+        self.array = np.ndarray((ny, nx, planes), np.float32, self.memory, 0, (*self.strides, 4))
+        self.along = self.strides[0] - 2 * self.strides[1]
+
+    @property
+    def inside(self) -> Singles:
+        """The array without its pads, shape (rows, columns, planes)."""
+        return self.array[PAD : PAD + self.rows, PAD : PAD + self.columns]
+
+    def pad_right(self, row: int) -> None:
+        """Repeat the last value of a row behind its end."""
+        line = self.array[PAD + row]
+        line[PAD + self.columns :] = line[PAD + self.columns - 1]
+
+    def pad_left(self, row: int) -> None:
+        """Put the first value of the row above before a row."""
+        self.array[PAD + row, :PAD] = self.array[PAD + row - 1, PAD]
+
+    def pad_all(self) -> None:
+        """Do the same for every row of a plane that is known already."""
+        inside = slice(PAD, PAD + self.rows)
+        self.array[inside, PAD + self.columns :] = self.array[inside, PAD + self.columns - 1, None]
+        self.array[PAD + 1 : PAD + self.rows, :PAD] = self.array[PAD : PAD + self.rows - 1, PAD, None]
+
+
+def with_edges(planes: npt.NDArray[np.generic]) -> Padded:
+    """Return planes (plane, row, column) whose pads repeat the nearest position."""
+    count, rows, columns = planes.shape
+    out = Padded(rows, columns, count)
+    out.inside[...] = planes.transpose(1, 2, 0)
+    array, last = out.array, PAD + columns
+    array[:, :PAD] = array[:, PAD, None]
+    array[:, last:] = array[:, last - 1, None]
+    array[:PAD] = array[PAD]
+    array[PAD + rows :] = array[PAD + rows - 1]
+    return out

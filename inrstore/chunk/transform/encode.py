@@ -1,0 +1,336 @@
+"""Values -> transform payloads: KLT, wavelets, and the step that just keeps a target (specification section 14).
+
+The KLT over measurements is that of Karhunen and Loeve: the eigenvectors of their covariance. One step serves all
+components and bands, which is optimal for an orthonormal transform (reverse water-filling).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inrstore import limits
+from inrstore.chunk.entropy.integers import Ints
+from inrstore.chunk.transform.bands import Triple, bands_of, levels_of
+from inrstore.chunk.transform.decode import synthesis
+from inrstore.chunk.transform.forward import forward
+from inrstore.chunk.transform.header import Header, arrangement, kinds_of
+from inrstore.chunk.transform.rdoq import Chooser
+from inrstore.chunk.transform.walk import walk
+from inrstore.chunk.transform.wavelet import UNIT, gain_of
+from inrstore.chunk.transform.weights import START, Sampler, fitted
+from inrstore.errors import CorruptChunkError
+from inrstore.options import Preset
+
+Singles = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Error = Callable[[npt.NDArray[Any]], float]
+
+_GAINS = 255  # largest gain with several measurements: their ranges need no more digits
+_FINE_GAIN = 1 << 15
+_SCALE = float(1 << 13)  # least scale of the basis
+_COLUMN = 0.07  # of the target: how far a rounded column may carry its component into others
+_LEAST, _CLOSE = 256, 0.998
+_MOST_VALUE = 1 << 22
+_LOOKED_AT, _LOOKED_AT_VALUES = 6, 3_000_000  # components that the number of levels is chosen by, at least
+_SAMPLED = 3  # walks that weights are fitted to; errors of values are looked at from the last one on
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard a step is looked for.
+
+    Parameters
+    ----------
+    rounds : int
+        Times that all coefficients are chosen.
+    """
+
+    rounds: int = 6
+
+
+EFFORTS: dict[Preset, Effort] = {"fast": Effort(3), "balanced": Effort(6), "small": Effort(10)}
+"""What presets mean to this mode."""
+
+
+def encode(core: npt.NDArray[Any], channel_axis: int | None, scale: Doubles, rmse: float, error: Error,
+           inside: npt.NDArray[np.bool_] | None = None, effort: Effort | None = None) -> bytes | None:  # fmt: skip
+    """Return the smallest payload after the envelope whose error is at most `rmse`, or None.
+
+    Parameters
+    ----------
+    core : ndarray
+        Finite values.
+    channel_axis : int or None
+        Axis of measurements.
+    scale : ndarray of float64, shape (measurements,) or (1,)
+        Errors of each measurement are divided by it.
+    rmse : float
+    error : callable
+        Returns the error of decoded values, shape of `core`, in the same units.
+    inside : ndarray of bool, optional
+        Values elsewhere are free; broadcasts to the core.
+    effort : Effort, optional
+    """
+    measurements, lengths = arrangement(core.shape, channel_axis)
+    if (
+        not _LEAST <= core.size <= limits.MAX_TRANSFORM_VALUES
+        or measurements > limits.MAX_TRANSFORM_COMPONENTS
+        or core.dtype.kind not in "iuf"
+    ):
+        return None
+    search = _Search(core, channel_axis, measurements, lengths, scale, rmse, inside)
+    if search.exponent is None:
+        return None
+    return search.run(error, effort or Effort())
+
+
+class _Search:
+    """One chunk: its components, and what is known of the step so far."""
+
+    def __init__(self, core: npt.NDArray[Any], axis: int | None, measurements: int, lengths: Triple, scale: Doubles,
+                 rmse: float, inside: npt.NDArray[np.bool_] | None) -> None:  # fmt: skip
+        self._core, self._axis, self._lengths, self._target = core, axis, lengths, rmse
+        self._rmse = 1.0  # all is measured in targets: squares of what is huge or tiny leave float32
+        self._seen: Ints | None = None
+        self._seen_step = 0.0
+        self._scale = np.broadcast_to(np.asarray(scale, np.float64) * rmse, (measurements,))
+        self.exponent = _exponent(core, float(self._scale.min()))
+        if self.exponent is None:
+            return
+        self._grain = 2.0**self.exponent
+        if measurements > 1:
+            self._gains = np.maximum(1, np.rint(self._scale / self._scale.max() * _GAINS)).astype(np.int64)
+            self._unit = self._gains * (float(self._scale.max()) / _GAINS)  # what a measurement is divided by
+        else:
+            self._gains, self._unit = np.array([_FINE_GAIN], np.int64), self._scale
+        values, known = _rows(core, axis, inside)
+        self._mean = np.array([float(v[k].mean(dtype=np.float64)) for v, k in zip(values, known, strict=True)])
+        values -= self._mean[:, None]
+        values /= self._unit[:, None]
+        if inside is not None:
+            values[~known] = 0
+        self._vectors, self._spread = _klt(values)
+        components = (self._vectors.T.astype(np.float32) @ values) if measurements > 1 else values
+        self._use(components.astype(np.float32).reshape(-1, *lengths), self._best_levels(components))
+
+    def _use(self, volumes: Singles, levels: Triple) -> None:
+        """Transform the components."""
+        self._levels = levels
+        self._bands = bands_of(self._lengths, levels)
+        self._bands_of = forward(volumes, levels)
+        for band in self._bands:
+            gain = gain_of(band.key, band.level, levels) / UNIT
+            self._bands_of[band.level, band.key] /= np.float32(gain)
+
+        self._energy = sum(float(np.vdot(v, v)) for v in self._bands_of.values())
+
+    def _best_levels(self, components: Singles) -> Triple:
+        """Return how often to halve each axis; slices may be too few or too thick for what helps in the plane."""
+        usual, deep = levels_of(self._lengths), levels_of(self._lengths, 3)
+        choices = sorted({usual, (deep[0], *usual[1:]), (0, *usual[1:])}, reverse=True)
+        if len(choices) == 1:
+            return usual
+        some = max(_LOOKED_AT, _LOOKED_AT_VALUES // components.shape[1])
+        leading = components[:some].astype(np.float32).reshape(-1, *self._lengths)
+        costs, step = [], 0.0
+        for levels in choices:
+            self._use(leading, levels)
+            step = step or self._first_step(self._rmse * 2.5)
+            costs.append(sum(float(np.log2(1 + np.abs(v) / np.float32(step)).sum()) for v in self._bands_of.values()))
+        return choices[int(np.argmin(costs))]
+
+    def run(self, error: Error, effort: Effort) -> bytes | None:
+        """Search the step; return the payload of the coarsest one found that keeps the target."""
+        step = self._rmse * 2.5
+        step = self._first_step(step)
+        weights: Ints | None = None
+        biases = (0, 0)
+        best: bytes | None = None
+        below, above = 0.0, math.inf  # steps that keep the target, and that miss it
+        tried: list[tuple[float, float]] = []
+        for attempt in range(effort.rounds + 6):
+            made = self._code(step, weights, biases, sample=attempt < _SAMPLED)
+            if made is None:
+                return best
+            payload, header, coefficients, chooser, sampler = made
+            settled = attempt >= _SAMPLED - 1
+            if settled:
+                try:
+                    decoded = synthesis(
+                        header, self._lengths, self._bands, coefficients, self._core.dtype, self._core.shape
+                    )
+                    found = error(decoded) / self._target
+                except CorruptChunkError:
+                    return best
+            else:  # errors of coefficients are nearly those of values
+                found = math.sqrt(max(0.0, self._energy - step * step * chooser.saved) / self._core.size)
+            ratio = max(found / self._rmse, 1e-6)  # an error of 0 says little of the next step
+            if settled:
+                tried.append((step, ratio))
+                if ratio <= 1:
+                    if step > below:
+                        best, below = payload(), step
+                else:
+                    above = min(above, step)
+                if best is not None and ((ratio <= 1 and ratio >= _CLOSE) or attempt >= effort.rounds):
+                    return best
+            if attempt < _SAMPLED:
+                biases = _biases(chooser)
+                weights = fitted(sampler, kinds_of(self._levels))
+            step = self._next(step, ratio, tried, below, above)
+        return best
+
+    def _next(self, step: float, ratio: float, tried: list[tuple[float, float]], below: float, above: float) -> float:
+        """Return the step to try, a hair finer than where the error should be met."""
+        slope = 0.8
+        if len(tried) > 1 and tried[-1][0] != tried[-2][0]:
+            (a, p), (b, q) = tried[-2:]
+            slope = min(max(math.log(q / p) / math.log(b / a), 0.3), 1.5)
+        out = step * (0.9992 / ratio) ** (1 / slope)
+        if below and out <= below:
+            out = below * 1.0005
+        if out >= above:
+            out = math.sqrt(max(below, above / 1.02) * above) if below else min(out, above * 0.995)
+        return float(out)
+
+    def _first_step(self, step: float) -> float:
+        """Return about the step that keeps the target, by errors of coefficients (nearly those of values)."""
+        picked = []
+        for band in self._bands:
+            flat = self._bands_of[band.level, band.key].reshape(-1)
+            every = max(1, flat.size // 200_000)
+            picked.append((np.abs(flat[::every]), every))
+        total = sum(p.size * every for p, every in picked)
+        for _ in range(30):
+            wrong = 0.0
+            for size, every in picked:
+                left = size - step * np.floor(size / np.float32(step) + np.float32(0.36))
+                wrong += every * float(np.vdot(left, left))
+            ratio = max(math.sqrt(wrong / total) / self._rmse, 1e-6)
+            if 0.98 < ratio < 1.0 or step > 1e6 * self._rmse:
+                break
+            step *= min(max((0.99 / ratio) ** 1.25, 0.5), 2.0)
+        return step
+
+    def _code(self, step: float, weights: Ints | None, biases: tuple[int, int], sample: bool) -> Any:
+        """Choose all coefficients for a step; None where the format cannot hold them."""
+        assert self.exponent is not None
+        made = self._basis(step)
+        if made is None:
+            return None
+        basis, shifts, gains, shift, turn = made
+        scaled = {}
+        for place, values in self._bands_of.items():
+            flat = values.reshape(len(values), -1)
+            turned = flat if turn is None else turn @ flat
+            scaled[place] = (turned * np.float32(1 / step)).reshape(-1, *values.shape[1:])
+        active = np.array([_leading(scaled[b.level, b.key]) for b in self._bands], np.int64)
+        active = np.minimum(active, math.prod(self._lengths))  # more components than positions say nothing
+        if (
+            self._seen is not None and step > 0.7 * self._seen_step
+        ):  # components that nothing was kept of would cost time and bits
+            active = np.minimum(active, self._seen)
+        if max(float(np.abs(v).max(initial=0)) for v in scaled.values()) > _MOST_VALUE:
+            return None
+        used = START[: kinds_of(self._levels)] if weights is None else weights
+        chooser = Chooser(self._bands, scaled)
+        sampler = Sampler() if sample else None
+        coefficients = walk(self._bands, active, self._levels, used, chooser, sampler)
+        components = max(1, int(active.max()))
+        if sample:  # later walks keep to these, so that the error follows the step smoothly
+            self._seen = chooser.worthwhile()
+            self._seen_step = step
+        offset_shift = max(0, math.floor(math.log2(0.03 * self._rmse * float(self._scale.min()) / self._grain)) + shift)
+        offset_shift = min(offset_shift, shift)
+        offsets = np.rint(self._mean / self._grain * 2.0 ** (shift - offset_shift)).astype(np.int64)
+        low, high = _whole_bounds(self._core, self.exponent)
+        most = (1 << 31) - 1
+        if max(abs(low), abs(high)) > most or low > high:
+            return None
+        header = Header(self._axis, self._levels, biases, shift, offset_shift, self.exponent, low, high, gains, offsets,
+                        shifts[:components], basis[:, :components], active, used)  # fmt: skip
+        return (lambda: header.write() + chooser.streams(coefficients)), header, coefficients, chooser, sampler
+
+    def _basis(self, step: float) -> tuple[Ints, Ints, Ints, int, Singles | None] | None:
+        """Return basis, column shifts, gains, shift, and what turns components into those of the rounded basis."""
+        measurements = len(self._unit)
+        wanted = step * float(self._unit[0]) / (UNIT * self._grain)  # outputs for one internal unit
+        if measurements == 1:
+            shift = math.floor(math.log2(2.0 * _FINE_GAIN / wanted))
+            if not 1 <= shift <= 45:
+                return None
+            gain = round(wanted * 2.0**shift)
+            return np.ones((1, 1), np.int64), np.zeros(1, np.int64), np.array([min(gain, 65535)]), shift, None
+        wanted /= float(self._gains[0])
+        shift = math.ceil(math.log2(_SCALE / wanted))
+        if not 1 <= shift <= 45:
+            return None
+        scale = wanted * 2.0**shift
+        unit = _COLUMN * self._rmse / np.maximum(self._spread, self._rmse * 1e-3)
+        shifts = np.clip(np.floor(np.log2(np.maximum(unit * scale, 1))), 0, 11).astype(np.int64)
+        basis = np.rint(self._vectors * (scale / 2.0**shifts)).astype(np.int64)
+        turn = np.linalg.solve(basis * 2.0**shifts / scale, self._vectors)
+        return basis, shifts, self._gains, shift, turn.astype(np.float32)
+
+
+def _whole_bounds(core: npt.NDArray[Any], exponent: int) -> tuple[int, int]:
+    """Return the smallest and largest multiple of 2^exponent in the range of the values."""
+    low, high = core.min(), core.max()
+    if core.dtype.kind == "f":
+        return math.ceil(math.ldexp(float(low), -exponent)), math.floor(math.ldexp(float(high), -exponent))
+    return -(-int(low) >> exponent), int(high) >> exponent
+
+
+def _rows(core: npt.NDArray[Any], axis: int | None, inside: npt.NDArray[np.bool_] | None) -> tuple[Any, Any]:
+    """Return values, shape (measurements, voxels), as float32 around their middle, and which are known."""
+    moved = core[None] if axis is None else np.moveaxis(core, axis, 0)
+    rows = moved.reshape(len(moved), -1).astype(np.float32 if core.dtype.itemsize <= 2 else np.float64)
+    known: Any = np.broadcast_to(np.True_, rows.shape)
+    if inside is not None:
+        whole = np.broadcast_to(inside, core.shape)
+        known = (whole[None] if axis is None else np.moveaxis(whole, axis, 0)).reshape(rows.shape)
+    return rows, known
+
+
+def _klt(values: npt.NDArray[Any]) -> tuple[Doubles, Doubles]:
+    """Return eigenvectors of the covariance as columns, the largest first, and the spread of each component."""
+    if len(values) == 1:
+        return np.ones((1, 1)), np.ones(1)
+    covariance = np.zeros((len(values), len(values)))
+    for begin in range(0, values.shape[1], 1 << 16):
+        part = values[:, begin : begin + (1 << 16)].astype(np.float64)
+        covariance += part @ part.T
+    found, vectors = np.linalg.eigh(covariance / values.shape[1])
+    # The sign of an eigenvector means nothing; a fixed one keeps results the same.
+    vectors *= np.where(vectors.sum(0) < 0, -1.0, 1.0)
+    return vectors[:, ::-1].copy(), np.sqrt(np.maximum(found[::-1], 0))
+
+
+def _leading(values: Singles) -> int:
+    """Return how many leading components have a value that may not be zero."""
+    large = np.flatnonzero(np.abs(values).max(axis=(1, 2, 3), initial=0) >= 0.5)
+    return int(large[-1]) + 1 if large.size else 0
+
+
+def _biases(chooser: Chooser) -> tuple[int, int]:
+    """Return how far magnitudes of 1, and larger ones, should be raised, in 1/128."""
+    count, low = chooser.excess
+    first, rest = (np.clip(np.rint(128 * low / np.maximum(count, 1)), -60, 60) * (count > 20)).astype(int)
+    return int(first), int(rest)
+
+
+def _exponent(core: npt.NDArray[Any], fine: float) -> int | None:
+    """Return the power of two in which outputs are counted: fine against the target, within 30 bits."""
+    most = max(abs(float(core.min())), abs(float(core.max())), 1e-300)
+    least = math.ceil(math.log2(most)) - 30
+    if core.dtype.kind in "iu":
+        whole = max(0, least, min(40, math.floor(math.log2(fine)) - 20))  # gains reach some 2^25 outputs
+        return whole if 2.0**whole <= max(fine / 4, 1.0) else None
+    exponent = max(math.floor(math.log2(fine / 64)), least)
+    return exponent if 2.0**exponent <= fine / 4 and abs(exponent) <= 100 else None

@@ -1,0 +1,169 @@
+"""The numbers in front of the coefficients (specification section 14.1)."""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inrstore import limits
+from inrstore.chunk import dtypes
+from inrstore.chunk.entropy.integers import Ints, read_matrix, write_matrix
+from inrstore.chunk.frame import Reader
+from inrstore.chunk.transform.bands import MOST_LEVELS, Band, Triple, bands_of, halved
+from inrstore.chunk.transform.contexts import CLIP as MOST_MAGNITUDE
+from inrstore.chunk.transform.contexts import FEATURES, KINDS, MOST_OF, PASSES
+from inrstore.chunk.transform.lanes import MOST_LANES
+from inrstore.errors import CorruptChunkError, LimitExceededError
+
+NO_CHANNELS = 0xFF
+MOST_SHIFT, MOST_COLUMN_SHIFT, MOST_GAIN = 45, 15, 65535
+_MOST_OFFSET = float(1 << 61)
+_HEAD = "<BBBBBHbbBBbii"
+
+
+@dataclass(frozen=True)
+class Header:
+    """Everything of a payload but coefficients; section 14.1.
+
+    Parameters
+    ----------
+    channel_axis : int or None
+        Axis of the box that measurements run along.
+    levels : tuple of int
+        How often slices, rows and columns are halved.
+    biases : tuple of int
+        Added to a magnitude of 1, and to larger ones, in 1/128.
+    shift, offset_shift, exponent, low, high : int
+    gains, offsets : ndarray of int64, shape (T,)
+    column_shifts : ndarray of int64, shape (K,)
+    basis : ndarray of int64, shape (T, K)
+    active : ndarray of int64, shape (bands,)
+        How many leading components each band has.
+    weights : ndarray of int64, shape (kinds, passes, FEATURES + 1)
+    """
+
+    channel_axis: int | None
+    levels: Triple
+    biases: tuple[int, int]
+    shift: int
+    offset_shift: int
+    exponent: int
+    low: int
+    high: int
+    gains: Ints
+    offsets: Ints
+    column_shifts: Ints
+    basis: Ints
+    active: Ints
+    weights: Ints
+
+    def write(self) -> bytes:
+        """Return the bytes of the header."""
+        axis = NO_CHANNELS if self.channel_axis is None else self.channel_axis
+        out = struct.pack(_HEAD, 0, axis, *self.levels, self.basis.shape[1], *self.biases, self.shift,
+                          self.offset_shift, self.exponent, self.low, self.high)  # fmt: skip
+        out += write_matrix(np.stack([self.gains, self.offsets], 1))
+        if len(self.basis) > 1:
+            out += self.column_shifts.astype("u1").tobytes() + write_matrix(self.basis)
+        out += write_matrix(self.active[:, None])
+        return out + write_matrix(self.weights.reshape(-1, FEATURES + 1))
+
+
+def arrangement(box: tuple[int, ...], channel_axis: int | None) -> tuple[int, Triple]:
+    """Return the number of measurements, and slices, rows and columns, of a box."""
+    space = [n for a, n in enumerate(box) if a != channel_axis]
+    space = [1] * (3 - len(space)) + space
+    measurements = 1 if channel_axis is None else box[channel_axis]
+    return measurements, (math.prod(space[:-2]), space[-2], space[-1])
+
+
+def kinds_of(levels: Triple) -> int:
+    """Return how many kinds of bands there are."""
+    return min(KINDS, 1 + sum(n > 0 for n in levels))
+
+
+def read_header(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> tuple[Header, Triple, list[Band]]:
+    """Parse and check a header; return it with slices, rows and columns, and the bands.
+
+    Raises
+    ------
+    CorruptChunkError, LimitExceededError
+        Naming the field.
+    """
+    flags = reader.number("B", "transform.flags")
+    if flags:
+        raise CorruptChunkError("transform.flags", f"reserved bits are set in {flags:#x}")
+    axis = reader.number("B", "transform.channel_axis")
+    if axis != NO_CHANNELS and axis >= len(box):
+        raise CorruptChunkError("transform.channel_axis", f"{axis} of {len(box)} axes")
+    channel_axis = None if axis == NO_CHANNELS else axis
+    measurements, lengths = arrangement(box, channel_axis)
+    if math.prod(box) > limits.MAX_TRANSFORM_VALUES:
+        raise LimitExceededError("transform.channel_axis", f"a box of {math.prod(box)} values")
+    if measurements > limits.MAX_TRANSFORM_MEASUREMENTS:
+        raise LimitExceededError("transform.channel_axis", f"{measurements} measurements")
+    levels = (reader.number("B", "transform.levels"), reader.number("B", "transform.levels"),
+              reader.number("B", "transform.levels"))  # fmt: skip
+    for length, level in zip(lengths, levels, strict=True):
+        if level > MOST_LEVELS or (level and halved(length, level - 1) < 2):
+            raise LimitExceededError("transform.levels", f"an axis of {length} cannot be halved {level} times")
+    components = reader.number("H", "transform.components")
+    # No more than positions, so that the basis has no more numbers than the box.
+    if not 1 <= components <= min(measurements, limits.MAX_TRANSFORM_COMPONENTS, math.prod(lengths)):
+        raise LimitExceededError("transform.components", f"{components} of {measurements} measurements of {lengths}")
+    biases = reader.number("b", "transform.bias"), reader.number("b", "transform.bias")
+    shift, offset_shift = reader.number("B", "transform.shift"), reader.number("B", "transform.offset_shift")
+    if not 1 <= shift <= MOST_SHIFT:
+        raise LimitExceededError("transform.shift", f"{shift} is not in 1..{MOST_SHIFT}")
+    if offset_shift > MOST_SHIFT:
+        raise LimitExceededError("transform.offset_shift", f"{offset_shift} is above {MOST_SHIFT}")
+    exponent = reader.number("b", "transform.exponent")
+    low, high = reader.number("i", "transform.low"), reader.number("i", "transform.high")
+    dtypes.check_outputs(low, high, exponent, dtype, "transform")
+    pairs = read_matrix(reader, measurements, 2, "transform.gains")
+    gains, offsets = pairs[:, 0], pairs[:, 1]
+    if (gains < 1).any() or (gains > MOST_GAIN).any():
+        raise LimitExceededError("transform.gains", f"a gain is not in 1..{MOST_GAIN}")
+    if np.abs(offsets).max() * 2.0**offset_shift >= _MOST_OFFSET:
+        raise LimitExceededError("transform.offsets", "one leaves the range of int64")
+    column_shifts, basis = np.zeros(1, np.int64), np.ones((1, 1), np.int64)
+    if measurements > 1:
+        column_shifts = reader.array("u1", components, "transform.column_shifts").astype(np.int64)
+        if (column_shifts > MOST_COLUMN_SHIFT).any():
+            raise LimitExceededError("transform.column_shifts", f"one is above {MOST_COLUMN_SHIFT}")
+        basis = read_matrix(reader, measurements, components, "transform.basis")
+    bands = bands_of(lengths, levels)
+    active = read_matrix(reader, len(bands), 1, "transform.active")[:, 0]
+    if (active < 0).any() or (active > components).any():
+        raise CorruptChunkError("transform.active", f"a number is not in 0..{components}")
+    rows = kinds_of(levels) * len(PASSES)
+    weights = read_matrix(reader, rows, FEATURES + 1, "transform.weights")
+    if (weights < 0).any():
+        raise CorruptChunkError("transform.weights", "a weight below 0")
+    if (reach(weights) >= limits.EXACT_FLOAT32).any():
+        raise LimitExceededError("transform.weights", "sums leave the range of exact float32")
+    header = Header(channel_axis, levels, biases, shift, offset_shift, exponent, low, high, gains, offsets,
+                    column_shifts, basis, active, weights.reshape(-1, len(PASSES), FEATURES + 1))  # fmt: skip
+    return header, lengths, bands
+
+
+def read_lanes(reader: Reader, coefficients: int) -> int:
+    """Parse the number of states, which bounds the time that so many coefficients take."""
+    lanes = reader.number("H", "transform.lanes")
+    if not 1 <= lanes <= MOST_LANES:
+        raise LimitExceededError("transform.lanes", f"{lanes} is not in 1..{MOST_LANES}")
+    if coefficients > lanes * limits.MAX_TRANSFORM_PER_LANE:
+        raise LimitExceededError("transform.lanes", f"{lanes} for {coefficients} coefficients")
+    return lanes
+
+
+def reach(weights: Ints) -> npt.NDArray[np.float64]:
+    """Return the most that each row of weights, shape (rows, FEATURES + 1), can make of magnitudes."""
+    most = 16.0 * MOST_MAGNITUDE * np.array(MOST_OF, np.float64)
+    out: npt.NDArray[np.float64] = weights[:, :-1].astype(np.float64) @ most + weights[:, -1]
+    return out

@@ -1,0 +1,135 @@
+"""The inverse wavelet transform in integers (specification section 14.7).
+
+Cohen, Daubechies, Feauveau 9/7 (Comm. Pure Appl. Math. 45, 1992) in lifting steps (Daubechies, Sweldens,
+J. Fourier Anal. Appl. 4, 1998). Arrays are float64 that hold
+integers: every product stays below 2^53, so the arithmetic is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from inrstore.chunk.transform.bands import Triple, keys_of, low_shape
+from inrstore.errors import LimitExceededError
+
+Doubles = npt.NDArray[np.float64]
+
+PRECISION = 14
+LIFTS = (-25987, -868, 14466, 7266)
+"""The four lifting factors times 2^14: predict, update, predict, update."""
+UNIT = 1024
+"""Internal units of one quantiser step where lifting keeps the norm."""
+GAINS = (
+    36, 41, 48, 55, 63, 72, 83, 96, 110, 126, 145, 167, 192, 221,
+    254, 292, 336, 386, 444, 510, 586, 674, 775, 891, 1024, 1177, 1353, 1556,
+)  # fmt: skip
+"""Internal units of one quantiser step in a band with e more high passes than low ones, from e = -24."""
+MOST = float(1 << 35)
+"""No value between two axes may be larger: the sums of one lifting then stay below 2^53."""
+
+
+def gain_of(key: Triple, level: int, levels: Triple) -> int:
+    """Return the internal units of one quantiser step in a band; lifting alone does not keep norms."""
+    exponent = 0
+    for high, count in zip(key, levels, strict=True):
+        if level < count:
+            exponent += 1 - level if high else -(level + 1)
+        else:
+            exponent -= count
+    return GAINS[min(max(exponent, -24), 3) + 24]
+
+
+def inverse(bands: Mapping[tuple[int, Triple], Doubles], lengths: Triple, levels: Triple) -> Doubles | None:
+    """Return the volumes of the bands of some components; None if there are no bands.
+
+    Parameters
+    ----------
+    bands : mapping of (level, key) to ndarray, shape (components, z, y, x)
+        Internal units; a missing one is zero.
+    lengths, levels : tuple of int
+
+    Raises
+    ------
+    LimitExceededError
+        When values leave the range that is exact.
+    """
+    top = max(levels)
+    low = bands.get((max(top - 1, 0), (0, 0, 0)))
+    for level in range(top - 1, -1, -1):
+        parts: dict[Triple, Doubles | None] = {key: bands.get((level, key)) for key in keys_of(levels, level)}
+        parts[0, 0, 0] = low
+        whole = low_shape(lengths, levels, level)
+        for axis in (2, 1, 0):
+            if level < levels[axis]:
+                lows = [(key, part) for key, part in parts.items() if not key[axis]]
+                parts = {k: _join(v, parts[_raised(k, axis)], axis + 1, whole[axis]) for k, v in lows}
+        low = parts[0, 0, 0]
+    return low
+
+
+def _raised(key: Triple, axis: int) -> Triple:
+    z, y, x = (1 if a == axis else k for a, k in enumerate(key))
+    return z, y, x
+
+
+def _join(low: Doubles | None, high: Doubles | None, axis: int, length: int) -> Doubles | None:
+    """Undo the halving of one axis; None stands for zeros."""
+    some = low if low is not None else high
+    if some is None:
+        return None
+    shape = list(some.shape)
+    shape[axis] = (length + 1) // 2
+    even = np.zeros(shape) if low is None else low.copy()
+    shape[axis] = length // 2
+    odd = np.zeros(shape) if high is None else high.copy()
+    if high is not None:
+        _lift_even(even, odd, LIFTS[3], axis)
+    _lift_odd(odd, even, LIFTS[2], axis)
+    _lift_even(even, odd, LIFTS[1], axis)
+    _lift_odd(odd, even, LIFTS[0], axis)
+    for part in (even, odd):
+        if max(part.max(initial=0.0), -part.min(initial=0.0)) >= MOST:
+            raise LimitExceededError("transform.coefficients", "they make values that leave the exact range")
+    shape[axis] = length
+    out = np.empty(shape)
+    out[_part(axis, slice(0, None, 2))] = even
+    out[_part(axis, slice(1, None, 2))] = odd
+    return out
+
+
+def _part(axis: int, part: slice) -> tuple[slice, ...]:
+    return (*(slice(None),) * axis, part)
+
+
+def _lift_even(even: Doubles, odd: Doubles, factor: int, axis: int) -> None:
+    """Add to each low pass value what its neighbours say; the first neighbour stands before itself, too."""
+    sums = np.empty(even.shape)
+    count, inner = odd.shape[axis], slice(1, odd.shape[axis])
+    np.add(odd[_part(axis, slice(count - 1))], odd[_part(axis, inner)], out=sums[_part(axis, inner)])
+    first = odd[_part(axis, slice(1))]
+    np.add(first, first, out=sums[_part(axis, slice(1))])
+    if even.shape[axis] > count:
+        last = odd[_part(axis, slice(count - 1, None))]
+        np.add(last, last, out=sums[_part(axis, slice(count, None))])
+    _take_off(even, sums, factor)
+
+
+def _lift_odd(odd: Doubles, even: Doubles, factor: int, axis: int) -> None:
+    sums = np.empty(odd.shape)
+    count = even.shape[axis] - 1
+    np.add(even[_part(axis, slice(count))], even[_part(axis, slice(1, None))], out=sums[_part(axis, slice(count))])
+    if odd.shape[axis] > count:
+        last = even[_part(axis, slice(count, None))]
+        np.add(last, last, out=sums[_part(axis, slice(count, None))])
+    _take_off(odd, sums, factor)
+
+
+def _take_off(target: Doubles, sums: Doubles, factor: int) -> None:
+    """Subtract floor((factor sums + 2^13) / 2^14); a quotient with 14 binary places is exact."""
+    sums *= factor * 2.0**-PRECISION
+    sums += 0.5
+    np.floor(sums, out=sums)
+    target -= sums

@@ -1,0 +1,64 @@
+"""Weights of the expected magnitudes, fitted to samples of what a walk met (specification section 14.4)."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from inrstore import limits
+from inrstore.chunk.predictor.least_squares import solve_not_negative
+from inrstore.chunk.transform.contexts import FEATURES, KINDS, PASSES, Singles
+from inrstore.chunk.transform.header import reach
+
+Ints = npt.NDArray[np.int64]
+
+START: Ints = np.tile(np.array([26, 26, 26, 26, 26, 5, 26, 5, 100], np.int64), (KINDS, len(PASSES), 1))
+"""Weights of the first walk: 1/256 of a magnitude, the last in units of 2^-12."""
+_SAMPLE = 3000
+_UNITS = np.array([256.0] * FEATURES + [4096.0])
+
+
+class Sampler:
+    """Collects what was known around values, and the values.
+
+    Called by `walk` for each parity of each pass of each band.
+    """
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(0)
+        self.seen: dict[tuple[int, int], list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]]] = {}
+
+    def __call__(self, kind: int, step: int, features: list[Singles | None], values: npt.NDArray[np.int32]) -> None:
+        """Keep a sample of the values of one parity."""
+        picked = np.arange(values.size)
+        if values.size > _SAMPLE:
+            picked = self._rng.integers(0, values.size, _SAMPLE)
+        place = np.unravel_index(picked, values.shape)
+        rows = np.ones((FEATURES + 1, picked.size))
+        for row, feature in zip(rows, features, strict=False):
+            row[:] = 0 if feature is None else feature[place]
+        known = self.seen.setdefault((kind, step), [])
+        known.append((rows, np.minimum(np.abs(values[place]), 255).astype(np.float64), values.size / picked.size))
+
+
+def fitted(sampler: Sampler, kinds: int) -> Ints:
+    """Return weights, shape (kinds, passes, FEATURES + 1), by least squares without negative ones.
+
+    Errors are weighted by the inverse of about the expected variance, which grows with the expected magnitude.
+    """
+    out = START[:kinds].copy()
+    for (kind, step), samples in sampler.seen.items():
+        rows = np.concatenate([r for r, _, _ in samples], 1)
+        values = np.concatenate([v for _, v, _ in samples])
+        each = np.concatenate([np.full(len(v), n) for _, v, n in samples])
+        if not values.any():
+            continue
+        weight = each / (rows[:-1].mean(0) + 0.01)
+        for _ in range(2):
+            found = solve_not_negative(rows, values, weight)
+            weight = each / np.maximum(found @ rows, 0.01) ** 1.5
+        whole = np.rint(found * _UNITS).astype(np.int64)
+        whole[-1] = max(1, int(whole[-1]))
+        if reach(whole[None])[0] < limits.EXACT_FLOAT32:
+            out[kind, step] = whole
+    return out

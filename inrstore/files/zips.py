@@ -1,0 +1,251 @@
+"""A zip as a read-only `Place`: listed and checked when it is opened, its members streamed, nothing ever extracted.
+
+zipfile reads the list of members; what it takes on trust is checked here. A zip in which anything is amiss is refused
+as a whole: who forged one member has forged the rest.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
+
+from inrstore import limits
+from inrstore.errors import SourceError
+from inrstore.files import Entry, Place
+from inrstore.files.closing import Closing
+from inrstore.files.names import check_name, first_clash
+from inrstore.files.zip_members import Member, bomb, check_local, check_member, member
+
+__all__ = ["Member", "ZipPlace", "stored_size"]
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_END = struct.Struct("<4sHHHHLLH")
+_DAMAGE = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, EOFError, OverflowError, OSError)
+"""What zipfile raises for bytes that are no zip."""
+
+
+class ZipPlace(Closing):
+    """The files in a zip.
+
+    Parameters
+    ----------
+    place, key : Place, str
+        The zip. One that is not a file of this machine is first copied to a temporary file.
+
+    Raises
+    ------
+    SourceError
+        Naming the zip, the member and what is wrong with it.
+    """
+
+    def __init__(self, place: Place, key: str) -> None:
+        self.name = place.label(key)
+        try:
+            self._file = _on_disk(place.open(key))
+        except OSError as error:
+            raise SourceError(f"{self.name}: cannot be read: {error.strerror or error}") from error
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        try:
+            with zipfile.ZipFile(_Bounded(self._file)) as listed:
+                infos, self.comment, end = listed.infolist(), listed.comment, listed.start_dir
+        except _DAMAGE as error:
+            raise SourceError(f"{self.name}: not a whole zip: {error}") from error
+        self._check_end(len(infos))
+        if len(infos) > limits.MAX_ZIP_MEMBERS:
+            raise SourceError(f"{self.name}: {len(infos)} members, more than {limits.MAX_ZIP_MEMBERS}")
+        for info in infos:
+            problem = check_name(info.orig_filename.removesuffix("/")) or check_member(info)
+            if problem:
+                raise self._refused(info.orig_filename, problem)
+        names = [info.orig_filename for info in infos]
+        clash = first_clash(
+            (name for name in names if not name.endswith("/")),
+            (name.removesuffix("/") for name in names if name.endswith("/")),
+        )
+        if clash:
+            raise self._refused(*clash)
+        total, stored = sum(info.file_size for info in infos), os.fstat(self._file.fileno()).st_size
+        if total > limits.most_expanded(stored):
+            raise SourceError(f"{self.name}: its members {bomb(total, stored)}")
+        self._starts = self._locate(infos, end)
+        self._members = [member(info) for info in infos]
+        infos.sort(key=lambda info: info.orig_filename.replace("/", "\0"))
+        self._files = {info.orig_filename: info for info in infos if not info.orig_filename.endswith("/")}
+
+    def _check_end(self, count: int) -> None:
+        """Refuse a zip that goes on behind its end, or ends before, which zipfile lets pass."""
+        size = os.fstat(self._file.fileno()).st_size
+        end = os.pread(self._file.fileno(), _END.size, size - _END.size - len(self.comment))
+        magic, *_, listed, _, _, comment = _END.unpack(end)
+        if magic != b"PK\5\6" or comment != len(self.comment):
+            raise SourceError(f"{self.name}: not a whole zip: its end record is not at its end")
+        if listed != min(count, 0xFFFF) and listed != 0xFFFF:
+            raise SourceError(f"{self.name}: not a whole zip: {listed} members in its end record, {count} in its list")
+
+    def _refused(self, name: str, problem: str) -> SourceError:
+        shown = name if len(name) <= 120 else name[:100] + "..."
+        return SourceError(f"{self.name}: member {shown!r}: {problem}")
+
+    def _locate(self, infos: list[zipfile.ZipInfo], end: int) -> dict[str, int]:
+        """Return where the data of each member begins; its local header must say what the directory says."""
+        starts = {}
+        for info in sorted(infos, key=lambda info: info.header_offset, reverse=True):
+            start, problem = check_local(self._file.fileno(), info)
+            if not problem and start + info.compress_size > end:
+                problem = "overlaps what follows it"
+            if problem:
+                raise self._refused(info.orig_filename, problem)
+            starts[info.orig_filename] = start
+            end = info.header_offset
+        return starts
+
+    def label(self, key: str) -> str:
+        """Return the zip and the member."""
+        return f"{self.name}:{key}"
+
+    def open(self, key: str) -> BinaryIO:
+        """Open a member; reading it to its end checks its size and checksum.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        SourceError
+            While reading, if the member is damaged.
+        """
+        if key not in self._files:
+            raise FileNotFoundError(f"{self.label(key)}: no such member")
+        raw = _Data(self._file.fileno(), self._starts[key], self._files[key], self.label(key))
+        return io.BufferedReader(raw, 1 << 16)
+
+    def size(self, key: str) -> int | None:
+        """Return the uncompressed bytes of a member, or None if there is no such file."""
+        return self._files[key].file_size if key in self._files else None
+
+    def stored(self, key: str) -> int:
+        """Return the bytes that a member takes in the zip."""
+        return self._files[key].compress_size
+
+    def walk(self, prefix: str = "") -> Iterator[Entry]:
+        """Yield every file below `prefix`, in the order of its name, folder by folder."""
+        start = f"{prefix}/" if prefix else ""
+        for key, info in self._files.items():
+            if key.startswith(start):
+                yield Entry(key, info.file_size)
+
+    def members(self) -> list[Member]:
+        """Return every file and folder, in the order of the zip's directory."""
+        return self._members
+
+    def close(self) -> None:
+        """Close the zip; members that are open cannot be read any more."""
+        self._file.close()
+
+
+class _Data(io.RawIOBase):
+    """The uncompressed data of one member."""
+
+    def __init__(self, handle: int, start: int, info: zipfile.ZipInfo, label: str) -> None:
+        self._handle = handle
+        self._at = start
+        self._end = start + info.compress_size
+        self._left = info.file_size
+        self._size = info.file_size
+        self._crc = info.CRC
+        self._found = 0
+        self._label = label
+        self._inflate = zlib.decompressobj(-zlib.MAX_WBITS) if info.compress_type == zipfile.ZIP_DEFLATED else None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        # One byte more than there should be shows whether there are more.
+        try:
+            data = self._take(min(len(view), self._left) or 1)
+        except zlib.error as error:
+            raise SourceError(f"{self._label}: damaged: {error}") from error
+        if len(data) > self._left:
+            raise SourceError(f"{self._label}: size: it holds more than the {self._size} bytes that it claims")
+        self._left -= len(data)
+        self._found = zlib.crc32(data, self._found)
+        if not data:
+            if self._left:
+                raise SourceError(f"{self._label}: size: ends after {self._size - self._left} of {self._size} bytes")
+            if self._found != self._crc:
+                raise SourceError(f"{self._label}: damaged: its checksum (CRC-32) differs")
+        view[: len(data)] = data
+        return len(data)
+
+    def _take(self, most: int) -> bytes:
+        """Return up to `most` bytes; nothing at the end."""
+        if self._inflate is None:
+            return self._stored(most)
+        while not self._inflate.eof:
+            packed = self._inflate.unconsumed_tail or self._stored(1 << 16)
+            data = self._inflate.decompress(packed, most)
+            if data or not packed:
+                return data
+        return b""
+
+    def _stored(self, most: int) -> bytes:
+        data = os.pread(self._handle, min(most, self._end - self._at), self._at)
+        self._at += len(data)
+        return data
+
+
+class _Bounded(io.RawIOBase):
+    """A file of which no one read takes more than the directory of a zip may have."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            size = limits.MAX_ZIP_DIRECTORY_BYTES
+        if size > limits.MAX_ZIP_DIRECTORY_BYTES:
+            raise zipfile.BadZipFile(f"a directory of {size} bytes, more than {limits.MAX_ZIP_DIRECTORY_BYTES}")
+        return self._file.read(size)
+
+
+def stored_size(place: Place, key: str) -> int:
+    """Return the bytes that a file takes in what holds it: the compressed size in a zip, else its size."""
+    return place.stored(key) if isinstance(place, ZipPlace) else place.size(key) or 0
+
+
+def _on_disk(file: BinaryIO) -> BinaryIO:
+    """Return an open file of this machine with the same bytes."""
+    try:
+        file.fileno()
+    except (AttributeError, OSError):
+        with file:
+            copy = tempfile.TemporaryFile()
+            shutil.copyfileobj(file, copy, 1 << 20)
+            copy.flush()
+            return copy
+    return file

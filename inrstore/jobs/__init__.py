@@ -1,1 +1,0 @@
-"""Many images at once: a tree, a zip, a folder of scans -> an archive of stores, on one machine or many."""

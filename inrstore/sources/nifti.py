@@ -1,0 +1,282 @@
+"""NIfTI-1 and NIfTI-2 images, single files or pairs, plain or gzipped -> `Source`.
+
+nibabel knows the header; the checks are ours, because nibabel reads many a damaged file with a guess.
+Nothing in a header sizes an allocation before that many bytes were there to be read.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inrstore import limits
+from inrstore.errors import MissingDependencyError, SourceError, UnsupportedImageError
+from inrstore.files import Place
+from inrstore.sources import Source
+from inrstore.sources.gradients import read_gradients
+from inrstore.sources.pairs import header_of, image_files, is_header
+from inrstore.sources.streams import Digest, Stream, expansion, opened
+
+_DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8",
+           1280: "u8"}  # fmt: skip
+_UNSUPPORTED = {1: "binary", 32: "complex64", 128: "RGB24", 1536: "float128", 1792: "complex128",
+                2048: "complex256", 2304: "RGBA32"}  # fmt: skip
+_VERSIONS = {
+    348: ("NIfTI-1", b"n+1\0", b"ni1\0"),
+    540: ("NIfTI-2", b"n+2\0\r\n\032\n", b"ni2\0\r\n\032\n"),
+}
+"""sizeof_hdr: name, magic of a single file, magic of a pair."""
+
+
+def read_nifti(place: Place, key: str) -> Source:
+    """Read a NIfTI image (.nii, .hdr with .img, any of them gzipped) and the gradient sidecars beside it.
+
+    Parameters
+    ----------
+    place : Place
+        A folder, a zip, a bucket.
+    key : str
+        The image in it; of a pair either file. Whether a file is gzipped is seen from its content.
+
+    Returns
+    -------
+    Source
+        Voxels unscaled and transposed to C order.
+
+    Raises
+    ------
+    UnsupportedImageError
+        For an intact image whose values are neither real integers nor floats, and for Analyze 7.5.
+    SourceError
+        Naming the file and the header field that is wrong.
+    MissingDependencyError
+        Without nibabel.
+    """
+    key = header_of(place, key) or key
+    digest = Digest()
+    with opened(place, key, digest) as stream:
+        head = _read_header(stream, is_header(key))
+        if head.paired:
+            header = head.block + _header_rest(stream)
+        else:
+            _check_room(stream, head)
+            header = head.block + stream.exactly(head.offset - len(head.block), "header extensions").tobytes()
+            values, trailing = _voxels(stream, head)
+    leading, files = b"", image_files(place, key) if head.paired else (key,)
+    if head.paired:
+        if len(files) == 1:
+            raise SourceError(f"{stream.label}: the file that holds its voxels, .img or .img.gz, is not beside it")
+        with opened(place, files[1], digest) as stream:
+            _check_room(stream, head)
+            leading = stream.exactly(head.offset, "vox_offset").tobytes()
+            values, trailing = _voxels(stream, head)
+    bval, bvec = read_gradients(place, key, head.shape[0] if len(head.shape) == 4 else None)
+    return Source(
+        name=_name(key),
+        label=place.label(key),
+        kind=head.kind,
+        files=tuple(_name(file) for file in files),
+        sha256=digest.sha256,
+        file_bytes=digest.size,
+        header=header,
+        leading=leading,
+        voxels=values,
+        trailing=trailing,
+        affine=head.affine,
+        affine_from=head.affine_from,
+        slope=head.slope,
+        inter=head.inter,
+        voxel_size=head.voxel_size,
+        time_offset=head.time_offset,
+        units=head.units,
+        bval=bval,
+        bvec=bvec,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """What the fixed part of a header says; `block` are its bytes."""
+
+    block: bytes
+    kind: str
+    paired: bool
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float
+    inter: float
+    affine: npt.NDArray[np.float64]
+    affine_from: str
+    voxel_size: tuple[float, ...]
+    time_offset: float
+    units: dict[str, str]
+
+    @property
+    def voxel_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def _read_header(stream: Stream, named_header: bool) -> _Header:
+    label = stream.label
+    nibabel = _nibabel()
+    start = stream.start(4)
+    sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
+    version = next((v for v in _VERSIONS if v in sizes), 0)
+    if len(start) < 4 or not version:
+        # Other programs call their files .hdr too: intact for all we know, but no image of ours.
+        kind = UnsupportedImageError if named_header and len(start) == 4 else SourceError
+        raise kind(f"{label}: not a NIfTI file: sizeof_hdr is neither 348 nor 540")
+    name, single, pair = _VERSIONS[version]
+    block = start + stream.exactly(version - 4, "header").tobytes()
+    header = (nibabel.Nifti1Header if version == 348 else nibabel.Nifti2Header)(block, check=False)
+    # The magic is the last field of NIfTI-1 and follows the size in NIfTI-2.
+    found = block[344:348] if version == 348 else block[4:12]
+    if found not in (single, pair):
+        if named_header and version == 348 and not found.strip(b"\0"):
+            raise UnsupportedImageError(f"{label}: magic: Analyze 7.5, which does not say where left and right are")
+        raise SourceError(f"{label}: not a NIfTI file: magic is {found!r}")
+    paired = found == pair
+    if paired and not named_header:
+        raise SourceError(f"{label}: magic: the header of a .hdr/.img pair, but the name does not end in .hdr")
+
+    dims = [int(n) for n in header["dim"]]
+    if not 1 <= dims[0] <= 7:
+        raise SourceError(f"{label}: dim[0]: {dims[0]} axes; a NIfTI has 1 to 7")
+    for axis, length in enumerate(dims[1 : dims[0] + 1], 1):
+        if length < 1:
+            raise SourceError(f"{label}: dim[{axis}]: length {length}; every axis has at least one voxel")
+    dtype = _dtype(label, header)
+    offset = float(header["vox_offset"])
+    least = 0 if paired else version + 4
+    if not math.isfinite(offset) or offset != int(offset) or not least <= offset <= limits.MAX_HEADER_BYTES:
+        raise SourceError(f"{label}: vox_offset: {offset:g} is not an offset behind the header")
+    slope, inter = _scaling(label, header)
+    affine, affine_from = _affine(label, header)
+    space, time = _units(label, header)
+    return _Header(
+        block=block,
+        kind=f"{name} pair" if paired else name,
+        paired=paired,
+        shape=tuple(dims[dims[0] : 0 : -1]),
+        dtype=dtype,
+        offset=int(offset),
+        slope=slope,
+        inter=inter,
+        affine=affine,
+        affine_from=affine_from,
+        voxel_size=_steps(label, header, dims[0]),
+        time_offset=_finite(label, "toffset", header["toffset"]),
+        units={"space": space, "time": time},
+    )
+
+
+def _header_rest(stream: Stream) -> bytes:
+    rest = stream.rest(limits.MAX_HEADER_BYTES)
+    if rest is None:
+        raise SourceError(f"{stream.label}: header: larger than {limits.MAX_HEADER_BYTES} bytes")
+    return rest
+
+
+def _check_room(stream: Stream, head: _Header) -> None:
+    """Refuse a claim that the file cannot fulfil before anything is allocated for it."""
+    claim = f"{stream.label}: dim: the header claims {head.voxel_bytes} bytes of voxels from byte {head.offset} on"
+    if head.offset + head.voxel_bytes > stream.most:
+        if stream.packed:
+            raise SourceError(f"{claim}: {expansion(stream.stored)}")
+        raise SourceError(f"{claim}, more than the file can hold")
+    if head.voxel_bytes > limits.MAX_IMAGE_BYTES:
+        raise SourceError(f"{claim}, more than the {limits.MAX_IMAGE_BYTES} that one image may have")
+
+
+def _voxels(stream: Stream, head: _Header) -> tuple[npt.NDArray[Any], bytes]:
+    """Return the voxels and the bytes after them."""
+    values = stream.exactly(head.voxel_bytes, "voxels").view(head.dtype).reshape(head.shape)
+    values.flags.writeable = False
+    trailing = stream.rest(limits.MAX_TRAILING_BYTES)
+    if trailing is None:
+        raise SourceError(f"{stream.label}: dim: more than {limits.MAX_TRAILING_BYTES} bytes follow the voxels")
+    return values, trailing
+
+
+def _name(key: str) -> str:
+    return key.rpartition("/")[2]
+
+
+def _dtype(label: str, header: Any) -> np.dtype[Any]:
+    code = int(header["datatype"])
+    if code in _DTYPES:
+        return np.dtype(("<" if header.endianness == "<" else ">") + _DTYPES[code])
+    if code in _UNSUPPORTED:
+        raise UnsupportedImageError(
+            f"{label}: datatype: {_UNSUPPORTED[code]} cannot be stored; integers and floats can"
+        )
+    raise SourceError(f"{label}: datatype: unknown (code {code})")
+
+
+def _nibabel() -> Any:
+    try:
+        import nibabel
+    except ImportError as error:
+        raise MissingDependencyError('reading NIfTI needs nibabel: pip install "inrstore[nifti]"') from error
+    return nibabel
+
+
+def _finite(label: str, field: str, value: npt.ArrayLike) -> float:
+    number = float(np.asarray(value))
+    if not math.isfinite(number):
+        raise SourceError(f"{label}: {field}: {number} is not a finite number")
+    return number
+
+
+def _scaling(label: str, header: Any) -> tuple[float, float]:
+    """Return slope and intercept. A slope of 0 means "no scaling" in the NIfTI standard."""
+    slope = _finite(label, "scl_slope", header["scl_slope"])
+    if slope == 0:
+        return 1.0, 0.0
+    return slope, _finite(label, "scl_inter", header["scl_inter"])
+
+
+def _affine(label: str, header: Any) -> tuple[npt.NDArray[np.float64], str]:
+    """Return the affine that nibabel would give, and the fields it comes from."""
+    names: tuple[str, ...] = ()
+    if header["sform_code"] > 0:
+        fields, names = "sform", ("srow_x", "srow_y", "srow_z")
+    elif header["qform_code"] > 0:
+        fields = "qform"
+        names = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
+    else:
+        fields = "pixdim"
+    for name in names:
+        if not np.isfinite(header[name]).all():
+            raise SourceError(f"{label}: {name}: {header[name]} is not finite")
+    for axis in range(4):
+        _finite(label, f"pixdim[{axis}]", header["pixdim"][axis])
+    try:
+        affine = np.asarray(header.get_best_affine(), np.float64)
+    except Exception as error:  # nibabel raises several kinds for quaternions that are none
+        raise SourceError(f"{label}: {fields}: {error}") from error
+    if not np.isfinite(affine).all():
+        raise SourceError(f"{label}: {fields}: the affine is not finite")
+    return affine, fields
+
+
+def _units(label: str, header: Any) -> tuple[str, str]:
+    try:
+        space, time = header.get_xyzt_units()
+    except KeyError as error:
+        raise SourceError(f"{label}: xyzt_units: {int(header['xyzt_units'])} is no known code") from error
+    return str(space), str(time)
+
+
+def _steps(label: str, header: Any, ndim: int) -> tuple[float, ...]:
+    """Return the grid spacing of each axis; 1 where the header has none. Single precision, shortest form."""
+    steps = []
+    for axis in range(1, ndim + 1):
+        step = abs(_finite(label, f"pixdim[{axis}]", header["pixdim"][axis]))
+        steps.append(float(str(np.float32(step))) or 1.0)
+    return tuple(steps)

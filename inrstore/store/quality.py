@@ -1,0 +1,163 @@
+"""The promise: what quality the user asks for -> targets of the chunks, and whether the image keeps it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inrstore.chunk.normalize import coded_values
+from inrstore.chunk.target import Target
+from inrstore.errors import ConfigurationError
+from inrstore.evaluate.metrics import Measures, Ranges
+from inrstore.store.layout import Grid, measurement_axes
+
+DEFAULT_PSNR = 40.0
+
+_ROUNDING = 1e-9
+"""Relative slack for sums that are added in another order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """The quality of a whole image. Exactly one is set; none of them means `psnr=40`.
+
+    Parameters
+    ----------
+    psnr : float, optional
+        At least this many dB, each measurement relative to its own range.
+    rmse, max_error : float, optional
+        At most this much, in stored units.
+    lossless : bool
+        Every bit is kept.
+    """
+
+    psnr: float | None = None
+    rmse: float | None = None
+    max_error: float | None = None
+    lossless: bool = False
+
+    @classmethod
+    def of(cls, psnr: float | None, rmse: float | None, max_error: float | None, lossless: bool) -> Promise:
+        """Check what a user asks for."""
+        given = {"psnr": psnr, "rmse": rmse, "max_error": max_error}
+        named = [name for name, value in given.items() if value is not None] + ["lossless"] * bool(lossless)
+        if len(named) > 1:
+            raise ConfigurationError(f"give only one of {' and '.join(named)}")
+        if not named:
+            return cls(psnr=DEFAULT_PSNR)
+        if psnr is not None:
+            number = isinstance(psnr, int | float | np.number) and not isinstance(psnr, bool)
+            if not number or not 0 < psnr <= 200:
+                raise ConfigurationError(f"psnr must be a number of dB between 0 and 200, not {psnr!r}")
+            return cls(psnr=float(psnr))
+        target = Target(rmse=rmse, max_error=max_error, lossless=bool(lossless))
+        return cls(rmse=target.rmse, max_error=target.max_error, lossless=target.lossless)
+
+    @classmethod
+    def from_dict(cls, asked: Mapping[str, Any]) -> Promise:
+        """Take what `to_dict` gave."""
+        values = {name: asked.get(name) for name in ("psnr", "rmse", "max_error")}
+        return cls.of(**values, lossless=bool(asked.get("lossless", False)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON object with the one thing that is asked."""
+        names = ("psnr", "rmse", "max_error", "lossless")
+        return {name: getattr(self, name) for name in names if getattr(self, name)}
+
+    def target(self, ranges: Ranges, dims: tuple[str, ...]) -> Target:
+        """Return the target that the codec of the array is configured with.
+
+        Parameters
+        ----------
+        ranges : Ranges
+            Of the original image.
+        dims : tuple of str
+            Its axes.
+        """
+        leading = measurement_axes(dims)
+        axis = leading - 1 if leading > 1 else None
+        if self.lossless:
+            return Target(lossless=True)
+        if self.psnr is None:
+            return Target(rmse=self.rmse, max_error=self.max_error, channel_axis=axis)
+        relative = 10 ** (-self.psnr / 20)
+        if leading == 1:
+            return Target(rmse=relative, scale=tuple(ranges.each.tolist()))
+        # With more axes each chunk has scales of its own; of all chunks only this holds.
+        spread = float(ranges.each.max()) if leading else ranges.whole
+        return Target(rmse=relative * spread, channel_axis=axis)
+
+    def chunk_targets(
+        self,
+        grid: Grid,
+        ranges: Ranges,
+        dims: tuple[str, ...],
+        cut: Callable[[tuple[int, ...]], tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]],
+    ) -> list[Target]:
+        """Return a target for each chunk of an image, in the order of the grid.
+
+        The codec counts the values inside the constant border of a chunk only; the promise is over the whole
+        image. So the error that the image may have is shared among the counted values, the same for each
+        (reverse water-filling: nothing is gained by giving some of them more).
+
+        Parameters
+        ----------
+        grid : Grid
+        ranges : Ranges
+            Of the original image.
+        dims : tuple of str
+            Its axes.
+        cut : callable
+            Returns the chunk at an index of the grid, and its mask or None.
+        """
+        leading = measurement_axes(dims)
+        base = self.target(ranges, dims)
+        if base.rmse is None:
+            return [base] * len(grid)
+        coded = finite = 0
+        for index in grid:
+            chunk, inside = cut(index)
+            coded += coded_values(chunk, inside)
+            # Non-finite values are kept exactly and count in neither number; chunks may be padded beyond the image.
+            counts = np.isfinite(chunk)
+            if inside is not None:
+                counts &= inside
+            finite += int(np.count_nonzero(counts[tuple(slice(s.stop - s.start) for s in grid.region(index))]))
+        share = math.sqrt(max(1.0, finite / coded)) if coded else 1.0
+        if self.psnr is None or leading < 2:
+            return [replace(base, rmse=base.rmse * share)] * len(grid)
+        targets = []
+        for index in grid:
+            own = ranges.each[grid.region(index)[:leading]].reshape(-1)
+            scale = np.ones(grid.chunks[leading - 1])
+            scale[: own.size] = own
+            relative = 10 ** (-self.psnr / 20) * share
+            targets.append(Target(rmse=relative, scale=tuple(scale.tolist()), channel_axis=base.channel_axis))
+        return targets
+
+    def broken_by(self, measures: Measures) -> str | None:
+        """Return how measured errors break the promise, or None if they keep it."""
+        if self.lossless:
+            return None if measures.lossless else "not every bit is the same"
+        if self.psnr is not None:
+            if measures.psnr is None or measures.psnr >= self.psnr - _ROUNDING:
+                return None
+            return f"PSNR {measures.psnr:.4f} dB is below the {self.psnr:g} dB promised"
+        name = "rmse" if self.rmse is not None else "max_error"
+        limit, found = getattr(self, name), getattr(measures, name)
+        if found <= limit * (1 + _ROUNDING):
+            return None
+        return f"{name} {found:g} is above the {limit:g} promised"
+
+    def psnr_at_target(self, ranges: Ranges) -> float | None:
+        """Return the PSNR of an image that is exactly on target, for showing how a fit goes."""
+        if self.psnr is not None:
+            return self.psnr
+        if self.rmse is not None:
+            return 20 * math.log10(ranges.whole / self.rmse)
+        return None
