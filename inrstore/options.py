@@ -30,7 +30,8 @@ class EncodeOptions:
     seed : int
         Mixed with a hash of the chunk; the same input, seed and kind of device give the same bytes.
     threads : int
-        Torch threads on the CPU; 0 takes the number of processor cores available.
+        Chunks worked on at a time on the CPU; 0 takes the number of processor cores available. It changes no bytes:
+        a network has one thread, whatever the setting of torch.
     """
 
     preset: Preset = "balanced"

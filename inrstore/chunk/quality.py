@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from inrstore.chunk.target import Target
 
+_SMALL_SUM = 1 << 13
+
 
 def rmse(
     original: npt.NDArray[Any],
@@ -40,9 +42,16 @@ def rmse(
         finite = np.isfinite(original[i]) & where[i] if original.dtype.kind == "f" else where[i]
         error = decoded[i][finite].astype(np.float64) - original[i][finite].astype(np.float64)
         error = error / scale[i][finite]
-        total += float(np.vdot(error, error))
+        total += sum_of_squares(error)
         count += error.size
     return math.sqrt(total / count) if count else 0.0
+
+
+def sum_of_squares(values: npt.NDArray[Any]) -> float:
+    """Return the sum of squares of floats, the same whatever the number of threads that BLAS may use."""
+    flat = values.reshape(-1)
+    pieces = (flat[i : i + _SMALL_SUM] for i in range(0, flat.size, _SMALL_SUM))
+    return math.fsum(float(np.vdot(piece, piece)) for piece in pieces)
 
 
 def max_error(original: npt.NDArray[Any], decoded: npt.NDArray[Any]) -> float:

@@ -18,6 +18,7 @@ from inrstore import limits
 from inrstore.chunk.byteplanes.levels import ordered
 from inrstore.chunk.entropy.integers import Ints, pack_bits
 from inrstore.chunk.entropy.rans import PRECISION, TOTAL
+from inrstore.chunk.linear import product, products, solved
 from inrstore.chunk.mask import Mask
 from inrstore.chunk.predictor import layout as layouts
 from inrstore.chunk.predictor import regression
@@ -26,7 +27,7 @@ from inrstore.chunk.predictor.encode_regions import choose_region, with_regions
 from inrstore.chunk.predictor.encode_stage import SAMPLE, SETS, Coded, StageFit
 from inrstore.chunk.predictor.lanes import lane_count, write_stream
 from inrstore.chunk.predictor.layout import Layout
-from inrstore.chunk.predictor.least_squares import combined, explaining_order, fit_bell, products, solve
+from inrstore.chunk.predictor.least_squares import combined, explaining_order, fit_bell, solve
 from inrstore.chunk.predictor.regression import CLASSES, Neighbourhood
 from inrstore.chunk.predictor.stages import StageView, base_of
 from inrstore.chunk.predictor.tables import CONTEXTS, Tables, write_bells
@@ -304,8 +305,8 @@ def _fit_base(tiles: npt.NDArray[Any], group: range) -> tuple[int, Ints]:
     diagonal = np.diag_indices(k + 1)
     gram[diagonal] *= 1 + 3e-4
     gram[diagonal] += 1e-6
-    found = np.linalg.solve(gram, products(weighted, targets)).T
-    spread = np.median(np.abs(targets - found @ rows)) + 0.3
+    found = solved(gram, products(weighted, targets)).T
+    spread = np.median(np.abs(targets - product(found, rows))) + 0.3
     noise = np.sqrt(k) * np.sqrt((rows[:-1] ** 2).mean() + 1e-9) / 3.5  # of rounded weights, with shift 0
     shift = int(np.clip(np.ceil(np.log2(noise / (0.12 * spread))), 6, 14))
     whole = np.rint(found * 2.0**shift).astype(np.int64)

@@ -13,8 +13,8 @@ import numpy as np
 
 from inrstore import limits
 from inrstore.chunk.entropy.integers import Ints
+from inrstore.chunk.linear import Doubles, products
 from inrstore.chunk.predictor.encode_stage import StageFit
-from inrstore.chunk.predictor.least_squares import Doubles, products
 from inrstore.chunk.predictor.regions import Differences, Grid, write_differences
 from inrstore.chunk.predictor.regression import Stage, product, reach, two_rows
 

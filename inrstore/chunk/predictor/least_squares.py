@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore.chunk.entropy.rans import TOTAL
-from inrstore.chunk.predictor.regression import product
+from inrstore.chunk.linear import product, products, solved
 from inrstore.chunk.predictor.tables import MAX_ESCAPE, MAX_PEAK, MAX_SCALE, PHASES, TAILS, Bell, counts
 
 Doubles = npt.NDArray[np.float64]
@@ -16,33 +16,12 @@ Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 
 _ROUNDS = 4
-_SMALL_PRODUCT = 1 << 18
 _ESCAPE_BITS = 16
 
 
-def products(one: Floats, other: Floats) -> Doubles:
-    """Return one @ other.T of long rows, in pieces that OpenBLAS does not share out among threads.
-
-    So the result does not depend on the number of threads, and busy cores do not make it wait. Pieces of float32 are
-    added up in float64.
-    """
-    size = _SMALL_PRODUCT // (len(one) * len(other))
-    if size < 16:
-        out: Doubles = (one @ other.T).astype(np.float64)
-        return out
-    whole = one.shape[1] // size * size
-    pieces = [a[:, :whole].reshape(len(a), -1, size).transpose(1, 0, 2) for a in (one, other)]
-    total: Doubles = (pieces[0] @ pieces[1].transpose(0, 2, 1)).sum(0, dtype=np.float64)
-    if whole < one.shape[1]:
-        total += one[:, whole:] @ other[:, whole:].T
-    return total
-
-
 def combined(weights: Doubles, rows: Floats) -> Floats:
-    """Return weights @ rows, likewise."""
-    two = np.zeros((2, len(weights)), rows.dtype)
-    two[0] = weights
-    found: Floats = product(two, rows)[0]
+    """Return weights @ rows."""
+    found: Floats = product(weights[None].astype(rows.dtype), rows)[0]
     return found
 
 
@@ -53,8 +32,7 @@ def solve(rows: Floats, wanted: Floats, weights: Floats, ridge: float = 1e-6) ->
     diagonal = np.diag_indices(len(gram))
     gram[diagonal] += gram[diagonal] * ridge + (1e-4 * float(weights.sum()) + 1e-6)
     right = products(weighted, wanted[None].astype(rows.dtype))[:, 0]
-    found: Doubles = np.linalg.solve(gram, right).astype(np.float64)
-    return found
+    return solved(gram, right)
 
 
 def solve_not_negative(rows: Floats, wanted: Floats, weights: Floats) -> Doubles:
@@ -69,14 +47,14 @@ def solve_not_negative(rows: Floats, wanted: Floats, weights: Floats) -> Doubles
     out, used = np.zeros(len(right)), np.ones(len(right), np.bool_)
     for _ in range(_ROUNDS):
         while used.any():
-            found = np.linalg.solve(gram[np.ix_(used, used)], right[used])
+            found = solved(gram[np.ix_(used, used)], right[used])
             if found.min() >= 0:
                 break
             used[used] = found > 0
         out[:] = 0
         if used.any():
             out[used] = found
-        slope = right - gram @ out
+        slope = right - products(gram, out[None])[:, 0]
         back = ~used & (slope > 1e-6 * np.abs(right).max(initial=0))
         if not back.any():
             break
@@ -90,7 +68,7 @@ def logistic(rows: Doubles, wanted: npt.NDArray[np.bool_], rounds: int = 10) -> 
     for _ in range(rounds):
         share = 1 / (1 + np.exp(-np.clip(combined(out, rows), -12, 12)))
         curvature = products(rows * (share * (1 - share) + 1e-6), rows) + np.eye(len(rows)) * 0.5
-        out = out + np.linalg.solve(curvature, products(rows, (wanted - share)[None])[:, 0] - 0.5 * out)
+        out = out + solved(curvature, products(rows, (wanted - share)[None])[:, 0] - 0.5 * out)
     return np.clip(out, -30, 30)
 
 
@@ -145,7 +123,8 @@ def fit_bell(errors: Ints, phases: Ints) -> Bell:
         for phase in range(PHASES if phased else 1):
             seen = whole[phase, most - peak : most + peak + 1]
             if seen.any():
-                out -= np.log2(counts(scales, degrees, peak, escape, phase if phased else -1)[:, :-1]) @ seen
+                logs = np.log2(counts(scales, degrees, peak, escape, phase if phased else -1)[:, :-1])
+                out -= products(logs, seen[None])[:, 0]
         return out
 
     def grid(low: float, high: float, number: int) -> Ints:

@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from inrstore import limits
 from inrstore.chunk.entropy.integers import Ints
+from inrstore.chunk.linear import eigh, product, products, solved
+from inrstore.chunk.quality import sum_of_squares
 from inrstore.chunk.transform.bands import Triple, bands_of, levels_of
 from inrstore.chunk.transform.decode import synthesis
 from inrstore.chunk.transform.forward import forward
@@ -116,7 +118,7 @@ class _Search:
         if inside is not None:
             values[~known] = 0
         self._vectors, self._spread = _klt(values)
-        components = (self._vectors.T.astype(np.float32) @ values) if measurements > 1 else values
+        components = product(self._vectors.T.astype(np.float32), values) if measurements > 1 else values
         self._use(components.astype(np.float32).reshape(-1, *lengths), self._best_levels(components))
 
     def _use(self, volumes: Singles, levels: Triple) -> None:
@@ -128,7 +130,7 @@ class _Search:
             gain = gain_of(band.key, band.level, levels) / UNIT
             self._bands_of[band.level, band.key] /= np.float32(gain)
 
-        self._energy = sum(float(np.vdot(v, v)) for v in self._bands_of.values())
+        self._energy = sum(sum_of_squares(v) for v in self._bands_of.values())
 
     def _best_levels(self, components: Singles) -> Triple:
         """Return how often to halve each axis; slices may be too few or too thick for what helps in the plane."""
@@ -211,7 +213,7 @@ class _Search:
             wrong = 0.0
             for size, every in picked:
                 left = size - step * np.floor(size / np.float32(step) + np.float32(0.36))
-                wrong += every * float(np.vdot(left, left))
+                wrong += every * sum_of_squares(left)
             ratio = max(math.sqrt(wrong / total) / self._rmse, 1e-6)
             if 0.98 < ratio < 1.0 or step > 1e6 * self._rmse:
                 break
@@ -228,7 +230,7 @@ class _Search:
         scaled = {}
         for place, values in self._bands_of.items():
             flat = values.reshape(len(values), -1)
-            turned = flat if turn is None else turn @ flat
+            turned = flat if turn is None else product(turn, flat)
             scaled[place] = (turned * np.float32(1 / step)).reshape(-1, *values.shape[1:])
         active = np.array([_leading(scaled[b.level, b.key]) for b in self._bands], np.int64)
         active = np.minimum(active, math.prod(self._lengths))  # more components than positions say nothing
@@ -275,7 +277,7 @@ class _Search:
         unit = _COLUMN * self._rmse / np.maximum(self._spread, self._rmse * 1e-3)
         shifts = np.clip(np.floor(np.log2(np.maximum(unit * scale, 1))), 0, 11).astype(np.int64)
         basis = np.rint(self._vectors * (scale / 2.0**shifts)).astype(np.int64)
-        turn = np.linalg.solve(basis * 2.0**shifts / scale, self._vectors)
+        turn = solved(basis * 2.0**shifts / scale, self._vectors)
         return basis, shifts, self._gains, shift, turn.astype(np.float32)
 
 
@@ -305,8 +307,8 @@ def _klt(values: npt.NDArray[Any]) -> tuple[Doubles, Doubles]:
     covariance = np.zeros((len(values), len(values)))
     for begin in range(0, values.shape[1], 1 << 16):
         part = values[:, begin : begin + (1 << 16)].astype(np.float64)
-        covariance += part @ part.T
-    found, vectors = np.linalg.eigh(covariance / values.shape[1])
+        covariance += products(part, part)
+    found, vectors = eigh(covariance / values.shape[1])
     # The sign of an eigenvector means nothing; a fixed one keeps results the same.
     vectors *= np.where(vectors.sum(0) < 0, -1.0, 1.0)
     return vectors[:, ::-1].copy(), np.sqrt(np.maximum(found[::-1], 0))

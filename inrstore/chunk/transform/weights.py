@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore import limits
-from inrstore.chunk.predictor.least_squares import solve_not_negative
+from inrstore.chunk.predictor.least_squares import combined, solve_not_negative
 from inrstore.chunk.transform.contexts import FEATURES, KINDS, PASSES, Singles
 from inrstore.chunk.transform.header import reach
 
@@ -56,7 +56,7 @@ def fitted(sampler: Sampler, kinds: int) -> Ints:
         weight = each / (rows[:-1].mean(0) + 0.01)
         for _ in range(2):
             found = solve_not_negative(rows, values, weight)
-            weight = each / np.maximum(found @ rows, 0.01) ** 1.5
+            weight = each / np.maximum(combined(found, rows), 0.01) ** 1.5
         whole = np.rint(found * _UNITS).astype(np.int64)
         whole[-1] = max(1, int(whole[-1]))
         if reach(whole[None])[0] < limits.EXACT_FLOAT32:

@@ -224,7 +224,8 @@ def train(images: Sequence[npt.NDArray[Any]], plan: Plan, device: str = "cpu", *
     images : sequence of ndarray of int, shape (m, z, y, x)
         Values 0..65535, the least of each image being 0.
     plan : Plan
-        The same images, plan and kind of device give the same network, unless `seconds` is given.
+        The same images, plan and kind of device give the same network, unless `seconds` is given; on the CPU the
+        same number of torch's threads, too.
     device : str
         For torch.
     seconds : float, optional

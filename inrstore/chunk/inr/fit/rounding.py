@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrstore.chunk import quality
 from inrstore.chunk.inr import siren
 from inrstore.chunk.inr.fit.data import Batch, Measurements
 from inrstore.chunk.inr.fit.networks import Networks
@@ -132,7 +133,7 @@ def decoded_distortion(item: Measurements, network: siren.Network) -> float:
         error = decoded[place].astype(np.float64) - core[place].astype(np.float64)
         if inside is not None:
             error = error[inside[place]]
-        total += float(np.vdot(error, error)) / float(scale) ** 2
+        total += quality.sum_of_squares(error) / float(scale) ** 2
     assert item.problem.target.rmse is not None
     value = total / count / item.problem.target.rmse**2
     return value if math.isfinite(value) else math.inf

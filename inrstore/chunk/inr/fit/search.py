@@ -80,7 +80,7 @@ LOST = 1.0
 GAIN_PER_DOUBLING = 0.6
 """Decibels that twice the steps bring; measured on diffusion MRI, see tools/trials.md."""
 _VALUES_AT_ONCE = 1 << 30
-_SHARED_POINTS = 4096  # points of a chunk from which on several cores for one product pay
+_SETTING = threading.Lock()
 
 
 def fit_networks(
@@ -101,24 +101,29 @@ def fit_networks(
         for group in _batches(items):
             yield from _fit_group(group, options, device, watch)
         return
-    # A core for each network rather than all cores for each product: threads that never wait for each other
-    # are not slowed down by whatever else runs on the machine.
-    cores = options.threads or _available_cores()
-    workers = max(1, min(cores, len(items)))
-    large = max((len(m.values) for m in items), default=0) >= _SHARED_POINTS
-    each = max(1, cores // workers) if large else 1
-    before = torch.get_num_threads()
-    torch.set_num_threads(each)
-    try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(each,)) as pool:
-            fits = [pool.submit(_fit_group, [item], options, device, watch) for item in items]
-            try:
-                for fit in fits:
-                    yield from fit.result()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-    finally:
-        torch.set_num_threads(before)
+    # A core for each network, and never several for one: products and sums have other bits when threads share them.
+    workers = max(1, min(options.threads or _available_cores(), len(items)))
+    with ThreadPoolExecutor(workers, initializer=_use_one_thread) as pool:
+        fits = [pool.submit(_fit_group, [item], options, device, watch) for item in items]
+        try:
+            for fit in fits:
+                yield from fit.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _use_one_thread() -> None:
+    """Let torch work with one thread in the calling thread, which has to be a new one.
+
+    `torch.set_num_threads` sets the calling thread, and what threads take up when they first use torch. So the calling
+    thread takes that up first, and another thread puts it back for those to come.
+    """
+    with _SETTING:
+        usual = torch.get_num_threads()
+        torch.set_num_threads(1)
+        other = threading.Thread(target=torch.set_num_threads, args=(usual,))
+        other.start()
+        other.join()
 
 
 def _fit_group(
