@@ -31,9 +31,9 @@ TENSOR_B = 1500.0
 
 def diffusion_images(archive: Path) -> Iterator[Path]:
     """Yield the stores below a folder that have gradients for at least six directions."""
-    for folder, names, _ in os.walk(archive):
-        stores = sorted(name for name in names if name.endswith(".zarr"))
-        names[:] = sorted(name for name in names if not name.endswith(".zarr") and not name.startswith("."))
+    for folder, folders, names in os.walk(archive):
+        stores = sorted(name for name in (*folders, *names) if name.endswith((".ozx", ".zarr")))
+        folders[:] = sorted(name for name in folders if not name.endswith(".zarr") and not name.startswith("."))
         for name in stores:
             image = inrstore.open(Path(folder, name))
             if {"bval", "bvec"} <= set(image.coords) and (image.bval > LOW_B).sum() >= 6:

@@ -11,21 +11,21 @@ from typing import Any, Protocol
 
 from inrstore import files
 from inrstore.archive.export import ArchiveExportReport, export_archive
+from inrstore.archive.outcomes import ArchiveConvertReport, ArchiveInfo, ArchiveProgress, StepCallback
 from inrstore.archive.plan import OneZip, Plan, Planned
-from inrstore.archive.prepare import Request, check_page, document, make_job, nature
-from inrstore.archive.record import is_archive
-from inrstore.archive.reports import ArchiveConvertReport, ArchiveInfo, ArchiveProgress, StepCallback, archive_info
+from inrstore.archive.prepare import check_page, convert_single, document, make_job, make_rules, nature
+from inrstore.archive.record import archive_info, is_archive
 from inrstore.archive.run import Executor, Local, run_job
-from inrstore.archive.single import convert_file, convert_only
 from inrstore.archive.verify import ArchiveVerifyReport, verify_archive
 from inrstore.errors import ConfigurationError
-from inrstore.options import Device, EncodeOptions, Mode, Preset
+from inrstore.options import Device, Mode, Preset
 from inrstore.store import export as store_export
 from inrstore.store import verify as store_verify
-from inrstore.store.conversion import Wish
+from inrstore.store.container import ENDING, Container, is_zip
 from inrstore.store.export import ExportReport
 from inrstore.store.layout import ZarrFormat
-from inrstore.store.quality import Promise
+from inrstore.store.options import Options
+from inrstore.store.quality import Quality
 from inrstore.store.reports import ConvertReport, InfoReport, VerifyReport
 
 
@@ -40,6 +40,7 @@ def convert(
     preset: Preset = "balanced",
     mode: Mode = "auto",
     device: Device = "auto",
+    store: Container | None = None,
     zarr_format: ZarrFormat = 3,
     seed: int = 0,
     mask: str | os.PathLike[str] | None = None,
@@ -55,7 +56,7 @@ def convert(
     """Convert an image to a store, or a folder or zip of images to an archive.
 
     A store appears under its name only when it is complete, on the disk, decoded again and found to keep its
-    promise. The same call again goes on where an earlier one was stopped. The source is only read.
+    promise. The same call again goes on with an archive where an earlier one was stopped. The source is only read.
 
     Parameters
     ----------
@@ -63,8 +64,9 @@ def convert(
         Path or URL: an image (.nii, .nii.gz, .hdr with its .img), a zip, or a folder: a BIDS dataset, zips, DICOM
         files, or any tree. FSL gradient files beside an image are taken along.
     dst : path-like or str
-        Path or URL of the store or the archive. In an archive images lie as stores, `<name>.zarr`, where they lay in
-        the source; other files are copied; zips are folders. If it ends in .zarr, a folder or zip must hold one image.
+        Path or URL of the store or the archive. A store whose name ends in .ozx is one file, a zipped OME-Zarr; any
+        other is a folder. In an archive images lie as stores, `<name>.ozx`, where they lay in the source; other files
+        are copied; zips are folders. If it ends in .ozx or .zarr, a folder or zip must hold one image.
     psnr : float, optional
         Quality in dB, each measurement (volume) relative to its own range. 40 if no quality is given.
     rmse, max_error : float, optional
@@ -77,6 +79,8 @@ def convert(
         What chunks with a target psnr or rmse may be: the smallest that is found, or networks, or no networks.
     device : {"auto", "cpu", "cuda"}
         Where networks are fitted.
+    store : {"ozx", "zarr"}, optional
+        What the stores of an archive are: a zip each ("ozx", the default), or a folder (always in Zarr format 2).
     zarr_format : {3, 2}
         Format of the stores.
     seed : int
@@ -85,7 +89,7 @@ def convert(
         An image of the same grid; where it is 0, nothing is kept and 0 is read. A name that is no file is looked up
         beside each image; see `inrstore.archive.rules.Rules`.
     include, exclude : sequence of str
-        Globs on paths in the archive; see `inrstore.archive.rules.Selection`.
+        Globs on paths in the archive; see `inrstore.archive.rules.Rules`.
     rules : path-like or str, optional
         TOML file with quality and effort by kind of image; see `inrstore.archive.rules`.
     report : path-like or str, optional
@@ -109,27 +113,26 @@ def convert(
     SourceError, ConfigurationError, DestinationExistsError, DestinationHeldError, StoreError, QualityError,
     MissingDependencyError
     """
-    wish = Wish(
-        promise=Promise.of(psnr, rmse, max_error, lossless),
-        options=EncodeOptions(preset=preset, mode=mode, device=device, seed=seed),
+    options = Options(
+        quality=Quality.of(psnr, rmse, max_error, lossless),
+        preset=preset,
+        mode=mode,
+        device=device,
+        seed=seed,
         zarr_format=zarr_format,
+        container=store or ("zarr" if zarr_format == 2 else "ozx"),
         mask="" if mask is None else os.fspath(mask),
     )
     asked = bool(lossless) or any(value is not None for value in (psnr, rmse, max_error))
-    request = Request(
-        wish=wish, asked=asked, rules="" if rules is None else os.fspath(rules),
-        include=_globs("include", include), exclude=_globs("exclude", exclude),
-    )  # fmt: skip
+    include, exclude = _globs("include", include), _globs("exclude", exclude)
     source, destination = os.fspath(src), os.fspath(dst)
-    one_store = destination.rstrip("/").lower().endswith(".zarr")
-    kind = nature(source)
-    if kind == "file" or one_store:
-        _refuse_many(include=include, exclude=exclude, report=report, scheduler=scheduler, workers=workers)
-    if kind == "file":
-        return convert_file(source, destination, request, progress)
+    one_store = destination.rstrip("/").lower().endswith(tuple(ENDING.values())) or nature(source) == "file"
     if one_store:
-        return convert_only(source, destination, request, progress)
-    job = make_job(source, destination, request, batch=batch, pictures=report is not None)
+        _refuse_many(store=store, include=include, exclude=exclude, report=report, scheduler=scheduler, workers=workers)
+    found = make_rules(options, "" if rules is None else os.fspath(rules), include, exclude, asked=asked)
+    if one_store:
+        return convert_single(source, destination, found, progress)
+    job = make_job(source, destination, found, batch=batch, pictures=report is not None)
     page = None if report is None else os.fspath(report)
     if page is not None:
         check_page(page, job)
@@ -139,7 +142,7 @@ def convert(
         if job.kind == "zip":
             plan = OneZip(place, job.name)
         else:
-            plan = stack.enter_context(Plan(place, job.kind, job.rules, job.selection))
+            plan = stack.enter_context(Plan(place, job.kind, job.rules))
             if job.kind == "tree" and "dicom" in plan.kinds() <= {"dicom", "copy"}:
                 job = replace(job, kind="dicom")
         executor: Executor = Local()
@@ -211,15 +214,15 @@ def export(
     include: Sequence[str] = (),
     progress: StepCallback | None = None,
 ) -> ExportReport | ArchiveExportReport:
-    """Write the image of a store as NIfTI, or what an archive was made from.
+    """Write the image of a store in the format of its source, or what an archive was made from.
 
     Parameters
     ----------
     store : path-like or str
         Path or URL of a store or an archive.
     out : path-like
-        Must not exist. Of a store the file, .nii or .nii.gz, or .hdr if it was made from a pair; of an archive a
-        folder, or of the archive of one zip a name that ends in .zip.
+        Must not exist. Of a store the file, with an ending of the format of its source (.nii or .nii.gz; .hdr of a
+        pair); of an archive a folder, or of the archive of one zip a name that ends in .zip.
     include : sequence of str
         Of an archive: globs on the paths to be written.
     progress : callable, optional
@@ -246,7 +249,7 @@ class _Counting(Protocol):
 
 
 def _is_archive(where: str | os.PathLike[str]) -> bool:
-    return is_archive(files.place(where))
+    return not is_zip(where) and is_archive(files.place(where))
 
 
 def _globs(name: str, globs: Sequence[str]) -> tuple[str, ...]:

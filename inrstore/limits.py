@@ -9,16 +9,22 @@ MAX_CHUNK_VALUES = 1 << 27
 """Values in one chunk: 1 GiB of float64, and an index into it fits 32 bits."""
 
 MAX_LAYERS = 16
-"""Sine layers of a network."""
+"""Hidden layers of a network."""
 
 MAX_WIDTH = 256
-"""Units in a sine layer."""
+"""Units in a hidden layer."""
 
 MAX_PARAMETERS = 1 << 22
 """Parameters of one network."""
 
 MAX_PARAMETERS_PER_BYTE = 64
 """Parameters a payload byte may stand for: allocation has to be earned by input."""
+
+MAX_NETWORK_INPUTS = 4096
+"""Values that a network may take at a point, where they are no coordinates: a neighbourhood of 16 x 16 x 16."""
+
+MAX_NETWORK_MAGNITUDE = (1 << 15) - 1
+"""Largest magnitude of such a value."""
 
 MAX_SYMBOL = 1023
 """Largest magnitude of a coded weight; a 14-bit frequency table holds all of them."""
@@ -29,17 +35,19 @@ EXACT_FLOAT32 = 1 << 24
 EXACT_FLOAT64 = 1 << 53
 """The same of float64."""
 
+EXACT_SUM = 1 << 52
+"""Sums inside a network stay below: with what rounding adds they are exact in float64, and in JavaScript."""
+
 MAX_PREDICTOR_BITS = 40
 """Bits of an integer in a matrix of the predictor: sums of a row of them fit 64 bits."""
 
 MAX_PREDICTOR_RANGE = 65535
 """Largest minus smallest value that the predictor codes: products with weights fit 32 bits."""
 
-MAX_PREDICTOR_PART = 1 << 19
-"""Values of the predictor's planes that are decoded side by side, pads included; it bounds the memory of a reader."""
+MAX_PREDICTOR_BLOCK = 3 << 19
+"""Values of the predictor's planes that are decoded side by side, pads included; it bounds the memory of a reader.
 
-MAX_PREDICTOR_REGIONS_PART = 3 << 19
-"""The same where weights differ by place: five slices of 512 x 512, half of a chunk, have to go side by side."""
+Five slices of 512 x 512, half of a chunk, fit."""
 
 MAX_PREDICTOR_MEASUREMENTS = 4096
 """Measurements in a chunk of the predictor; means of errors over them are exact in float32."""
@@ -74,11 +82,11 @@ MAX_NEURAL_WIDTH = 1024
 MAX_NEURAL_VALUES = 1 << 28
 """Values of a chunk in mode neural with those that a reader keeps around them; they have two bytes each."""
 
-MAX_MODEL_BYTES = 1 << 21
-"""One shared network in a codec configuration; 2^21 weights in about 5 bits each fit."""
+MAX_SHARED_BYTES = 1 << 21
+"""One shared parameter in a codec configuration: a network of 2^21 weights in about 5 bits each fits."""
 
-MAX_MODELS = 8
-"""Shared networks in a codec configuration."""
+MAX_SHARED = 8
+"""Shared parameters in a codec configuration."""
 
 MAX_CONFIGURATION_SCALES = 1 << 16
 """Entries of the `scale` list in a codec configuration."""

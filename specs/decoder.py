@@ -1,8 +1,8 @@
 """An educational reader of the inrstore chunk format, version 1.
 
 It follows `inrstore-1.md` section by section, needs only numpy and the standard library, and is written to be read.
-`decoder_parts.py` has what the sections share, `decoder_predictor.py` section 12, `decoder_neural.py` section 13,
-`decoder_transform.py` section 14.
+`decoder_parts.py` has what the sections share, `decoder_network.py` section 7, `decoder_predictor.py` section 12,
+`decoder_neural.py` section 13, `decoder_transform.py` section 14.
 `python decoder.py FILE...` prints the type, the shape and the SHA-256 of what each file decodes to.
 """
 
@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # more files of this reader lie beside it
+from decoder_network import Network
 from decoder_neural import decode_neural
-from decoder_parts import Invalid, Lanes, Reader, check, check_outputs, counts_of, from_order, inflate, range_of
+from decoder_parts import Invalid, Lanes, Reader, check, check_outputs, from_order, inflate, range_of
 from decoder_predictor import decode_predictor
 from decoder_transform import decode_transform
 
@@ -51,10 +52,10 @@ def values_of(data: Any, dtype: np.dtype, field: str) -> np.ndarray:
 
 
 # Section 2. Frame.
-def decode(data: bytes, shape: tuple[int, ...] | None = None, dtype: Any = None, models: tuple = ()) -> np.ndarray:
+def decode(data: bytes, shape: tuple[int, ...] | None = None, dtype: Any = None, shared: tuple = ()) -> np.ndarray:
     """Decode one chunk, or raise `Invalid`; `shape` and `dtype`, if known, must be the frame's, byte order apart.
 
-    `models` are the bytes of the networks in the codec configuration.
+    `shared` are the bytes of the shared parameters in the codec configuration.
     """
     data = bytes(data)
     check(data[:4] == b"\x89INR", "magic", "this is no inrstore frame")
@@ -75,7 +76,7 @@ def decode(data: bytes, shape: tuple[int, ...] | None = None, dtype: Any = None,
     check(mode == 0 or math.prod(lengths) > 0, "mode", "a chunk without values must be raw")
     decoded_crc, payload_length = reader.array("<u4", 2, "decoded_crc, payload_length").tolist()
     check(payload_length == len(reader.rest), "payload_length", f"{payload_length}, not {len(reader.rest)}")
-    code = partial(decode_neural, models=models) if mode == 6 else MODES[mode]
+    code = partial(decode_neural, shared=shared) if mode == 6 else MODES[mode]
     values = code(reader, kind, lengths) if mode < 2 else decode_boxed(code, reader, kind, lengths)
     check(len(reader.rest) == 0, "payload", "bytes are left over")
     check(crc32c(values.tobytes()) == decoded_crc, "decoded_crc", "the result differs")
@@ -177,48 +178,29 @@ def contexts_of(bits: np.ndarray, places: list[np.ndarray], s: int, parity: tupl
     return 16 * votes // max(total, 1)
 
 
-# Section 5. Siren: header.
+# Section 5. Siren.
 def decode_siren(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.ndarray:
-    """Mode 3: a sine network that maps the position in the box to the value of every channel."""
-    size = len(payload.rest)
+    """Mode 3: a network that maps the position in the box to the value of every channel."""
     check(dtype.kind != "b", "mode", "a siren cannot code bool")
     channel_axis = payload.number("u8", "channel_axis")
     check(channel_axis in (*range(len(box)), 255), "channel_axis", f"{channel_axis} is no axis")
-    space = tuple(n for axis, n in enumerate(box) if axis != channel_axis)
-    channels = 1 if channel_axis == 255 else box[channel_axis]
-    check(1 <= (layers := payload.number("u8", "layers")) <= 16, "layers", f"{layers} is not in 1..16")
-    check(1 <= (width := payload.number("u16", "width")) <= 256, "width", f"{width} is not in 1..256")
-    # Of W[0], W[1] .. W[L-1], B, V:
-    shapes = [(width, len(space))] + [(width, width)] * (layers - 1) + [(layers, width), (channels, width)]
-    parameters = sum(sizes := [rows * columns for rows, columns in shapes])
-    check(parameters <= min(2**22, 64 * size), "width", f"{parameters} parameters are too many")
     exponent = payload.number("i8", "exponent")
-    check(4 <= (shift := payload.number("u8", "shift")) <= 34, "shift", f"{shift} is not in 4..34")
     low, high = payload.number("i32", "low"), payload.number("i32", "high")
     check_outputs(dtype, exponent, low, high)
-    multipliers, tables = payload.array("<u4", layers + 1, "multipliers"), []
-    for _ in range(layers + 2):
-        slope, bend = payload.number("u32", "slope"), payload.number("u32", "bend")
-        check((peak := payload.number("u16", "peak")) <= 1023, "peak", f"{peak} is above 1023")
-        tables.append((np.arange(-peak, peak + 1), counts_of(slope, bend, peak)))
-    check((gain_kind := payload.number("u8", "gain_kind")) <= 1, "gain_kind", f"{gain_kind} is reserved")
-    gains = payload.array("<u2", channels if gain_kind else 1, "gains").astype(np.int64)
-    gains = (gains & 0xFFF) << (gains >> 12)
-    offsets = payload.array("<i4", channels, "offsets").astype(np.int64)
-    stream = Lanes(payload, max(1, -(-parameters // 1024)), tables)
-    symbols = np.split(stream.run(np.repeat(np.arange(len(sizes)), sizes)), np.cumsum(sizes)[:-1])
-    weights = [group.reshape(of) for group, of in zip(symbols, shapes, strict=True)]
-    stream.finish()
-    for rows in weights[1:layers] + weights[-1:]:  # section 7
-        check(np.all(np.abs(rows).sum(axis=1) * 1023 < 2**24), "symbols", "a row of weights is too large")
+    network = Network(payload)
+    space = tuple(n for axis, n in enumerate(box) if axis != channel_axis)
+    channels = 1 if channel_axis == 255 else box[channel_axis]
+    check(network.coordinates and network.inputs == len(space), "inputs", "they are not the coordinates of the box")
+    check(network.outputs == channels, "outputs", f"{network.outputs} for {channels} channels")
+    network.check_sums([n - 1 for n in space])
     count = math.prod(space)
     values = np.empty((count, channels), dtype)
-    step = max(1, BLOCK // max(width, channels))
+    step = max(1, BLOCK // max(channels, *(len(biases) for biases in network.biases)))
     for first in range(0, count, step):
         index = np.arange(first, min(first + step, count))
-        sums = evaluate(index, space, weights, multipliers)
-        k = (sums * gains + (offsets << (shift - 4)) + (1 << (shift - 1))) >> shift  # within 64 bits
-        k = np.clip(k, low, high)
+        places = np.array(np.unravel_index(index, space or (1,)))[: len(space)]
+        x = 2 * places - (np.array(space, int).reshape(-1, 1) - 1)
+        k = np.clip(network.evaluate(x), low, high).T
         if dtype.kind == "f":  # exact in binary64, then rounded once
             values[index] = np.ldexp(k.astype(np.float64), exponent).astype(dtype)
         else:  # modulo 2^64, which is harmless: the result is known to lie in the type
@@ -227,26 +209,8 @@ def decode_siren(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.n
     return np.moveaxis(values.reshape(*space, channels), -1, axis).reshape(box)
 
 
-# Section 7. Siren: evaluation. Arrays of uint32 and int32 wrap modulo 2^32, as phases do.
-SINE = np.rint(1023 * np.sin(2 * np.pi * (np.arange(4096) + 0.5) / 4096)).astype(np.int32)
-
-
-def evaluate(index: np.ndarray, space: tuple, weights: list, multipliers: np.ndarray) -> np.ndarray:
-    """Return the sums of V s at positions of the box, given by their index in C order: positions x channels."""
-    s = np.empty((len(space), index.size), np.int32)  # the coordinates c, then the output of each layer
-    for axis in reversed(range(len(space))):
-        index, j = np.divmod(index, space[axis])
-        s[axis] = 2 * j - (space[axis] - 1)
-    *matrices, biases, readout = weights
-    for layer, matrix in enumerate(matrices):
-        phase = (matrix @ s).astype(np.uint32) * multipliers[layer]
-        phase += (biases[layer].astype(np.uint32) * multipliers[-1])[:, None]
-        s = SINE[phase >> 20]
-    return (readout @ s).T.astype(np.int64)
-
-
-# Section 8. Planes.
-def decode_planes(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.ndarray:
+# Section 8. Byteplanes.
+def decode_byteplanes(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.ndarray:
     """Mode 2: an index for each value, deflated byte plane by byte plane."""
     check((kind := payload.number("u8", "kind")) <= 2, "kind", f"{kind} is reserved")
     check(kind == 0 or dtype.kind in ("iu", "f")[kind - 1], "kind", f"{kind} is not for {dtype}")
@@ -294,7 +258,7 @@ def decode_planes(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.
     return values.reshape(box)
 
 
-MODES = {0: decode_raw, 1: decode_constant, 2: decode_planes, 3: decode_siren, 4: decode_transform,
+MODES = {0: decode_raw, 1: decode_constant, 2: decode_byteplanes, 3: decode_siren, 4: decode_transform,
          5: decode_predictor, 6: decode_neural}  # fmt: skip
 
 

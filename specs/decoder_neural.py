@@ -8,7 +8,7 @@ import itertools
 import math
 
 import numpy as np
-from decoder_parts import Lanes, Reader, check, counts_of, from_order, read_matrix
+from decoder_parts import Lanes, Reader, check, counts_of, from_order, read_column
 from decoder_predictor import Tables, context_of
 
 
@@ -76,14 +76,15 @@ class Streams:
 
     def __init__(self, payload: Reader, n: int, high: int) -> None:
         self.high, self.tables, self.taken = high, Tables(payload), 0
+        check((lanes := payload.number("u8", "lanes")) <= 12, "lanes", f"{lanes} is above 12")
+        check(n <= 2 ** (lanes + 15), "lanes", f"2^{lanes} for {n} values")
         number = payload.number("u32", "escapes")
         check(number <= n, "escapes", f"{number} of {n} values")
         self.escapes = payload.array("<u2", number, "escapes").astype(np.int64)
         check(np.all(self.escapes <= high), "escapes", "one is too large")
         low = payload.take(payload.number("u32", "low_bits"), "low_bits")
         self.low_bits = np.unpackbits(np.frombuffer(low, np.uint8), bitorder="little").tolist()[::-1]
-        lanes = min(4096, max(4, 2 ** (n // 4000).bit_length()))
-        self.symbols = Lanes(payload, lanes, self.tables.tables)
+        self.symbols = Lanes(payload, 2**lanes, self.tables.tables)
 
     def values(self, p: np.ndarray, e: np.ndarray) -> np.ndarray:
         """Point 5: return the values that have these predictions and expected errors."""
@@ -110,24 +111,24 @@ class Streams:
         self.symbols.finish()
 
 
-def decode_neural(payload: Reader, dtype: np.dtype, box: tuple[int, ...], models: tuple = ()) -> np.ndarray:
-    """Mode 6: return the values of the box; `models` are the bytes of the shared networks."""
+def decode_neural(payload: Reader, dtype: np.dtype, box: tuple[int, ...], shared: tuple = ()) -> np.ndarray:
+    """Mode 6: return the values of the box; `shared` are the bytes of the shared networks."""
     check(dtype.kind in "iuf" and dtype.itemsize <= 4, "mode", f"a network cannot code {dtype}")
     base, step = payload.number("u32", "base"), payload.number("u32", "step")  # section 13.1
     check(step >= 1, "step", "it is 0")
-    high, offset, gain = (payload.number("u16", name) for name in ("high", "offset", "gain"))
+    high, gain = payload.number("u16", "high"), payload.number("u16", "gain")
     check(base + high * step < 256**dtype.itemsize, "high", f"{high} is beyond {dtype}")
-    check(offset <= high, "offset", f"{offset} is above {high}")
     check(gain >= 1, "gain", "it is 0")
     check((place := payload.number("u8", "place")) <= 1, "place", f"{place} is reserved")
     if place:
         digest = bytes(payload.take(32, "digest"))
-        found = [data for data in models if hashlib.sha256(data).digest() == digest]
+        found = [data for data in shared if hashlib.sha256(data).digest() == digest]
         check(found, "digest", "the configuration has no such network")
         network = Network(found[0])
     else:
         network = Network(payload.take(payload.number("u32", "network length"), "network"))
-    check(offset == 0 or not network.local, "offset", "with local inputs it must be 0")
+    offset = payload.number("u16", "offset")
+    check(offset <= (0 if network.local else high), "offset", f"{offset} is too large")
 
     *first, slices, rows, columns = 1, 1, 1, *box  # section 13.4
     t, r = math.prod(first), network.radii
@@ -138,8 +139,8 @@ def decode_neural(payload: Reader, dtype: np.dtype, box: tuple[int, ...], models
     room = t * (slices + above) * (rows + 2 * side) * (columns + 2 * side)
     check(room <= 2**28, "radii", f"{room} values with those around")
     check(steps <= 8192 + n // 64, "steps", f"{steps} for {n} values")
-    near_weights = read_matrix(payload, 1, 14, "near_weights")[0]
-    error_weights = read_matrix(payload, 1, 19, "error_weights")[0]
+    near_weights = read_column(payload, 14, "near_weights")
+    error_weights = read_column(payload, 19, "error_weights")
     check(np.all(near_weights >= 0), "near_weights", "one is negative")
     check(np.all(error_weights >= 0), "error_weights", "one is negative")
     most = 4095 * (sum(near_weights[:-1].tolist()) + sum(error_weights.tolist())) + int(near_weights[-1])

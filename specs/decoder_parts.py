@@ -71,33 +71,19 @@ def read_matrix(payload: Reader, rows: int, columns: int, field: str) -> np.ndar
     """Return a matrix, as int64."""
     widths = payload.array("u1", columns, field)
     check(np.all(widths <= 40), field, "a width is above 40")
-    z = read_bits(payload, rows, widths.tolist(), field)
-    return np.where(z % 2 == 0, z >> 1, -1 - (z >> 1))
-
-
-def read_bits(payload: Reader, rows: int, widths: list[int], field: str) -> np.ndarray:
-    """Return the numbers z, column by column."""
-    total = rows * sum(widths)
+    total = rows * int(widths.sum())
     bits = np.unpackbits(np.frombuffer(payload.take(-(-total // 8), field), np.uint8), bitorder="little")
     check(not bits[total:].any(), field, "the bits after the last are not 0")
-    out, at = np.zeros((rows, len(widths)), np.int64), 0
-    for column, width in enumerate(widths):
+    z, at = np.zeros((rows, columns), np.int64), 0
+    for column, width in enumerate(widths.tolist()):
         part = bits[at : at + rows * width].reshape(rows, width).astype(np.int64)
-        out[:, column], at = part @ (1 << np.arange(width, dtype=np.int64)), at + rows * width
-    return out
-
-
-def read_coded_matrix(payload: Reader, rows: int, columns: int, field: str) -> np.ndarray:
-    """Return a coded matrix, as int64."""
-    parameters = payload.array("u1", columns, field)
-    check(np.all(parameters <= 24), field, "a parameter is above 24")
-    bits = np.unpackbits(payload.array("u1", payload.number("u32", field), field), bitorder="little")
-    ones = np.flatnonzero(bits)
-    check(len(ones) == rows * columns and bits.size - ones[-1] <= 8, field, "quotients of too few or many numbers")
-    quotients = (np.diff(ones, prepend=-1) - 1).reshape(columns, rows).T
-    check(np.all(quotients <= 65535), field, "a quotient is above 65535")
-    z = (quotients << parameters.astype(np.int64)) + read_bits(payload, rows, parameters.tolist(), field)
+        z[:, column], at = part @ (1 << np.arange(width, dtype=np.int64)), at + rows * width
     return np.where(z % 2 == 0, z >> 1, -1 - (z >> 1))
+
+
+def read_column(payload: Reader, rows: int, field: str) -> np.ndarray:
+    """Return a matrix of one column."""
+    return read_matrix(payload, rows, 1, field)[:, 0]
 
 
 def check_rows(matrix: np.ndarray, most: int, limit: int, field: str) -> None:

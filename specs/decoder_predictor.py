@@ -7,11 +7,10 @@ import math
 from typing import Any
 
 import numpy as np
-from decoder_parts import Lanes, Reader, check, check_rows, from_order, read_coded_matrix, read_matrix
+from decoder_parts import Lanes, Reader, check, check_rows, from_order, read_column, read_matrix
 
 # Section 12.6: the neighbours (dy, dx) in a value's own plane. Each line is dy, and the first and last dx.
-NARROW = [(0, -4, -1), (-1, -3, 1), (-2, -2, 2), (-3, -1, 1)]
-WIDE = [(0, -4, -1), (-1, -4, 1), (-2, -4, 3), (-3, -3, 3), (-4, -2, 2)]
+OWN = [(0, -4, -1), (-1, -4, 1), (-2, -3, 2), (-3, -2, 2)]
 ERRORS = [(0, -3, -1), (-1, -2, 1), (-2, -1, 1)]
 CENTRE = [(0, -1, -1), (-1, -1, 1)]
 AROUND = [(-1, -1, 1), (0, -1, 1), (1, -1, 1)]
@@ -25,8 +24,8 @@ class Header:
         check(dtype.kind in "iuf" and dtype.itemsize <= 4, "mode", f"a predictor cannot code {dtype}")
         *first, slices, rows, columns = (1, 1, 1, *box)
         self.measurements, self.slices = math.prod(first), slices
-        check((flags := payload.number("u8", "flags")) < 32, "flags", f"{flags} has reserved bits")
-        self.exchanged, self.wide, self.zeros, regions, lanes = (bool(flags >> bit & 1) for bit in range(5))
+        check((flags := payload.number("u8", "flags")) < 8, "flags", f"{flags} has reserved bits")
+        self.exchanged, self.zeros, regions = (bool(flags >> bit & 1) for bit in range(3))
         check(self.measurements == 1 or not (self.zeros or regions), "flags", "zeros or regions need one measurement")
         self.shape = (columns, rows) if self.exchanged else (rows, columns)
         self.base, self.step = payload.number("u32", "base"), payload.number("u32", "step")
@@ -43,15 +42,13 @@ class Header:
             sides.append(side := -(-n // number))
             check((number - 1) * side < n, name, f"{number} are too many for {n}")
         self.h, self.l = sides
-        room, most = (self.h + 8) * (self.l + 8), (3 if regions else 1) * 2**19
+        room, most = (self.h + 8) * (self.l + 8), 3 * 2**19
         check(room <= most, "column_parts", f"planes of {self.h} x {self.l}")
         self.regions: list[int] | None = None
         if regions:
             self.regions = [payload.number("u16", "region_rows"), payload.number("u16", "region_columns")]
             for side, n in zip(self.regions, sides, strict=True):
                 check(min(n, 16) <= side <= n, "region_columns", f"regions of {self.regions}")
-        self.lanes = payload.number("u8", "lanes") if lanes else None
-        check(self.lanes is None or self.lanes <= 12, "lanes", f"{self.lanes} is above 12")
         t = self.measurements
         check(t <= 4096, "order", f"{t} measurements")
         order = payload.array("<u2", t, "order").tolist() if t > 1 else [0]
@@ -104,12 +101,12 @@ class Stage:
     """The weights of a stage."""
 
     def __init__(self, payload: Reader, head: Header, group: int, later: bool, d: int, slices: range) -> None:
-        self.d, self.slices, self.own = d, slices, offsets(WIDE if head.wide else NARROW)
+        self.d, self.slices, self.own = d, slices, offsets(OWN)
         self.j = len(self.own) + (18 if d else 0)
         k = self.j + (9 if later else 0)
         m = 10 + (2 if d else 0) + (1 if later else 0)
         if head.zeros:
-            self.flag_weights = read_matrix(payload, 1, self.j + 1, "flag_weights")[0]
+            self.flag_weights = read_column(payload, self.j + 1, "flag_weights")
             check_rows(self.flag_weights[None], 1, 2**24, "flag_weights")
         self.fraction, self.sets = payload.number("u8", "fraction"), payload.number("u8", "sets")
         check(4 <= self.fraction <= 12, "fraction", f"{self.fraction} is not in 4..12")
@@ -127,20 +124,20 @@ class Stage:
             number = int(self.region[-1, -1]) + 1
             planes = group * len(slices) * math.prod(head.parts)
             check(2048 * number <= planes * self.region.size, "region_shift", f"{number} regions are too many")
-            found = read_coded_matrix(payload, number * self.sets, k + 1, "region_weights")
+            found = read_matrix(payload, number * self.sets, k + 1, "region_weights")
             check(np.all(np.abs(found) < 2**25 >> shift), "region_weights", "a difference is too large")
             self.regional = self.weights + (found << shift).reshape(number, self.sets, k + 1)
             check_rows(self.regional.reshape(-1, k + 1), self.clip, 2**24, "region_weights")
-        steps = read_matrix(payload, 1, self.sets - 1, "thresholds")[0]
+        steps = read_column(payload, self.sets - 1, "thresholds")
         check(np.all(steps[:1] >= 0) and np.all(steps[1:] >= 1), "thresholds", "they do not ascend")
         check(steps.sum() < 2**24, "thresholds", "the last is too large")
         self.thresholds = np.cumsum(steps)
-        self.activity_weights = read_matrix(payload, 1, k + 1, "activity_weights")[0]
+        self.activity_weights = read_column(payload, k + 1, "activity_weights")
         check(np.all(self.activity_weights >= 0), "activity_weights", "one is negative")
         check_rows(self.activity_weights[None], self.clip, 2**24, "activity_weights")
         self.activity_scale = payload.number("u16", "activity_scale")
         check(self.activity_scale <= 1023, "activity_scale", f"{self.activity_scale} is above 1023")
-        self.error_weights = read_matrix(payload, 1, m, "error_weights")[0]
+        self.error_weights = read_column(payload, m, "error_weights")
         check(np.all(self.error_weights >= 0), "error_weights", "one is negative")
         check(4095 * int(self.error_weights.sum()) < 2**24, "error_weights", "they are too large")
 
@@ -165,7 +162,6 @@ class Tables:
                 continue
             check(form < 32, "form", f"{form} has reserved bits")
             self.shift[context], phased = form & 15, form >> 4
-            check((tail := payload.number("u8", "tail")) <= 5, "tail", f"{tail} is above 5")
             check((scale := payload.number("u16", "scale")) >= 1, "scale", "it is 0")
             peak = payload.number("u16", "peak")
             check(1 <= peak <= 500 and peak << (form & 15) <= 65535, "peak", f"{peak} is not allowed")
@@ -174,31 +170,28 @@ class Tables:
             for phase in range(4):
                 if phased or phase == 0:
                     symbols = np.array([*range(-peak, peak + 1), self.ESCAPE])
-                    self.tables.append((symbols, counts_of(tail, scale, peak, escape, phase if phased else None)))
+                    self.tables.append((symbols, counts_of(scale, peak, escape, phase if phased else None)))
                 self.number[context, phase] = len(self.tables) - 1
 
 
-def counts_of(tail: int, scale: int, peak: int, escape: int, phase: int | None) -> list[int]:
+def counts_of(scale: int, peak: int, escape: int, phase: int | None) -> list[int]:
     """Return the counts of the symbols -peak..peak and of the escape."""
-    q = max(1, (1 if phase is None else 576) * scale * scale * (1, 3, 5, 7, 15, 31)[tail] // 4096)
+    q = max(1, (1 if phase is None else 576) * scale * scale * 7 // 4096)
     w = []
     for k in range(-peak, peak + 1):
         points = [k] if phase is None else [24 * k - 6 * phase + 9 + o for o in (-8, 0, 8)]
-        w.append(sum(weight_of(2**24 * q // (q + point * point), tail) for point in points))
+        w.append(sum(weight_of(q, point * point) for point in points))
     spare, total = 16384 - (2 * peak + 1) - escape, max(1, sum(w))
     f = [1 + x * spare // total for x in w]
-    f[w.index(max(w))] += 16384 - escape - sum(f)
+    f[peak] += 16384 - escape - sum(f)
     return [*f, escape]
 
 
-def weight_of(root: int, tail: int) -> int:
-    """Return the root to the power 1, 2, 3, 4, 8 or 16; 2^24 is one."""
+def weight_of(q: int, distance: int) -> int:
+    """Return the weight of a point; 2^24 is one."""
+    root = 2**24 - -(-(2**24) * distance // (q + distance))
     square = root * root >> 24
-    if tail < 3:
-        return (root, square, square * root >> 24)[tail]
-    for _ in range(tail - 2):  # R4, R8, R8 * R8
-        square = square * square >> 24
-    return square
+    return square * square >> 24
 
 
 # Section 12.8. Streams.
@@ -207,6 +200,8 @@ class Streams:
 
     def __init__(self, payload: Reader, head: Header) -> None:
         self.tables = Tables(payload)
+        check((lanes := payload.number("u8", "lanes")) <= 12, "lanes", f"{lanes} is above 12")
+        check(head.n <= 2 ** (lanes + 15), "lanes", f"2^{lanes} for {head.n} values")
         flags = []
         if head.zeros:
             counts = payload.array("<u2", 32, "flag_counts").tolist()
@@ -217,11 +212,10 @@ class Streams:
         self.escapes = payload.array("<u2", number, "escapes").astype(np.int64)
         low = payload.take(payload.number("u32", "low_bits"), "low_bits")
         self.low_bits = np.unpackbits(np.frombuffer(low, np.uint8), bitorder="little")
-        lanes = min(4096, max(4, 2 ** (head.n // 4000).bit_length())) if head.lanes is None else 2**head.lanes
         self.flags = None
         if head.zeros:
-            self.flags = Lanes(Reader(payload.take(payload.number("u32", "flags length"), "flags")), lanes, flags)
-        self.symbols = Lanes(payload, lanes, self.tables.tables)
+            self.flags = Lanes(Reader(payload.take(payload.number("u32", "flags length"), "flags")), 2**lanes, flags)
+        self.symbols = Lanes(payload, 2**lanes, self.tables.tables)
         self.taken = {"symbols": 0, "flags": 0}
 
     def next_of(self, name: str, tables: np.ndarray) -> np.ndarray:
@@ -257,19 +251,19 @@ class Streams:
 class Decoder:
     """Decodes the steps. Arrays of values have the axes measurement (as decoded), slice, part, y, x.
 
-    Of `difference`, `error` and `flag` (D, E and F), y is one longer: the last row is of zeros, and stands for y < 0.
+    All but `v` have four rows and columns of zeros on each side.
     """
 
     def __init__(self, head: Header, streams: Streams) -> None:
         self.head, self.streams = head, streams
         size = (head.measurements, head.slices, math.prod(head.parts), head.h)
         self.v = np.zeros((*size, head.l), np.int32)
-        self.difference, self.error = (np.zeros((*size[:3], head.h + 1, head.l), np.int32) for _ in range(2))
+        self.difference, self.error = (np.zeros((*size[:3], head.h + 8, head.l + 8), np.int32) for _ in range(2))
         self.flag = self.difference.astype(bool) if head.zeros else None
 
     def decode_group(self, group: Group) -> None:
         """Decode all stages of a group, each block by block."""
-        self.p = group.bases(self.head, self.v) if group.start else None
+        self.p = np.pad(group.bases(self.head, self.v), [(0, 0)] * 3 + [(4, 4)] * 2) if group.start else None
         parts = range(self.v.shape[2])
         for stage in group.stages:
             planes = [(m, z, part) for m in range(group.start, group.end) for z in stage.slices for part in parts]
@@ -286,23 +280,13 @@ class Decoder:
         m, z, part = block
         sides = [z - stage.d, np.where(z + stage.d < head.slices, z + stage.d, z - stage.d)] if stage.d else []
 
-        def own(array: np.ndarray, places: list) -> list:
-            """What an array of D, E or F is at neighbours in the plane."""
-            found = []
-            for dy, dx in places:
-                row, column = y + dy, x + dx
-                row = np.where((row >= 0) & (column < 0), row - 1, row)
-                found.append(array[m, z, part, np.maximum(row, -1), np.clip(column, 0, head.l - 1)])
-            return found
-
         def near(array: np.ndarray, m: np.ndarray, z: np.ndarray, places: list) -> list:
-            """What an array is at neighbours in another slice, or of P."""
-            return [array[m, z, part, np.clip(y + dy, 0, head.h - 1), np.clip(x + dx, 0, head.l - 1)]
-                    for dy, dx in places]  # fmt: skip
+            """What an array is at neighbours in a slice."""
+            return [array[m, z, part, y + dy + 4, x + dx + 4] for dy, dx in places]
 
         def listed(array: np.ndarray, places: list, around: list) -> list:
             """What an array is at neighbours in the plane, in the slice below and in that above."""
-            return own(array, places) + [value for side in sides for value in near(array, m, side, around)]
+            return near(array, m, z, places) + [value for side in sides for value in near(array, m, side, around)]
 
         here, around = [(0, 0)], offsets(AROUND)
         r = np.array(listed(self.difference, stage.own, around), np.int64)  # 1.
@@ -330,15 +314,15 @@ class Decoder:
         p = (c << stage.fraction) + np.einsum("iab,abi->ab", r, stage.regional[stage.region[y, x], q])
         errors = np.array(listed(self.error, offsets(ERRORS), here), np.int64)  # 6.
         if later:
-            earlier = self.error[: group.start, z, part, y, x].sum(axis=0, dtype=np.int64)
+            earlier = self.error[: group.start, z, part, y + 4, x + 4].sum(axis=0, dtype=np.int64)
             errors = np.concatenate([errors, [earlier // group.start]])
         e = (np.minimum(t, 2**20) * stage.activity_scale >> 6) + np.tensordot(stage.error_weights, errors, 1)
 
         v = np.zeros(c.shape, np.int64)
         v[coded] = self.decode_values(stage.fraction, p[coded], context_of(e[coded]))
         check(not head.zeros or np.all(v[coded] != 0), "symbols", "a flag says that a zero is none")
-        at = m, z, part, y, x
-        self.v[at] = v  # 9.
+        self.v[m, z, part, y, x] = v  # 9.
+        at = m, z, part, y + 4, x + 4
         self.difference[at] = v - base
         error = np.abs((v << stage.fraction) - p) >> (stage.fraction - 2)
         self.error[at] = np.where(coded, np.minimum(error, 4095), 0)

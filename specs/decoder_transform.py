@@ -72,8 +72,7 @@ class Header:
         check_outputs(dtype, self.exponent, self.low, self.high)
         self.gains, offsets = read_matrix(payload, t, 2, "gains").T.tolist()
         check(min(self.gains) >= 1 and max(self.gains) <= 65535, "gains", "one is not in 1..65535")
-        check(all(abs(o) << offset_shift < 2**61 for o in offsets), "offsets", "one is too large")
-        self.added = [(o << offset_shift) + (1 << (shift - 1)) for o in offsets]
+        self.offsets = [o << offset_shift for o in offsets]
         self.shift = shift
         self.column_shifts, self.basis = [0], np.ones((1, 1), np.int64)
         if t > 1:
@@ -98,17 +97,15 @@ class Header:
 def first_counts() -> tuple[list[list[int]], list[list[int]]]:
     """Return F and G as they begin."""
     f, g = [], []
-    for i in range(80):
-        c = i if i < 64 else i - 52
+    for c in range(64):
         u = (17867, 21247, 25268, 30048)[c % 4] << c // 4
         ones = 384 * u // (u + 2**21)
         f.append([384 - ones, max(1, ones)])
-        if i < 64:
-            v = u >> low_bits_of(c)
-            r, w = (v << 16) // (v + 2**21), [2**16]
-            for _ in range(17):
-                w.append(w[-1] * r >> 16)
-            g.append([2 + 512 * x // sum(w) for x in w])
+        v = u >> low_bits_of(c)
+        r, w = (v << 16) // (v + 2**21), [2**16]
+        for _ in range(17):
+            w.append(w[-1] * r >> 16)
+        g.append([2 + 512 * x // sum(w) for x in w])
     return f, g
 
 
@@ -154,6 +151,14 @@ class Source:
         self.taken += width
         return sum(bit << i for i, bit in enumerate(found))
 
+    def zeros(self) -> int:
+        """Return how many bits are 0 before the next that is 1, which is taken, too."""
+        found = 0
+        while not self.number(1):
+            found += 1
+            check(found <= 21, "bits", "more than 21 zeros")
+        return found
+
     def symbol(self, starts: list[int]) -> int:
         """Return the next symbol; `starts` are those of all symbols, and their total, 2^16 or 2^12."""
         lane, self.symbols = self.symbols % len(self.states), self.symbols + 1
@@ -173,37 +178,21 @@ class Source:
 
     def magnitudes(self, contexts: list[int]) -> list[int]:
         """Return |q| of all values of a pass."""
-        flags: list[tuple[int, bool]] = []  # each pair that was used, and what it gave
-        wanted = [True] * len(contexts)
-        quiet = [i for i, c in enumerate(contexts) if c < 8]
-        for first in range(0, len(quiet), 16):  # 1.
-            group = quiet[first : first + 16]
-            pair = 72 + max(contexts[i] for i in group)
-            flags.append((pair, self.flag(pair)))
-            for i in group:
-                wanted[i] = flags[-1][1]
-        live = []
-        for i, c in enumerate(contexts):  # 2.
-            if wanted[i]:
-                pair = c if c >= 8 else 64 + c
-                flags.append((pair, self.flag(pair)))
-                if flags[-1][1]:
-                    live.append(i)
+        flags = [self.flag(c) for c in contexts]  # 1.
+        live = [i for i, flag in enumerate(flags) if flag]
         starts = {c: starts_of(self.g[c]) for c in {contexts[i] for i in live}}
-        sizes = [self.symbol(starts[contexts[i]]) for i in live]  # 3.
+        sizes = [self.symbol(starts[contexts[i]]) for i in live]  # 2.
         whole, escaped = list(sizes), [i for i, size in enumerate(sizes) if size == 17]
-        lengths = [self.number(5) for _ in escaped]  # 4.
-        check(max(lengths, default=0) <= 24, "bits", "a length above 24")
-        for part, shift in (([min(j, 12) for j in lengths], 0), ([j - min(j, 12) for j in lengths], 12)):
-            for i, width in zip(escaped, part, strict=True):
-                whole[i] += self.number(width) << shift
+        zeros = [self.zeros() for _ in escaped]  # 3.
+        for i, j in zip(escaped, zeros, strict=True):  # 4.
+            whole[i] += 2 ** (j + 2) - 4 + self.number(j + 2)
         out = [0] * len(contexts)
         for i, size in zip(live, whole, strict=True):  # 5.
             low = low_bits_of(contexts[i])
             out[i] = (size << low) + self.number(low) + 1
             check(out[i] <= 2**24, "bits", "a coefficient is too large")
-        for pair, flag in flags:  # section 14.5
-            self.f[pair][flag] += 64
+        for c, flag in zip(contexts, flags, strict=True):  # section 14.5
+            self.f[c][flag] += 64
         for i, size in zip(live, sizes, strict=True):
             self.g[contexts[i]][size] += 64
         for counts in self.f + self.g:
@@ -325,12 +314,13 @@ def outputs_of(head: Header, u: np.ndarray) -> np.ndarray:
     u = u.reshape(head.k, -1)
     most = np.abs(u).max(axis=1).tolist()
     out = np.empty((head.t, u.shape[1]), np.int64)
+    half = 1 << (head.shift - 1)
     for t, row in enumerate(head.basis.tolist()):
         factors = [b << shift for b, shift in zip(row, head.column_shifts, strict=True)]
         reach = sum(abs(b) * m for b, m in zip(factors, most, strict=True))
-        check(reach < 2**46, "basis", "sums of 2^46 or more")
-        s = sum(b * u[k] for k, b in enumerate(factors) if most[k])  # a factor of 2^46 or more only meets zeros
-        out[t] = np.clip((s * head.gains[t] + head.added[t]) >> head.shift, head.low, head.high)
+        check(reach * head.gains[t] + abs(head.offsets[t]) + half < 2**53, "outputs", "sums of 2^53 or more")
+        s = sum(b * u[k] for k, b in enumerate(factors) if most[k])  # a factor of 2^53 or more only meets zeros
+        out[t] = np.clip((s * head.gains[t] + head.offsets[t] + half) >> head.shift, head.low, head.high)
     return out
 
 

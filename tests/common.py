@@ -135,3 +135,23 @@ def check_same_bits(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> None:
     assert one.dtype.newbyteorder("=") == other.dtype.newbyteorder("=")
     native = one.dtype.newbyteorder("=")
     assert np.ascontiguousarray(one, native).tobytes() == np.ascontiguousarray(other, native).tobytes()
+
+
+def reseal(store: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Forge a store that is a folder of Zarr v3: change the group's document, then make everything fit it again."""
+    from inrstore.store import layout, manifest
+
+    path = store / "zarr.json"
+    document = layout.decode_json(path.read_bytes())
+    change(document)
+    document["attributes"]["inrstore"]["manifest"]["seal"] = manifest.NO_SEAL
+    for name, array in document["consolidated_metadata"]["metadata"].items():
+        (store / name / "zarr.json").write_bytes(layout.encode_json(array))
+    path.write_bytes(manifest.seal(layout.encode_json(document)))
+
+
+def opened(store: Path) -> Any:
+    """Open a store as plain zarr does, which knows nothing of this package but its codec."""
+    import zarr
+
+    return zarr.open_group(zarr.storage.ZipStore(store, mode="r") if store.suffix == ".ozx" else store, mode="r")

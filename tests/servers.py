@@ -72,7 +72,7 @@ class S3Server:
 def fresh_processes(count: int) -> ProcessPoolExecutor:
     """Return a pool of new processes with the environment of this one, which start fast."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["inrstore.store.convert", "inrstore.store.partial_remote", "obstore.store"])
+    context.set_forkserver_preload(["inrstore.store.convert", "inrstore.files.claim", "obstore.store"])
     # The fork server is one for all tests and has the environment of the first.
     return ProcessPoolExecutor(count, context, initializer=_take_environment, initargs=(dict(os.environ),))
 

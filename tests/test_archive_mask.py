@@ -10,9 +10,9 @@ import inrstore
 from inrstore.errors import QualityError, SourceError
 from inrstore.evaluate.metrics import compare
 from inrstore.sources import read_source
-from inrstore.store.conversion import Wish
 from inrstore.store.convert import convert_image
-from inrstore.store.quality import Promise
+from inrstore.store.options import Options
+from inrstore.store.quality import Quality
 from inrstore.store.reader import Store
 
 SHAPE = (12, 10, 9)
@@ -27,9 +27,9 @@ def ball(tmp_path):
 
 
 def run(source, store, mask, **promise):
-    wish = Wish(promise=Promise.of(*(promise.get(n) for n in ("psnr", "rmse", "max_error")),
+    options = Options(quality=Quality.of(*(promise.get(n) for n in ("psnr", "rmse", "max_error")),
                                    promise.get("lossless", False)), mask=str(mask))  # fmt: skip
-    return convert_image(read_source(source), str(store), wish)
+    return convert_image(read_source(source), str(store), options)
 
 
 @pytest.mark.parametrize(

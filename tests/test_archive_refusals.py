@@ -17,7 +17,6 @@ from inrstore.chunk.encode import encode_chunks
 from inrstore.errors import (
     ConfigurationError,
     DestinationExistsError,
-    DestinationHeldError,
     MissingDependencyError,
     SourceError,
     StoreError,
@@ -25,9 +24,9 @@ from inrstore.errors import (
 from inrstore.files import durable
 from inrstore.sources import read_source
 from inrstore.store import convert as convert_module
-from inrstore.store.conversion import Conversion
-from inrstore.store.convert import Wish, convert_image
-from inrstore.store.quality import Promise
+from inrstore.store.convert import convert_image
+from inrstore.store.options import Options
+from inrstore.store.quality import Quality
 
 
 def test_the_source_is_never_changed(tmp_path, source):
@@ -84,102 +83,79 @@ def test_folders_above_the_destination_are_made(tmp_path, source):
     assert inrstore.verify(tmp_path / "new/deep/s.zarr", source).same_file
 
 
+@pytest.mark.parametrize("name", ["s.zarr", "s.ozx"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
-def test_a_failing_disk_is_named_and_the_same_command_goes_on(tmp_path, source, small, monkeypatch, code):
-    inrstore.convert(source, tmp_path / "good.zarr", max_error=2)
-    rename, renames = durable.rename, 0
-    target = tmp_path / "s.zarr"
+def test_a_failing_disk_is_named_and_nothing_is_left(tmp_path, source, small, monkeypatch, code, name):
+    inrstore.convert(source, tmp_path / "good" / name, max_error=2)
+    before = tree(tmp_path)
+    write, writes = os.write, 0
 
-    def fail(path, to):
-        nonlocal renames
-        renames += 1
-        if renames == 3:
+    def fail(handle, data):
+        nonlocal writes
+        writes += 1
+        if writes == 3:
             raise OSError(code, os.strerror(code))
-        rename(path, to)
+        return write(handle, data)
 
-    monkeypatch.setattr(durable, "rename", fail)
-    with pytest.raises(StoreError, match=f"s.zarr.*{os.strerror(code)}"):
-        inrstore.convert(source, target, max_error=2)
-    assert not target.exists()
-    assert (tmp_path / "s.zarr.partial").is_dir()
-    report = inrstore.convert(source, target, max_error=2)
-    assert report.resumed_chunks == 2
-    assert tree(target) == tree(tmp_path / "good.zarr")
-    assert not (tmp_path / "s.zarr.partial").exists()
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match=f"{name}.*{os.strerror(code)}"):
+        patch.setattr(os, "write", fail)
+        inrstore.convert(source, tmp_path / name, max_error=2)
+    assert tree(tmp_path) == before
+    inrstore.convert(source, tmp_path / name, max_error=2)
+    assert tree(tmp_path / name) == tree(tmp_path / "good" / name)
 
 
-def test_finished_chunks_are_not_touched_when_a_conversion_goes_on(tmp_path, source, small, monkeypatch):
-    partial = tmp_path / "s.zarr.partial"
-    encode, calls = convert_module.encode_chunks, []
-
-    def interrupt(chunks, *rest):
-        if calls:
-            raise KeyboardInterrupt
-        calls.append(len(chunks))
-        return encode(chunks, *rest)
-
-    monkeypatch.setattr(convert_module, "encode_chunks", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        inrstore.convert(source, tmp_path / "s.zarr", max_error=2)
-    before = {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in partial.rglob("image/c/**/*") if p.is_file()}
-    assert len(before) == sum(calls) > 0
-    seen = {}
-
-    def look(chunks, *rest):
-        seen.update({p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in before})
-        return encode(chunks, *rest)
-
-    monkeypatch.setattr(convert_module, "encode_chunks", look)
-    report = inrstore.convert(source, tmp_path / "s.zarr", max_error=2)
-    assert seen == before
-    assert report.resumed_chunks == len(before)
-
-
-def test_an_unfinished_conversion_of_another_kind_is_not_mixed_in(tmp_path, source, monkeypatch):
+@pytest.mark.parametrize("name", ["s.zarr", "s.ozx"])
+def test_an_interrupted_conversion_leaves_nothing(tmp_path, source, monkeypatch, name):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(convert_module, "encode_chunks", interrupt)
-        inrstore.convert(source, tmp_path / "s.zarr", max_error=2)
-    check_refused(
-        lambda: inrstore.convert(source, tmp_path / "s.zarr", max_error=3),
-        StoreError, "s.zarr.partial", "max_error", folder=tmp_path,
-    )  # fmt: skip
+    before, stopped = tree(tmp_path), []
+    for target in ("rename", "give_name", "sync_folders", "write_new"):
+        with monkeypatch.context() as patch:
+            patch.setattr(durable, target, interrupt)
+            try:  # a zip and a folder do not need all of them
+                inrstore.convert(source, tmp_path / name, max_error=2)
+                inrstore.verify(tmp_path / name)
+                (tmp_path / name).rename(tmp_path.parent / f"{tmp_path.name}-{name}-{target}")
+            except KeyboardInterrupt:
+                stopped.append(target)
+            assert tree(tmp_path) == before
+    assert stopped
 
 
-def test_a_damaged_chunk_of_an_unfinished_conversion_is_made_anew(tmp_path, source, small, monkeypatch):
-    inrstore.convert(source, tmp_path / "good.zarr", max_error=2)
-    measure = Conversion._measure
+@pytest.mark.parametrize("name", ["s.zarr", "s.ozx"])
+def test_a_disk_that_gives_back_something_else_is_noticed(tmp_path, source, monkeypatch, name):
+    write = os.write
 
-    def interrupt(self, clock):
-        raise KeyboardInterrupt
+    def flip(handle, data):
+        data = bytearray(data)
+        data[len(data) // 2] ^= 1
+        return write(handle, data)
 
-    monkeypatch.setattr(Conversion, "_measure", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        inrstore.convert(source, tmp_path / "s.zarr", max_error=2)
-    monkeypatch.setattr(Conversion, "_measure", measure)
-    chunks = [p for p in (tmp_path / "s.zarr.partial").rglob("image/c/**/*") if p.is_file()]
-    chunks[0].write_bytes(chunks[0].read_bytes()[:-1])
-    chunks[1].unlink()
-    report = inrstore.convert(source, tmp_path / "s.zarr", max_error=2)
-    assert report.resumed_chunks == len(chunks) - 2
-    assert tree(tmp_path / "s.zarr") == tree(tmp_path / "good.zarr")
+    before = tree(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match=f"{name}.*reads otherwise"):
+        patch.setattr(os, "write", flip)
+        inrstore.convert(source, tmp_path / name, max_error=2)
+    assert tree(tmp_path) == before
 
 
-def test_of_two_conversions_to_one_place_one_says_who_holds_it(tmp_path, source, monkeypatch):
-    encode, caught = convert_module.encode_chunks, []
+@pytest.mark.parametrize("name", ["s.zarr", "s.ozx"])
+def test_of_two_conversions_to_one_place_one_wins(tmp_path, source, monkeypatch, name):
+    encode, first = convert_module.encode_chunks, []
 
     def second(*arguments):
-        with pytest.raises(DestinationHeldError, match=f"s.zarr.*process {os.getpid()}") as error:
-            convert_image(read_source(source), str(tmp_path / "s.zarr"), Wish(promise=Promise(max_error=2.0)))
-        caught.append(error)
+        monkeypatch.setattr(convert_module, "encode_chunks", encode)
+        options = Options(quality=Quality(max_error=2.0))
+        first.append(convert_image(read_source(source), str(tmp_path / name), options))
         return encode(*arguments)
 
     monkeypatch.setattr(convert_module, "encode_chunks", second)
-    inrstore.convert(source, tmp_path / "s.zarr", max_error=2)
-    assert caught
-    assert inrstore.verify(tmp_path / "s.zarr", source).same_file
+    with pytest.raises(DestinationExistsError, match=name):
+        inrstore.convert(source, tmp_path / name, max_error=2)
+    assert first
+    assert inrstore.verify(tmp_path / name, source).same_file
+    assert sorted(tree(tmp_path)) == sorted({"in", "in/a.nii.gz", *(k for k in tree(tmp_path) if k.startswith(name))})
 
 
 def test_a_full_disk_for_real(tmp_path, source):
@@ -203,15 +179,16 @@ def test_a_full_disk_for_real(tmp_path, source):
     assert inrstore.verify(tmp_path / "s.zarr", big).same_file
 
 
-def test_a_store_is_not_seen_under_its_name_before_it_is_complete(tmp_path, source, monkeypatch):
-    target, seen = tmp_path / "s.zarr", []
-    write = durable.write_blocks
+@pytest.mark.parametrize("name", ["s.zarr", "s.ozx"])
+def test_a_store_is_not_seen_under_its_name_before_it_is_complete(tmp_path, source, monkeypatch, name):
+    target, seen = tmp_path / name, []
+    write = os.write
 
-    def look(path, blocks):
+    def look(handle, data):
         seen.append(target.exists())
-        write(path, blocks)
+        return write(handle, data)
 
-    monkeypatch.setattr(durable, "write_blocks", look)
+    monkeypatch.setattr(os, "write", look)
     inrstore.convert(source, target, max_error=2)
     assert seen
     assert not any(seen)
@@ -250,6 +227,6 @@ def test_options_out_of_range_are_named(tmp_path, source, options, word):
 
 def test_a_promise_survives_its_attributes():
     for options in ({"psnr": 36.5}, {"rmse": 2.0}, {"max_error": 3.0}, {"lossless": True}):
-        promise = Promise.from_dict(options)
+        promise = Quality.from_dict(options)
         assert promise.to_dict() == options
-        assert Promise.from_dict(json.loads(json.dumps(promise.to_dict()))) == promise
+        assert Quality.from_dict(json.loads(json.dumps(promise.to_dict()))) == promise

@@ -12,8 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import zarr
-from common import DATA, real_scan, tree, write_nifti
+from common import DATA, opened, real_scan, tree, write_nifti
 
 import inrstore
 from inrstore.cli.app import app
@@ -93,9 +92,9 @@ def test_a_uk_biobank_zip_there_and_back(tmp_path):
     source = bulk_zip(tmp_path / "1000223_20250_2_0.zip")
     run("convert", source, tmp_path / "archive", "--max-error", "20")
     assert run("verify", tmp_path / "archive", "--against", source)["against"] == str(source)
-    store = tmp_path / "archive/dMRI/dMRI/data.zarr"
-    assert zarr.open_group(str(store), mode="r")["bval"].shape == (33,)
-    assert inrstore.info(tmp_path / "archive/dMRI/dMRI/nodif_brain_mask.zarr").lossless
+    store = tmp_path / "archive/dMRI/dMRI/data.ozx"
+    assert opened(store)["bval"].shape == (33,)
+    assert inrstore.info(tmp_path / "archive/dMRI/dMRI/nodif_brain_mask.ozx").lossless
     run("export", tmp_path / "archive", tmp_path / "back.zip")
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(tmp_path / "back.zip") as new:
         assert new.testzip() is None
@@ -141,7 +140,7 @@ def test_both_dicom_folders_convert_and_verify(tmp_path, name, count):
         pytest.skip(f"the DICOM files are not at {source}")
     assert run("convert", source, tmp_path / "archive", "--lossless")["converted"] == count
     assert run("verify", tmp_path / "archive", "--against", source)["against"] == str(source)
-    (store,) = (tmp_path / "archive").glob("*.zarr")
+    (store,) = (tmp_path / "archive").glob("*.ozx")
     assert store.with_suffix(".json").is_file()
     run("export", tmp_path / "archive", tmp_path / "back")
     (image,) = (tmp_path / "back").glob("*.nii*")

@@ -14,7 +14,7 @@ from common import needs_torch, random_image, tree, write_nifti
 from typer.testing import CliRunner
 
 import inrstore
-from inrstore.archive.reports import ArchiveProgress
+from inrstore.archive.outcomes import ArchiveProgress
 from inrstore.cli import output
 from inrstore.cli.app import app
 from inrstore.cli.progress import progress
@@ -262,10 +262,10 @@ def test_files_are_chosen_and_rules_followed(tmp_path, many):
     good("convert", many, tmp_path / "out", "--rules", tmp_path / "rules.toml",
          "--include", "*.nii.gz", "--include", "*.json", "--exclude", "sourcedata/*")  # fmt: skip
     names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*")}
-    assert {"sub-01/anat/sub-01_T1w.zarr", "sub-01/dwi/sub-01_dwi.zarr", "dataset_description.json"} <= names
+    assert {"sub-01/anat/sub-01_T1w.ozx", "sub-01/dwi/sub-01_dwi.ozx", "dataset_description.json"} <= names
     assert not names & {"sourcedata", "participants.tsv"}
     for name, promised in (("anat/sub-01_T1w", {"lossless": True}), ("dwi/sub-01_dwi", {"max_error": 2.0})):
-        report = json.loads(good("info", tmp_path / f"out/sub-01/{name}.zarr", "--json"))
+        report = json.loads(good("info", tmp_path / f"out/sub-01/{name}.ozx", "--json"))
         assert report["promised"] == promised
 
 

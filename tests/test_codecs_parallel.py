@@ -12,9 +12,9 @@ import pytest
 import zarr
 from checks import check_equal_bits, random_values, run_python
 
+from inrstore.chunk.decode import decode_chunk
 from inrstore.chunk.encode import encode_chunks
-from inrstore.chunk.frames import decode_chunk
-from inrstore.chunk.target import Target
+from inrstore.chunk.quality import Target
 from inrstore.codecs import InrCodec, InrNumcodec, batching
 from inrstore.errors import ConfigurationError
 from inrstore.options import EncodeOptions
@@ -27,7 +27,7 @@ NETWORKS = EncodeOptions(mode="network")
 def test_threads_that_wait_for_a_fit_are_taken_along_in_one_batch(monkeypatch):
     sizes, ready = [], threading.Event()
 
-    def slow(chunks, targets, options):
+    def slow(chunks, targets, options, **_):
         sizes.append(len(chunks))
         if len(sizes) == 1:
             ready.wait(10)
@@ -46,7 +46,7 @@ def test_threads_that_wait_for_a_fit_are_taken_along_in_one_batch(monkeypatch):
 
 
 def test_one_bad_chunk_fails_its_own_thread_alone(monkeypatch):
-    def picky(chunks, targets, options):
+    def picky(chunks, targets, options, **_):
         if any(c[0] == 3 for c in chunks):
             raise ConfigurationError("three")
         return [bytes([int(c[0])]) for c in chunks]
@@ -65,7 +65,7 @@ def test_one_bad_chunk_fails_its_own_thread_alone(monkeypatch):
 def test_different_options_do_not_share_a_batch(monkeypatch):
     seen, hold = [], threading.Event()
 
-    def record(chunks, targets, options):
+    def record(chunks, targets, options, **_):
         if not seen:
             hold.wait(10)
         seen.append((options.preset, len(chunks)))
@@ -108,7 +108,7 @@ def test_decode_fills_the_buffer_it_is_given():
 def test_zarr_hands_over_whole_batches(tmp_path, monkeypatch, batch):
     sizes = []
 
-    def count(chunks, target, options, models=()):
+    def count(chunks, target, options, shared):
         sizes.append(len(chunks))
         return encode_chunks(chunks, target, options)
 
@@ -260,7 +260,7 @@ for name in ("torch", "nibabel", "xarray", "dask", "pandas", "matplotlib", "type
 @pytest.mark.parametrize(
     "before, imports",
     [
-        ("", "import inrstore.chunk.frames"),
+        ("", "import inrstore.chunk.decode"),
         ("", "import inrstore"),
         ("import zarr", "import inrstore.codecs.zarr"),
         ("import zarr", "import inrstore.codecs.numcodecs"),

@@ -12,9 +12,12 @@ from checks import DTYPES, check_equal_bits, maker, random_values, vectors
 
 import inrstore.codecs.numcodecs as two
 import inrstore.codecs.zarr as three
-from inrstore.chunk import frames as chunks
-from inrstore.chunk.frames import describe_chunk
+from inrstore.chunk import decode as chunks
+from inrstore.chunk import modes
+from inrstore.chunk.decode import describe_chunk
+from inrstore.chunk.encode import encode_as
 from inrstore.chunk.inr import siren
+from inrstore.chunk.inr.network import Evaluator
 from inrstore.codecs import InrCodec, InrNumcodec
 from inrstore.errors import CorruptChunkError
 
@@ -118,7 +121,7 @@ def test_lossy_promises_hold_through_zarr(tmp_path, zarr_format):
     array[...] = values
     decoded = zarr.open_array(tmp_path / "a", mode="r")[...]
     assert 0 < np.abs(decoded.astype(int) - values).max() <= 6
-    assert {describe_chunk(p.read_bytes()).mode for p in stored(tmp_path / "a")} == {"planes"}
+    assert {describe_chunk(p.read_bytes()).mode for p in stored(tmp_path / "a")} == {"byteplanes"}
 
 
 def test_a_compressor_after_the_codec_does_no_harm(tmp_path):
@@ -264,13 +267,13 @@ def test_a_network_is_evaluated_at_the_wanted_voxels_alone(tmp_path, monkeypatch
     array = zarr.open_array(tmp_path / "a", mode="r")
     evaluations = Counter(monkeypatch, (siren, "evaluate"))
     points: list[int] = []
-    run = siren._Layers.run
+    hidden = Evaluator.hidden
 
-    def counted(self: Any, phase: Any, *rest: Any) -> Any:
-        points.append(phase.shape[1])
-        return run(self, phase, *rest)
+    def counted(self: Any, z: Any) -> Any:
+        points.append(z.shape[1])
+        return hidden(self, z)
 
-    monkeypatch.setattr(siren._Layers, "run", counted)
+    monkeypatch.setattr(Evaluator, "hidden", counted)
     check_equal_bits(array[:, 2, 3, 4], whole[:, 2, 3, 4])
     assert (len(evaluations.calls), points) == (1, [1])
     points.clear()
@@ -356,7 +359,7 @@ def test_a_chunk_of_another_array_is_refused(tmp_path):
         (np.zeros((4, 4), "<u2"), "dtype"),
         (np.zeros((1 << 12, 1 << 12), "<i2"), "shape"),
     ):
-        put(tmp_path / "a", chunks.encode_lossless(other), 2)
+        put(tmp_path / "a", encode_as(modes.BYTEPLANES, other), 2)
         with pytest.raises(CorruptChunkError, match=field):
             array[...]
         with pytest.raises(CorruptChunkError, match=field):

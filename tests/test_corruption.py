@@ -14,12 +14,16 @@ import numpy as np
 import pytest
 from checks import check_equal_bits, decoder, fuzzer, golden, maker, vectors
 
-from inrstore.chunk import frame, normalize
-from inrstore.chunk import frames as chunks
-from inrstore.chunk.byteplanes import planes
-from inrstore.chunk.byteplanes.levels import Grid
-from inrstore.chunk.frames import decode_chunk, decode_region, describe_chunk
+from inrstore.chunk import decode as chunks
+from inrstore.chunk import envelope as envelopes
+from inrstore.chunk import frame, modes
+from inrstore.chunk.byteplanes import encode as byteplanes
+from inrstore.chunk.byteplanes.quantiser import Quantiser
+from inrstore.chunk.decode import decode_chunk, decode_region, describe_chunk
+from inrstore.chunk.encode import encode_as, seal
 from inrstore.chunk.inr import siren
+from inrstore.chunk.inr.layers import SINE, Layer
+from inrstore.chunk.inr.network import Coordinates, Network
 from inrstore.errors import CorruptChunkError, LimitExceededError
 
 _LATER = ("transform-i2-4d", "transform-i2-3d-mask", "transform-f4-3d-exceptions", "transform-i2-escapes-of-13-bits")
@@ -147,7 +151,7 @@ def check_bounded(data: bytes, shape: tuple[int, ...] | None, dtype: str, decode
     """Check that decoding stays within eight times the chunk and a margin, refused or not."""
     bound = 8 * max(decoded, len(data)) + MARGIN
     for action in (lambda: decode_chunk(data, shape, dtype), lambda: describe_chunk(data),
-                   lambda: chunks._decode(frame.unpack(data, shape, np.dtype(dtype)))):  # fmt: skip
+                   lambda: chunks.values_of(frame.unpack(data, shape, np.dtype(dtype)))):  # fmt: skip
         peak, took = measure(action)
         assert peak <= bound, f"{peak >> 20} MiB where {bound >> 20} are allowed"
         assert took < seconds
@@ -161,12 +165,12 @@ def zeros_packed(size: int) -> bytes:
 
 def test_zlib_bombs_cost_no_memory():
     tool, bomb = maker(), zeros_packed(300 << 20)
-    whole = chunks.encode_lossless(tool.smooth((8, 9), "<i2", 1))
+    whole = encode_as(modes.BYTEPLANES, tool.smooth((8, 9), "<i2", 1))
     planes_bomb = tool.repack(whole, tool.payload_of(whole)[:4] + bomb)
-    assert refused(lambda: decode_chunk(planes_bomb, (8, 9), "<i2")) == "planes.data"
+    assert refused(lambda: decode_chunk(planes_bomb, (8, 9), "<i2")) == "byteplanes.data"
     check_bounded(planes_bomb, (8, 9), "<i2", 144)
 
-    real = chunks.encode_lossless(tool.smooth((8, 9), "<f4", 1))
+    real = encode_as(modes.BYTEPLANES, tool.smooth((8, 9), "<f4", 1))
     bitmap = zlib.compress(np.packbits(np.ones(72, bool)).tobytes())
     for streams, field in (((bomb, bitmap), "envelope.exceptions"), ((bitmap, bomb), "envelope.values")):
         inside = b"".join(struct.pack("<I", len(s)) + s for s in streams)
@@ -194,8 +198,8 @@ def test_a_huge_shape_is_refused_before_anything_is_allocated(name):
 
 def test_a_huge_shape_that_nobody_contradicts_costs_in_proportion():
     tool = maker()
-    constant = tool.edit(chunks.encode_trivial(np.full((2, 2, 2), 3, "i1")), 8, struct.pack("<III", 256, 256, 512))
-    values = chunks._decode(frame.unpack(constant))
+    constant = tool.edit(encode_as(modes.CONSTANT, np.full((2, 2, 2), 3, "i1")), 8, struct.pack("<III", 256, 256, 512))
+    values = chunks.values_of(frame.unpack(constant))
     assert values.shape == (256, 256, 512) and (values == 3).all()
     check_bounded(constant, None, "i1", 1 << 25, seconds=5)
     # Little data for many values: nothing is allocated for what the data does not hold.
@@ -207,16 +211,17 @@ def test_a_huge_shape_that_nobody_contradicts_costs_in_proportion():
 
 def test_parameters_that_the_payload_does_not_earn_are_refused():
     tool, data = maker(), GOLDEN["siren-i2-3d"]
+    payload = tool.payload_of(data)
+    at = 1 + 10 + 2  # behind flags, the mode's own fields, and the kind and number of inputs
     for layers, width in ((16, 256), (1, 256), (16, 64)):
-        forged = tool.patch(data, 2, struct.pack("<BH", layers, width))
+        body = payload[:at] + bytes([layers]) + bytes([1, width - 1]) * layers + payload[at + 1 + 2 * payload[at] :]
+        forged = tool.repack(data, body)
         field = refused(lambda forged=forged: decode_chunk(forged))
-        assert field in ("siren.parameters", "rans.states", "siren.multipliers", "siren.peak")
+        assert field in ("network.outputs", "rans.states", "network.multipliers", "network.peak")
         check_bounded(forged, None, "<i2", 700)
 
 
-def _zero_network(
-    box: tuple[int, ...], axis: int | None, layers: int, width: int, low: int, high: int
-) -> siren.Network:
+def _zero_network(box: tuple[int, ...], axis: int | None, layers: int, width: int, low: int, high: int) -> siren.Siren:
     channels = 1 if axis is None else box[axis]
     inputs = len(box) - (axis is not None)
 
@@ -225,11 +230,11 @@ def _zero_network(
 
     first = zeros(width, inputs)
     first[:, 0] = np.arange(width) % 7 - 3
-    return siren.Network(
-        axis, [first, *(zeros(width, width) for _ in range(layers - 1))], zeros(layers, width),
-        [1 << 22] * (layers + 1), zeros(channels, width), np.array([1 << 10]), np.arange(channels) % 50,
-        20, 0, low, high,
-    )  # fmt: skip
+    matrices = [first, *(zeros(width, width) for _ in range(layers - 1))]
+    hidden = tuple(Layer(SINE, matrix, zeros(width), 1 << 22) for matrix in matrices)
+    network = Network(Coordinates(inputs), hidden, 1 << 22, zeros(channels, width), np.array([1 << 10]),
+                      np.arange(channels) % 50, 20)  # fmt: skip
+    return siren.Siren(axis, network, 0, low, high)
 
 
 @pytest.mark.parametrize(
@@ -248,14 +253,15 @@ def _zero_network(
 def test_networks_of_every_shape_stay_within_memory(shape, axis, layers, width, dtype):
     like = np.zeros(shape, dtype)
     network = _zero_network(shape, axis, layers, width, 0, 127)
-    payload = normalize.write(normalize.whole(shape), shape) + siren.write(network)
-    earned = -(-(sum(w.size for w in network.weights) + network.biases.size + network.readout.size) // 64)
-    if len(payload) - 1 < earned:  # symbols that cost nothing still have to be paid for
-        assert refused(lambda: chunks._decode(frame.Frame(frame.SIREN, like.dtype, shape, 0, memoryview(payload))))
-        heavy = [network.weights[0], *([np.tile([[1] + [0] * 63], (width, width // 64))] * (layers - 1))]
-        network = siren.Network(**{**vars(network), "weights": heavy})
-        payload = normalize.write(normalize.whole(shape), shape) + siren.write(network)
-    data = chunks.seal_checked(frame.SIREN, like, payload)
+    payload = envelopes.write(envelopes.whole(shape), shape) + siren.write(network)
+    if len(payload) - 11 < -(-network.network.parameters // 64):  # symbols that cost nothing still have to be paid for
+        forged = frame.Frame(modes.SIREN.number, like.dtype, shape, 0, memoryview(payload))
+        assert refused(lambda: chunks.values_of(forged))
+        heavy = [np.tile([[1] + [0] * 63], (width, width // 64))] * (layers - 1)
+        readout = np.tile(np.arange(width) % 64 == 1, (network.network.outputs, 1)).astype(int)
+        network = maker().altered(network, weights=[network.network.layers[0].weights, *heavy], readout=readout)
+        payload = envelopes.write(envelopes.whole(shape), shape) + siren.write(network)
+    data = seal(modes.SIREN, like, payload)
     check_bounded(data, shape, dtype, like.nbytes, seconds=10)
 
 
@@ -267,15 +273,15 @@ def test_planes_of_every_shape_stay_within_memory(shape, axis, dtype):
     axis = None if axis is None else axis % len(shape)
     steps = np.full(1 if axis is None else shape[axis], 3.0)
     # made by hand: choosing the axes to difference would only take time
-    grid = Grid.over(values, steps, axis)
+    grid = Quantiser.over(values, steps, axis)
     index = grid.index(values)
     kind = {"u": 1, "f": 2}[values.dtype.kind]
     head = struct.pack("<BBB", 0, kind, 255 if grid.axis is None else grid.axis) + grid.write(values.dtype)
-    payload = head + struct.pack("<BB", 1, 0) + planes._pack(index, 0, 1)
+    payload = head + struct.pack("<BB", 1, 0) + byteplanes.pack(index, 0, 1)
     like = np.zeros(shape, dtype)
-    decoded = chunks._decode(frame.Frame(frame.PLANES, like.dtype, shape, 0, memoryview(payload)))
+    decoded = chunks.values_of(frame.Frame(modes.BYTEPLANES.number, like.dtype, shape, 0, memoryview(payload)))
     assert np.abs(decoded.astype(int) - values.astype(int)).max() <= 1.5
-    data = chunks.seal(frame.PLANES, like, payload, decoded)
+    data = seal(modes.BYTEPLANES, like, payload, decoded)
     check_bounded(data, shape, dtype, like.nbytes, seconds=10)
 
 

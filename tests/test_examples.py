@@ -79,10 +79,10 @@ def test_fa_of_a_lossless_archive_equals_that_of_the_originals(tmp_path, monkeyp
     monkeypatch.setattr(sys, "argv", ["fa_per_subject.py", str(archive)])
     example["main"]()
     (row,) = capsys.readouterr().out.splitlines()[1:]
-    stored = inrstore.open(archive / "sub-s06tiny/dwi/sub-s06tiny_acq-dsi101_dwi.zarr")
+    stored = inrstore.open(archive / "sub-s06tiny/dwi/sub-s06tiny_acq-dsi101_dwi.ozx")
     value, voxels = example["mean_fa"](stored)
     assert (value, voxels) == example["mean_fa"](plain(source))
-    assert f"{value:.4f}" in row and str(voxels) in row and "sub-s06tiny_acq-dsi101_dwi.zarr" in row
+    assert f"{value:.4f}" in row and str(voxels) in row and "sub-s06tiny_acq-dsi101_dwi.ozx" in row
     assert tree(archive) == before, "nothing is written back"
 
 
@@ -92,7 +92,7 @@ def test_fa_of_a_lossless_archive_equals_that_of_the_originals(tmp_path, monkeyp
 def test_fa_at_40_db_is_close_to_that_of_the_originals(tmp_path):
     source = scan_beside_its_gradients(tmp_path / "in")
     archive = make_archive(tmp_path / "in", tmp_path / "archive", psnr=40.0)
-    stored = inrstore.open(archive / "sub-s06tiny/dwi/sub-s06tiny_acq-dsi101_dwi.zarr")
+    stored = inrstore.open(archive / "sub-s06tiny/dwi/sub-s06tiny_acq-dsi101_dwi.ozx")
     one, other = example["mean_fa"](stored)[0], example["mean_fa"](plain(source))[0]
     assert 0 < abs(one - other) < 0.02
     fa, reference = (example["maps"](image)[0].values for image in (stored, plain(source)))

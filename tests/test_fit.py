@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +11,17 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from inrstore.chunk import quality  # noqa: E402
+from inrstore.chunk.decode import decode_chunk, describe_chunk  # noqa: E402
 from inrstore.chunk.encode import encode_chunks  # noqa: E402
-from inrstore.chunk.frames import decode_chunk, describe_chunk  # noqa: E402
-from inrstore.chunk.inr.fit import quantise, rounding, search  # noqa: E402
+from inrstore.chunk.frame import Reader  # noqa: E402
+from inrstore.chunk.inr import layers, siren  # noqa: E402
+from inrstore.chunk.inr.fit import activations, quantise, rounding, search  # noqa: E402
 from inrstore.chunk.inr.fit.data import Batch, prepare  # noqa: E402
-from inrstore.chunk.inr.fit.networks import Size, initialise  # noqa: E402
+from inrstore.chunk.inr.fit.networks import Architecture, Layer, initialise, uniform  # noqa: E402
 from inrstore.chunk.inr.fit.trainer import Schedule, Trainer, distortion  # noqa: E402
-from inrstore.chunk.target import Target  # noqa: E402
+from inrstore.chunk.quality import Target  # noqa: E402
+from inrstore.chunk.siren.encode import fit_task  # noqa: E402
+from inrstore.chunk.task import Task  # noqa: E402
 from inrstore.errors import ConfigurationError  # noqa: E402
 from inrstore.options import EncodeOptions  # noqa: E402
 
@@ -37,9 +42,7 @@ def smooth(channels: int = 6, shape: tuple[int, ...] = (10, 32, 32), seed: int =
 
 
 def problem(chunk: np.ndarray, target: Target):
-    from inrstore.chunk.encode import _problem
-
-    return prepare(_problem(0, chunk, target, 10**6))
+    return prepare(fit_task(0, Task(chunk, None, target), 10**6))
 
 
 def test_a_smooth_chunk_becomes_a_network_that_keeps_its_target():
@@ -62,7 +65,7 @@ def test_rounding_uses_up_the_error_that_is_allowed():
 def test_noise_is_left_to_the_fallback_at_the_promised_quality():
     chunk = np.random.default_rng(1).integers(0, 4000, (4, 5, 16, 16)).astype(np.uint16)
     (frame,) = encode_chunks([chunk], Target(rmse=20.0), FAST)
-    assert describe_chunk(frame).mode == "planes"
+    assert describe_chunk(frame).mode == "byteplanes"
     assert quality.rmse(chunk, decode_chunk(frame), Target(rmse=20.0)) <= 20.0
 
 
@@ -136,9 +139,12 @@ def test_progress_rises_to_the_end():
 # ---- the loop ----------------------------------------------------------------------------------------------
 
 
-def make_trainer(rate: float, steps: int, nets: int = 2) -> Trainer:
+SIREN = uniform(("sine",) * 3, 24)
+
+
+def make_trainer(rate: float, steps: int, nets: int = 2, architecture: Architecture = SIREN) -> Trainer:
     batch = Batch([problem(smooth(seed=s), Target(rmse=8.0)) for s in range(nets)], CPU)
-    networks = initialise(Size(3, 24), *batch.items[0].key, 20.0, [m.seed for m in batch.items], CPU)
+    networks = initialise(architecture, *batch.items[0].key, 20.0, [m.seed for m in batch.items], CPU)
     return Trainer(batch, networks, Schedule(steps=steps, samples=512, rate=rate, warm_up=10, check_every=10), 20.0)
 
 
@@ -175,23 +181,62 @@ def test_a_network_that_reached_its_target_leaves_the_batch():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "Trainer", Counting)
-        networks = group._fit_floats([0, 1], Size(4, 24), group._reporter("fitting", 0, 1, 1))
+        networks = group._fit_floats([0, 1], uniform(("sine",) * 4, 24), group._reporter("fitting", 0, 1, 1))
     assert steps[0] == 2 and steps[-1] == 1
     assert networks.weights[0].shape[0] == 2
     assert distortion(group.batch, networks)[0] < 10 ** (-search.EFFORTS["fast"].leave / 10) * 1.05
 
 
+# ---- architectures -----------------------------------------------------------------------------------------
+
+
+def test_every_activation_of_the_format_can_be_fitted():
+    assert {a.integer for a in activations.ACTIVATIONS.values()} == {*layers.ACTIVATIONS.values()}
+    for name, kind in activations.ACTIVATIONS.items():
+        assert kind.integer is layers.BY_NAME[name]
+        real = torch.linspace(-3 * kind.top, 3 * kind.top, 4001)
+        z = np.rint(real.double().numpy() / kind.turn * 2.0**32)
+        z = (z.astype(np.int64) % 2**32).astype(np.uint32) if kind.integer.wraps else z
+        out = np.empty(z.shape, np.float32)
+        kind.integer.apply(z, np.empty(z.shape, np.intp), out)
+        assert np.abs(out * (kind.top / layers.AMPLITUDE) - kind.forward(real).numpy()).max() < 1.6 * kind.top / 1023
+
+
+@pytest.mark.parametrize("names", [("relu",) * 3, ("sine", "relu", "relu")])
+def test_the_search_takes_any_architecture(names):
+    group = search._Group([problem(smooth(shape=(8, 28, 30)), Target(rmse=12.0))], FAST, CPU, search._Watch(1, None),
+                          names)  # fmt: skip
+    (made,) = group.fit()
+    assert made is not None
+    assert tuple(a.activation.name for a in made.network.layers) == names
+    assert rounding.decoded_distortion(group.items[0], made) <= 1
+    reader = Reader(memoryview(siren.write(made)))
+    again = siren.read(reader, np.dtype("<i2"), group.items[0].problem.core.shape)
+    assert rounding.decoded_distortion(group.items[0], again) == rounding.decoded_distortion(group.items[0], made)
+
+
 # ---- rounding ----------------------------------------------------------------------------------------------
 
 
-def test_integers_decode_to_what_the_rounded_floats_give():
-    trainer = make_trainer(1e-2, 200)
+ARCHITECTURES = {
+    "siren": SIREN,
+    "relu": uniform(("relu",) * 3, 24),
+    "sine first": Architecture((Layer(32, "sine"), Layer(24, "relu"), Layer(16, "relu"))),
+    "sine last": Architecture((Layer(24, "relu"), Layer(24, "relu"), Layer(32, "sine"))),
+    "bottleneck": Architecture((Layer(24, "sine"), Layer(6, "linear"), Layer(24, "sine"))),
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_integers_decode_to_what_the_rounded_floats_give(name):
+    trainer = make_trainer(1e-2, 200, architecture=ARCHITECTURES[name])
     trainer.run()
     base = quantise.equal_slope_steps(trainer.batch, trainer.networks, trainer.probe)
     quantiser = quantise.Quantiser(base, torch.full((2,), 0.2), quantise.finest_steps(trainer.networks))
     rounded = distortion(trainer.batch, quantiser(trainer.networks))
     for net, item in enumerate(trainer.batch.items):
         network = quantise.to_format(item, trainer.networks, net, quantiser.steps[net].double().numpy())
+        network = replace(network, low=-(2**15), high=2**15 - 1)  # the floats are not limited either
         assert rounding.decoded_distortion(item, network) == pytest.approx(float(rounded[net]), rel=0.02, abs=0.005)
 
 

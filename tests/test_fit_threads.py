@@ -10,11 +10,10 @@ import pytest
 from checks import run_python
 from common import ROOT, needs_torch, random_image
 
+from inrstore.chunk.decode import describe_chunk
 from inrstore.chunk.encode import encode_chunks
-from inrstore.chunk.frames import describe_chunk
 from inrstore.chunk.linear import eigh, product, products, solved
-from inrstore.chunk.quality import sum_of_squares
-from inrstore.chunk.target import Target
+from inrstore.chunk.quality import Target, sum_of_squares
 from inrstore.options import EncodeOptions
 
 ENCODE = """
@@ -22,9 +21,9 @@ import hashlib, sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from common import random_image
-from inrstore.encoder import encode_chunks
-from inrstore.format.chunk import describe_chunk
-from inrstore.format.target import Target
+from inrstore.chunk.decode import describe_chunk
+from inrstore.chunk.encode import encode_chunks
+from inrstore.chunk.quality import Target
 from inrstore.options import EncodeOptions
 
 kind, threads = sys.argv[2], int(sys.argv[3])
@@ -37,7 +36,7 @@ shape, target, options = {
 }[kind]
 if kind == "siren":
     import torch
-    from inrstore.fit import search
+    from inrstore.chunk.inr.fit import search
 
     torch.set_num_threads(threads)
     search.EFFORTS["fast"] = search.Effort(probe=60, fit=200, rounding=100, samples=4096, widest=32, retries=1)

@@ -8,15 +8,17 @@ from checks import check_equal_bits, decoder, examples, maker, random_values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inrstore.chunk import candidates, dtypes, normalize, quality
-from inrstore.chunk import encode as encoder
-from inrstore.chunk.encode import encode_chunks
-from inrstore.chunk.frames import decode_chunk, decode_inside, describe_chunk
+from inrstore.chunk import dtypes, quality
+from inrstore.chunk import envelope as envelopes
+from inrstore.chunk.decode import decode_chunk, decode_inside, describe_chunk
+from inrstore.chunk.encode import encode_as, encode_chunks
 from inrstore.chunk.mask import narrow
-from inrstore.chunk.target import Target
+from inrstore.chunk.modes import TRANSFORM
+from inrstore.chunk.quality import Target
+from inrstore.chunk.siren import encode as siren_encode
 from inrstore.chunk.transform import wavelet
-from inrstore.chunk.transform.bands import bands_of
-from inrstore.chunk.transform.forward import forward
+from inrstore.chunk.transform.subbands import subbands_of
+from inrstore.chunk.transform.wavelet import forward
 from inrstore.errors import CorruptChunkError
 from inrstore.options import EncodeOptions
 
@@ -27,7 +29,7 @@ FAST = EncodeOptions(preset="fast", device="cpu")
 def found_rmse(values: np.ndarray, decoded: np.ndarray, target: Target, mask: np.ndarray | None = None) -> float:
     """Return the error as the codec's promise measures it."""
     little = np.array(values, dtypes.little(values.dtype), order="C")
-    _, envelope = normalize.split(little, mask)
+    _, envelope = envelopes.split(little, mask)
     return quality.rmse(little, decoded.astype(little.dtype), target, envelope.box, envelope.mask)
 
 
@@ -44,7 +46,7 @@ def scan(shape: tuple[int, ...], seed: int = 0, dtype: str = "<i2") -> np.ndarra
 
 def coded(values: np.ndarray, target: Target, mask: np.ndarray | None = None) -> tuple[bytes, np.ndarray]:
     """Return the frame of the mode alone and what it decodes to, checked with both readers."""
-    data = candidates.transformed(values, target, "fast", mask)
+    data = encode_as(TRANSFORM, values, target, mask, FAST)
     assert data is not None and describe_chunk(data).mode == "transform"
     decoded = decode_chunk(data, values.shape, values.dtype)
     check_equal_bits(decoded, decoder().decode(data))
@@ -54,7 +56,7 @@ def coded(values: np.ndarray, target: Target, mask: np.ndarray | None = None) ->
 @pytest.fixture
 def alone(monkeypatch):
     """No sine network is fitted beside the transform: it would take its time, and is tested elsewhere."""
-    monkeypatch.setattr(encoder, "_SMALLEST_FIT", 1 << 40)
+    monkeypatch.setattr(siren_encode, "_SMALLEST_FIT", 1 << 40)
 
 
 # ---- the wavelet -------------------------------------------------------------------------------------------
@@ -66,11 +68,11 @@ def test_the_inverse_of_readers_undoes_the_forward_transform(lengths, seed):
     rng = np.random.default_rng(seed)
     levels = tuple(int(rng.integers(0, min(8, (n - 1).bit_length()) + 1)) for n in lengths)
     volumes = rng.normal(0, 300, (2, *lengths)).astype(np.float32)
-    bands = forward(volumes, levels)
-    assert {(b.level, b.key): b.shape for b in bands_of(tuple(lengths), levels)} == {
-        place: values.shape[1:] for place, values in bands.items()
+    subbands = forward(volumes, levels)
+    assert {(b.level, b.key): b.shape for b in subbands_of(tuple(lengths), levels)} == {
+        place: values.shape[1:] for place, values in subbands.items()
     }
-    whole = {place: np.rint(values.astype(float) * 1024) for place, values in bands.items()}
+    whole = {place: np.rint(values.astype(float) * 1024) for place, values in subbands.items()}
     back = wavelet.inverse(whole, tuple(lengths), levels) / 1024
     assert np.abs(back - volumes).max() < 0.02
 
@@ -115,7 +117,7 @@ def test_whatever_is_encoded_keeps_its_target_in_both_readers(values, precision,
         if mask.all() or not mask.any():
             return
         values = np.where(mask, values, np.zeros((), values.dtype))
-    data = candidates.transformed(values, target, "fast", mask)
+    data = encode_as(TRANSFORM, values, target, mask, FAST)
     if data is None:
         return
     decoded = decode_chunk(data, values.shape, values.dtype)
@@ -132,7 +134,7 @@ def test_most_of_what_can_be_encoded_is():
     for dtype in HELD:
         values = maker().smooth((9, 12, 13), dtype, 3, 50.0 if dtype[-1] == "1" else 900.0)
         for rmse in (0.6, 2.0, 9.0):
-            if candidates.transformed(values, Target(rmse=rmse), "fast") is None:
+            if encode_as(TRANSFORM, values, Target(rmse=rmse), options=FAST) is None:
                 given_up.append((dtype, rmse))
     assert not given_up
 
@@ -215,7 +217,7 @@ def test_tiny_and_thin_arrays_keep_their_target(alone, shape):
     decoded = decode_chunk(encode_chunks([values], target, FAST)[0])
     assert found_rmse(values, decoded, target) <= target.rmse
     alone_ = Target(rmse=1.0, channel_axis=0)  # many measurements of few positions
-    data = candidates.transformed(values, alone_, "fast")
+    data = encode_as(TRANSFORM, values, alone_, options=FAST)
     assert data is None or found_rmse(values, decode_chunk(data), alone_) <= alone_.rmse
 
 

@@ -12,24 +12,27 @@ from checks import any_array, check_equal_bits, examples, random_values
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from inrstore.chunk.byteplanes import levels, planes
-from inrstore.chunk.byteplanes.levels import Grid, ordered, unordered
+from inrstore.chunk.byteplanes import quantiser
+from inrstore.chunk.byteplanes.decode import decode
+from inrstore.chunk.byteplanes.encode import encode, pack
+from inrstore.chunk.byteplanes.quantiser import Quantiser
+from inrstore.chunk.dtypes import ordered, unordered
 from inrstore.chunk.frame import Reader
 
 INTEGERS = tuple("|i1 |u1 <i2 <u2 <i4 <u4 <i8 <u8".split())
 FLOATS = ("<f2", "<f4", "<f8")
 
 
-def round_trip(values: np.ndarray, grid: Grid | None) -> np.ndarray:
-    payload = planes.encode(values, grid)
+def round_trip(values: np.ndarray, grid: Quantiser | None) -> np.ndarray:
+    payload = encode(values, grid)
     reader = Reader(memoryview(payload))
-    decoded = planes.decode(reader, values.dtype, values.shape)
+    decoded = decode(reader, values.dtype, values.shape)
     assert reader.remaining == 0
     return decoded
 
 
-def read_again(grid: Grid, dtype: np.dtype, shape: tuple[int, ...]) -> Grid:
-    return levels.read_grid(Reader(memoryview(grid.write(dtype))), dtype, shape, grid.axis)
+def read_again(grid: Quantiser, dtype: np.dtype, shape: tuple[int, ...]) -> Quantiser:
+    return quantiser.read_quantiser(Reader(memoryview(grid.write(dtype))), dtype, shape, grid.axis)
 
 
 @pytest.mark.parametrize("dtype", [*INTEGERS, "|b1"])
@@ -71,8 +74,8 @@ def test_exact_planes_keep_every_bit(values):
 @pytest.mark.parametrize("axes", range(8))
 def test_differences_along_any_axes_are_undone(dtype, axes):
     values = random_values((4, 5, 3), dtype, 5, "noise")
-    payload = struct.pack("<BBB", 0, 255, axes) + planes._pack(ordered(values), axes, 6)
-    check_equal_bits(planes.decode(Reader(memoryview(payload)), values.dtype, values.shape), values)
+    payload = struct.pack("<BBB", 0, 255, axes) + pack(ordered(values), axes, 6)
+    check_equal_bits(decode(Reader(memoryview(payload)), values.dtype, values.shape), values)
 
 
 @st.composite
@@ -90,7 +93,7 @@ def integers_and_steps(draw: Any) -> tuple[np.ndarray, list[int], int | None]:
 @examples(250)
 def test_integer_levels_are_within_half_a_step_exactly(case):
     values, steps, axis = case
-    grid = Grid(int(values.min()), int(values.max()), np.array(steps, np.uint64), axis if len(steps) > 1 else None)
+    grid = Quantiser(int(values.min()), int(values.max()), np.array(steps, np.uint64), axis if len(steps) > 1 else None)
     try:
         decoded = round_trip(values, grid)
     except OverflowError:
@@ -111,7 +114,7 @@ def test_levels_reach_from_the_smallest_to_the_largest_integer(dtype):
     info = np.iinfo(dtype)
     values = np.array([info.min, info.max, info.min, info.max, info.max - 1, info.min + 1], dtype)
     for step in (info.max // 100, info.max // 3, info.max, 2):
-        grid = Grid.over(values, np.array([float(step)]), None)
+        grid = Quantiser.over(values, np.array([float(step)]), None)
         step = int(grid.steps[0])
         try:
             decoded = round_trip(values, grid)
@@ -123,10 +126,10 @@ def test_levels_reach_from_the_smallest_to_the_largest_integer(dtype):
 
 
 def test_levels_saturate_at_the_largest_value_instead_of_wrapping():
-    grid = Grid(-(2**63), 2**63 - 1, np.array([2**63 + 5], np.uint64), None)
+    grid = Quantiser(-(2**63), 2**63 - 1, np.array([2**63 + 5], np.uint64), None)
     index = np.array([0, 1, 2, 255], np.uint8)
     assert grid.values(index, np.dtype("<i8")).tolist() == [-(2**63), 5, 2**63 - 1, 2**63 - 1]
-    grid = Grid(7, 2**64 - 1, np.array([2**63], np.uint64), None)
+    grid = Quantiser(7, 2**64 - 1, np.array([2**63], np.uint64), None)
     assert grid.values(index, np.dtype("<u8")).tolist() == [7, 2**63 + 7, 2**64 - 1, 2**64 - 1]
 
 
@@ -136,7 +139,7 @@ def test_float_levels_are_within_half_a_step_but_for_rounding(seed, dtype, step,
     rng = np.random.default_rng(seed)
     values = (rng.normal(size=(3, 4, 5)) * 100).astype(dtype)
     steps = step * rng.uniform(0.5, 2, 4 if channels else 1)
-    grid = Grid.over(values, steps, 1)
+    grid = Quantiser.over(values, steps, 1)
     try:
         decoded = round_trip(values, grid)
     except OverflowError:
@@ -159,7 +162,7 @@ def test_a_step_too_fine_to_pay_is_refused_without_a_warning():
     for values, step in (
         (np.array([0.0, 1e300]), 1e-300), (np.array([-1.7e308, 1.7e308]), 1.0), (np.array([0, 255], "u1"), 0.4),
     ):  # fmt: skip
-        grid = Grid.over(values, np.array([step]), None)
+        grid = Quantiser.over(values, np.array([step]), None)
         if values.dtype.kind == "f":
             with pytest.raises(OverflowError):
                 grid.index(values)
@@ -169,18 +172,18 @@ def test_a_step_too_fine_to_pay_is_refused_without_a_warning():
 
 
 def test_huge_floats_decode_without_a_warning_and_within_range():
-    grid = Grid(-1.7e308, 1.7e308, np.array([1e308]), None)
+    grid = Quantiser(-1.7e308, 1.7e308, np.array([1e308]), None)
     index = np.arange(256, dtype=np.uint8)
     values = grid.values(index, np.dtype("<f8"))
     assert np.isfinite(values).all() and values.max() == 1.7e308 and values[1] == -1.7e308 + 1e308
-    grid = Grid(-65504.0, 65504.0, np.array([1e4]), None)
+    grid = Quantiser(-65504.0, 65504.0, np.array([1e4]), None)
     assert np.isfinite(grid.values(index, np.dtype("<f2"))).all()
 
 
 def test_blocks_cover_a_matrix_once():
     for shape in ((1, 1), (1, 10**6), (10**6, 1), (300, 5000), (3, 131072), (2, 131073)):
         seen = np.zeros(shape, np.uint8)
-        for part in levels._blocks(shape):
+        for part in quantiser._blocks(shape):
             seen[part] += 1
-            assert seen[part].size <= levels._BLOCK
+            assert seen[part].size <= quantiser._BLOCK
         assert (seen == 1).all()

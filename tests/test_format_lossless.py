@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inrstore.chunk import frame
+from inrstore.chunk.decode import decode_chunk
 from inrstore.chunk.encode import encode_chunks
-from inrstore.chunk.frames import decode_chunk
-from inrstore.chunk.target import Target
+from inrstore.chunk.quality import Target
 from inrstore.errors import ConfigurationError
 
 LOSSLESS = Target(lossless=True)

@@ -12,12 +12,13 @@ from checks import DTYPES, KINDS, any_array, check_equal_bits, decoder, digest, 
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from inrstore.chunk import envelope as envelopes
 from inrstore.chunk import mask as masks
-from inrstore.chunk import normalize, quality
+from inrstore.chunk import quality
+from inrstore.chunk.decode import decode_chunk, decode_inside, decode_region, describe_chunk
 from inrstore.chunk.encode import encode_chunks
 from inrstore.chunk.frame import Reader
-from inrstore.chunk.frames import decode_chunk, decode_inside, decode_region, describe_chunk
-from inrstore.chunk.target import Target
+from inrstore.chunk.quality import Target
 from inrstore.errors import ConfigurationError, CorruptChunkError, LimitExceededError
 
 LOSSLESS = Target(lossless=True)
@@ -133,7 +134,7 @@ def check_masked(values: np.ndarray, mask: np.ndarray, target: Target) -> None:
     elif target.max_error is not None:
         assert quality.meets(wanted[inside], found[inside], target)
     elif inside.any():
-        _, envelope = normalize.split(np.where(inside, wanted, little.type(0)), masks.narrow(mask, values.shape))
+        _, envelope = envelopes.split(np.where(inside, wanted, little.type(0)), masks.narrow(mask, values.shape))
         box = envelope.box if not inside.all() else None
         if not inside.all():
             assert quality.meets(wanted[box], found[box], target, None, inside[box])
@@ -198,7 +199,7 @@ def test_a_sphere_costs_less_than_half_of_its_noisy_volume(dtype, target):
     values = rng.normal(100, 20, (40, 40, 40)).clip(0, 255).astype(dtype)
     full = encode_chunks([values], target)[0]
     masked = encode_chunks([values], target, masks=[ball(40, 40, 40, radius=0.9)])[0]
-    assert describe_chunk(masked).mode in ("planes", "predictor")
+    assert describe_chunk(masked).mode in ("byteplanes", "predictor")
     assert len(masked) < len(full) / 2
 
 

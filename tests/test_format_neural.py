@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import pickle
@@ -18,29 +19,37 @@ from checks import check_equal_bits, decoder, examples, maker, random_values, ru
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inrstore.chunk import candidates, frame
-from inrstore.chunk.encode import encode_chunks
-from inrstore.chunk.frames import decode_chunk, decode_region, describe_chunk
+from inrstore.chunk import envelope as envelopes
+from inrstore.chunk import frame
+from inrstore.chunk.decode import decode_chunk, decode_region, describe_chunk
+from inrstore.chunk.encode import encode_as, encode_chunks, seal
 from inrstore.chunk.mask import narrow
+from inrstore.chunk.modes import NEURAL
 from inrstore.chunk.neural import encode as neural_encode
-from inrstore.chunk.neural.hood import ERRORS, NEAR, PYRAMID, Hood, Volume, cube, fold
-from inrstore.chunk.neural.models import text_of
+from inrstore.chunk.neural.neighbourhood import ERRORS, NEAR, PYRAMID, Neighbourhood, Volume, cube, fold
 from inrstore.chunk.neural.network import Network, read_network
-from inrstore.chunk.target import Target
+from inrstore.chunk.quality import Target
+from inrstore.chunk.shared import of
 from inrstore.codecs import InrCodec, InrNumcodec
 from inrstore.errors import ConfigurationError, CorruptChunkError, LimitExceededError
 
+
+def text_of(net: Network) -> str:
+    """Return a network as it stands in a codec configuration."""
+    return base64.b64encode(net.data).decode("ascii")
+
+
 LOSSLESS = Target(lossless=True)
 HELD = tuple("|i1 |u1 <i2 <u2 <i4 <u4 <f2 <f4 >i2 >u4 >f4".split())
-HOODS = (cube(1), cube(2), cube(3), PYRAMID, Hood((1,)), Hood((2, 0, 3)))
+NEIGHBOURHOODS = (cube(1), cube(2), cube(3), PYRAMID, Neighbourhood((1,)), Neighbourhood((2, 0, 3)))
 
 
 @cache
 def network(number: int, **fields) -> Network:
     """Return a random network."""
     return maker("neural").Net(
-        seed=number, hood=HOODS[number % len(HOODS)], widths=((5,), (4, 3), ())[number % 3], spread=8,
-        local=number % 4 != 3, **fields
+        seed=number, neighbourhood=NEIGHBOURHOODS[number % len(NEIGHBOURHOODS)], widths=((5,), (4, 3), ())[number % 3],
+        spread=8, local=number % 4 != 3, **fields
     ).build()  # fmt: skip
 
 
@@ -57,22 +66,27 @@ def good_network() -> Network:
     """Return the network without layers that predicts such objects best (least squares)."""
     image = ct((12, 40, 40), 9).astype(np.int64)
     image = (image - image.min())[None]
-    hood = cube(1)
-    volume = Volume(image.shape, hood)
+    neighbourhood = cube(1)
+    volume = Volume(image.shape, neighbourhood)
     padded = volume.padded(image).reshape(-1)
     places = np.concatenate(list(volume.waves()))
-    near = padded[volume.shifts(hood.offsets)[:, None] + places].astype(np.int64)
+    near = padded[volume.shifts(neighbourhood.offsets)[:, None] + places].astype(np.int64)
     mean = near[-4:].sum(0) >> 2
     found = np.linalg.lstsq((near - mean).T, padded[places] - mean, rcond=None)[0]
     weights = np.rint(found * 256).astype(np.int64)[None]
-    return Network(hood, True, 3, 4000, (0,), (weights,), (np.zeros(1, np.int64),))
+    return Network(neighbourhood, True, 3, 4000, (0,), (weights,), (np.zeros(1, np.int64),))
 
 
 def coded(values: np.ndarray, net: Network, mask: np.ndarray | None = None, *, shared: bool = False) -> bytes | None:
     """Return the frame of the mode alone, however small the array is."""
+    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(values.shape)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neural_encode, "SMALLEST", 1)
-        return candidates.neural(values, mask, [net], shared=shared)
+        core, around = envelopes.crop(little, mask)
+        payload = neural_encode.encode(core, [net], around.mask, shared=shared)
+    if payload is None:
+        return None
+    return seal(NEURAL, values, envelopes.write(around, values.shape) + payload, values)
 
 
 # ---- every bit ---------------------------------------------------------------------------------------------
@@ -97,10 +111,10 @@ def test_every_bit_is_kept_by_any_network_in_both_readers(values, number, shared
     if data is None:
         assert values.dtype.itemsize == 4  # a range above 65535 is left to other modes
         return
-    models = {net.digest: net} if shared else None
+    known = of(net.data) if shared else None
     assert describe_chunk(data).mode == "neural"
-    check_equal_bits(decode_chunk(data, values.shape, values.dtype, models), values)
-    check_equal_bits(decoder().decode(data, models=(net.data,) if shared else ()), values)
+    check_equal_bits(decode_chunk(data, values.shape, values.dtype, known), values)
+    check_equal_bits(decoder().decode(data, shared=(net.data,) if shared else ()), values)
 
 
 @pytest.mark.parametrize("shape", [(7000,), (1, 8000), (70, 90), (1, 1, 60, 50), (30, 1, 12, 7), (2, 3, 4, 10, 12),
@@ -134,7 +148,7 @@ def test_what_the_mode_does_not_hold_is_left_to_others():
     for dtype in ("<i8", "<u8", "<f8", "|b1"):
         assert coded(random_values((9, 9, 9), dtype, 1, "smooth"), network(0)) is None
     assert coded(np.zeros((100_000,), "<i2"), network(0)) is None  # a step for each value would take too long
-    assert candidates.neural(ct((5, 10, 10)), None, [network(0)]) is None  # a few values are not worth a try
+    assert encode_as(NEURAL, ct((5, 10, 10)), shared=of(network(0).data)) is None  # a few values are not worth a try
 
 
 def test_measurements_do_not_see_each_other():
@@ -148,14 +162,17 @@ def test_measurements_do_not_see_each_other():
 # ---- order -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("hood", [*HOODS, cube(4), cube(5), Hood((1, 6)), Hood((1, 0, 6)), Hood((6,) * 6)])
+@pytest.mark.parametrize(
+    "neighbourhood",
+    [*NEIGHBOURHOODS, cube(4), cube(5), Neighbourhood((1, 6)), Neighbourhood((1, 0, 6)), Neighbourhood((6,) * 6)],
+)
 @pytest.mark.parametrize("lengths", [(1, 1, 1, 1), (2, 3, 4, 5), (1, 4, 7, 2), (1, 5, 1, 3), (3, 1, 6, 1)])
-def test_steps_hold_every_value_once_after_all_its_neighbours(hood, lengths):
-    volume = Volume(lengths, hood)
+def test_steps_hold_every_value_once_after_all_its_neighbours(neighbourhood, lengths):
+    volume = Volume(lengths, neighbourhood)
     done = np.zeros(volume.shape, np.bool_)
     inside = np.zeros(volume.shape, np.bool_)
     volume.inside(inside)[...] = True
-    shifts = volume.shifts((*hood.offsets, *NEAR, *ERRORS))[:, None]
+    shifts = volume.shifts((*neighbourhood.offsets, *NEAR, *ERRORS))[:, None]
     for places in volume.waves():
         needed = shifts + places
         assert (done.reshape(-1)[needed] | ~inside.reshape(-1)[needed]).all()
@@ -177,7 +194,12 @@ def test_a_network_comes_back_from_its_bytes():
     for number in range(12):
         net = network(number)
         again = read_network(net.data)
-        assert (again.digest, again.hood, again.shifts, again.local) == (net.digest, net.hood, net.shifts, net.local)
+        assert (again.digest, again.neighbourhood, again.shifts, again.local) == (
+            net.digest,
+            net.neighbourhood,
+            net.shifts,
+            net.local,
+        )
         for one, other in zip((*again.weights, *again.biases), (*net.weights, *net.biases), strict=True):
             np.testing.assert_array_equal(one, other)
 
@@ -186,51 +208,51 @@ def test_a_shared_network_costs_a_chunk_its_digest_alone():
     values, net = ct((5, 20, 20)), network(1)
     here, shared = coded(values, net), coded(values, net, shared=True)
     assert len(here) - len(shared) == 4 + len(net.data) - 32
-    assert describe_chunk(shared).details == {"model": net.digest.hex()}
+    assert describe_chunk(shared).details == {"shared": net.digest.hex()}
     assert describe_chunk(here).details["parameters"] == net.parameters
     other = network(2)
-    for models in (None, {}, {other.digest: other}):
-        with pytest.raises(CorruptChunkError, match=r"neural.digest.*no model") as caught:
-            decode_chunk(shared, models=models)
+    for known in (None, {}, of(other.data)):
+        with pytest.raises(CorruptChunkError, match=r"neural.digest.*no network") as caught:
+            decode_chunk(shared, shared=known)
         assert caught.value.field == "neural.digest"
 
 
-def test_the_smaller_frame_is_kept_and_nothing_changes_without_models():
+def test_the_smaller_frame_is_kept_and_nothing_changes_without_shared_networks():
     values = ct((12, 40, 40))
     plain = encode_chunks([values], LOSSLESS)[0]
     bad, good = network(0), good_network()
-    assert encode_chunks([values], LOSSLESS, models=[bad])[0] == plain
-    data = encode_chunks([values], LOSSLESS, models=[bad, good])[0]
+    assert encode_chunks([values], LOSSLESS, shared=of(bad.data))[0] == plain
+    data = encode_chunks([values], LOSSLESS, shared=of(bad.data, good.data))[0]
     assert len(data) < len(plain)
-    assert describe_chunk(data).details == {"model": good.digest.hex()}
-    check_equal_bits(decode_chunk(data, models={good.digest: good}), values)
+    assert describe_chunk(data).details == {"shared": good.digest.hex()}
+    check_equal_bits(decode_chunk(data, shared=of(good.data)), values)
 
 
 # ---- codecs ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
-def test_plain_zarr_decodes_chunks_that_name_a_model(tmp_path, zarr_format):
+def test_plain_zarr_decodes_chunks_that_name_a_shared_network(tmp_path, zarr_format):
     values, net = ct((12, 40, 80)), good_network()
-    codec = (InrCodec if zarr_format == 3 else InrNumcodec)(lossless=True, models=[net.data])
+    codec = (InrCodec if zarr_format == 3 else InrNumcodec)(lossless=True, shared=[net.data])
     how = {"serializer": codec, "compressors": None} if zarr_format == 3 else {"compressors": codec}
     zarr.create_array(tmp_path, data=values, chunks=(12, 40, 40), zarr_format=zarr_format, **how)
     files = [p for p in tmp_path.rglob("*") if p.is_file() and p.name not in ("zarr.json", ".zarray", ".zattrs")]
-    assert net.digest.hex() in {describe_chunk(p.read_bytes()).details.get("model") for p in files}
+    assert net.digest.hex() in {describe_chunk(p.read_bytes()).details.get("shared") for p in files}
     again = zarr.open_array(tmp_path, mode="r")
     np.testing.assert_array_equal(again[...], values)
     np.testing.assert_array_equal(again[2, 5:9, 31], values[2, 5:9, 31])
 
 
 @pytest.mark.parametrize("codec", [InrCodec, InrNumcodec])
-def test_models_are_stored_and_come_back(codec):
+def test_shared_parameters_are_stored_and_come_back(codec):
     net = network(0)
-    made = codec(lossless=True, models=[net])
-    for other in (codec(lossless=True, models=[net.data]), codec(lossless=True, models=[text_of(net)]),
+    made = codec(lossless=True, shared=[net])
+    for other in (codec(lossless=True, shared=[net.data]), codec(lossless=True, shared=[text_of(net)]),
                   pickle.loads(pickle.dumps(made))):  # fmt: skip
         assert other == made
     stored = made.to_dict()["configuration"] if codec is InrCodec else made.get_config()
-    assert json.loads(json.dumps(stored))["models"] == [text_of(net)]
+    assert json.loads(json.dumps(stored))["shared"] == [text_of(net)]
     stored = json.loads(json.dumps(stored))
     assert made == (
         InrCodec.from_dict({"name": "inrstore", "configuration": stored})
@@ -240,30 +262,39 @@ def test_models_are_stored_and_come_back(codec):
 
 
 @pytest.mark.parametrize("codec", [InrCodec, InrNumcodec])
-def test_wrong_models_are_refused_by_name(codec):
+def test_wrong_shared_parameters_are_refused_by_name(codec):
     text = text_of(network(0))
-    for models in ("abc", 3, [3], ["?"], ["AAAA"], [text[:-8]], [b""], [text] * 9, ["A" * 4_000_000]):
-        with pytest.raises(ConfigurationError, match="models"):
-            codec(lossless=True, models=models)
+    for shared in ("abc", 3, [3], ["?"], ["AAAA"], [text[:-8]], [b""], [text] * 9, ["A" * 4_000_000]):
+        with pytest.raises(ConfigurationError, match="shared"):
+            codec(lossless=True, shared=shared)
     for promise in ({"rmse": 3.0}, {"max_error": 2}):
-        with pytest.raises(ConfigurationError, match="models go with lossless"):
-            codec(**promise, models=[text])
+        with pytest.raises(ConfigurationError, match="shared"):
+            codec(**promise, shared=["AAAA"])
+
+
+@pytest.mark.parametrize("codec", [InrCodec, InrNumcodec])
+@pytest.mark.parametrize("promise", [{"rmse": 3.0}, {"max_error": 2}])
+def test_shared_parameters_go_with_every_promise(codec, promise):
+    made = codec(**promise, shared=[good_network()])
+    assert made == pickle.loads(pickle.dumps(made))
+    frames = encode_chunks([ct((12, 40, 40))], Target(**promise), shared=of(good_network().data))
+    assert frames == encode_chunks([ct((12, 40, 40))], Target(**promise))
 
 
 def test_a_part_is_the_slice_of_the_whole():
     values, net = ct((4, 6, 20, 22)), good_network()
     data = coded(values, net, shared=True)
     for selection in ((0, slice(None), 3, slice(2, 9)), (slice(None, None, 2), 1, slice(5, 6), -1)):
-        found = decode_region(data, selection, models={net.digest: net})
+        found = decode_region(data, selection, shared=of(net.data))
         check_equal_bits(np.asarray(found), np.asarray(values[selection]))
 
 
 # ---- machines ----------------------------------------------------------------------------------------------
 
 
-def extreme(seed: int, hood: Hood, widths: tuple[int, ...], local: bool = True) -> Network:
+def extreme(seed: int, neighbourhood: Neighbourhood, widths: tuple[int, ...], local: bool = True) -> Network:
     """Return a network whose sums come as close to 2^24 as they may."""
-    rng, sizes, weights, biases = np.random.default_rng(seed), [len(hood.offsets), *widths, 1], [], []
+    rng, sizes, weights, biases = np.random.default_rng(seed), [len(neighbourhood.offsets), *widths, 1], [], []
     for number, (a, b) in enumerate(itertools.pairwise(sizes)):
         most = 1023 if number else 2047
         w = np.rint(rng.normal(0, 1, (b, a)) * 2**24 / (a * most * 0.9)).clip(-1023, 1023).astype(np.int64)
@@ -271,14 +302,14 @@ def extreme(seed: int, hood: Hood, widths: tuple[int, ...], local: bool = True) 
         w = np.trunc(w * np.minimum(1, share)[:, None]).astype(np.int64)
         weights.append(w)
         biases.append(2**24 - 1 - np.abs(w).sum(1) * most)
-    made = Network(hood, local, 3, 2047, (12,) * len(widths) + (4,), tuple(weights), tuple(biases))
+    made = Network(neighbourhood, local, 3, 2047, (12,) * len(widths) + (4,), tuple(weights), tuple(biases))
     made.check()
     return made
 
 
 _DECODE = """
 import hashlib, sys
-from inrstore.chunk.frames import decode_chunk
+from inrstore.chunk.decode import decode_chunk
 total = hashlib.sha256()
 for path in sys.argv[1:]:
     with open(path, "rb") as file:
@@ -357,9 +388,9 @@ def test_a_small_frame_cannot_ask_for_much():
 def test_limits_hold_for_writers_too():
     for radii in ((), (0,), (7,), (1,) * 7, (1, 9)):
         with pytest.raises(LimitExceededError):
-            Hood(radii)
+            Neighbourhood(radii)
     with pytest.raises(LimitExceededError, match="steps"):
         Volume(fold((300_000,)), cube(1))
     net = good_network()
     with pytest.raises(LimitExceededError, match="float32"):
-        Network(net.hood, True, 3, 16383, (0,), (net.weights[0] * 4,), net.biases).check()
+        Network(net.neighbourhood, True, 3, 16383, (0,), (net.weights[0] * 4,), net.biases).check()

@@ -9,7 +9,7 @@ import pytest
 from checks import check_equal_bits, decoder, modes, vectors
 from test_format_predictor import predicted, scan, scan_of_two_textures
 
-from inrstore.chunk.frames import decode_chunk
+from inrstore.chunk.decode import decode_chunk
 from inrstore.chunk.predictor import encode as predictor
 from inrstore.chunk.predictor import kernel, regression
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from inrstore import limits
 from inrstore.chunk.entropy import rans
-from inrstore.chunk.entropy.rans import LOWER, TOTAL, Table, code_length, decode, encode, fit_table, lane_count
+from inrstore.chunk.entropy.rans import LOWER, TOTAL
+from inrstore.chunk.entropy.weights import Table, code_length, decode, encode, fit_table, lane_count
 from inrstore.chunk.frame import Reader
 from inrstore.errors import CorruptChunkError
 

@@ -13,7 +13,7 @@ import pytest
 from archives import bids_dataset, make_archive
 from common import DATA
 
-from inrstore.archive.bids import IGNORED, description, ignore
+from inrstore.archive.copies import IGNORED, description, ignore
 from inrstore.errors import SourceError
 
 WHOLE = {"Name": "Möwe", "BIDSVersion": "1.10.0", "Authors": ["A"], "DatasetDOI": "doi:10.0/x", "DatasetType": "raw"}
@@ -69,13 +69,12 @@ def test_a_mark_at_the_start_of_the_file_is_allowed():
     assert made(None, raw=b'\xef\xbb\xbf{"Name": "x"}')["Name"] == "x"
 
 
-@pytest.mark.parametrize(
-    "before, after",
-    [(None, f"{IGNORED}\n"), (b"", f"{IGNORED}\n"), (b"extra/", f"extra/\n{IGNORED}\n"),
-     (b"a\n\n", f"a\n\n{IGNORED}\n"), (f"a\n{IGNORED}\nb".encode(), f"a\n{IGNORED}\nb")],
-)  # fmt: skip
-def test_what_is_inside_stores_is_ignored_by_validators(before, after):
-    assert ignore(before).decode() == after
+@pytest.mark.parametrize("container", ["ozx", "zarr"])
+def test_what_stores_are_is_ignored_by_validators(container):
+    lines = "".join(f"{line}\n" for line in IGNORED[container]).encode()
+    for before, after in ((None, b""), (b"", b""), (b"extra/", b"extra/\n"), (b"a\n\n", b"a\n\n")):
+        assert ignore(before, container) == after + lines
+    assert ignore(b"a\n" + lines + b"b", container) == b"a\n" + lines + b"b"
 
 
 # ---- the validator
@@ -124,10 +123,11 @@ def test_the_validator_finds_what_is_wrong(tmp_path):
 
 
 @needs_validator
-def test_an_archive_of_a_small_dataset_is_valid(tmp_path):
+@pytest.mark.parametrize("store", ["ozx", "zarr"])
+def test_an_archive_of_a_small_dataset_is_valid(tmp_path, store):
     dataset = bids_dataset(tmp_path / "in")
     before = complaints(dataset)
-    assert complaints(make_archive(dataset, tmp_path / "archive")) == [] == before
+    assert complaints(make_archive(dataset, tmp_path / "archive", store=store)) == [] == before
 
 
 @needs_validator

@@ -15,6 +15,7 @@ from common import check_refused, random_image, write_nifti
 from trees import by_key, damaged, images
 
 import inrstore
+from inrstore.archive.outcomes import MOST_NOTE
 from inrstore.errors import (
     ConfigurationError,
     DestinationExistsError,
@@ -24,6 +25,21 @@ from inrstore.errors import (
     WriteError,
 )
 from inrstore.files import durable
+
+
+@pytest.mark.parametrize("size", [2000, 4_300_000])
+def test_a_bad_sidecar_does_not_make_the_journal_unreadable(tmp_path, size):
+    """What strangers wrote goes into notes; a note is short, and the archive can be read and gone on with."""
+    source = tmp_path / "in"
+    source.mkdir()
+    write_nifti(source / "dwi.nii.gz", random_image((6, 5, 4, 3)))
+    (source / "dwi.bval").write_text("0 " + "x" * size)
+    (source / "dwi.bvec").write_text("0 0 0\n" * 3)
+    report = inrstore.convert(source, tmp_path / "archive", lossless=True)
+    assert report.failed == 1 and "dwi.bval" in report.failures[0]["reason"]
+    assert 400 < len(report.failures[0]["reason"]) <= MOST_NOTE
+    assert inrstore.info(tmp_path / "archive").failures == report.failures
+    assert inrstore.convert(source, tmp_path / "archive", lossless=True).failures == report.failures
 
 
 def test_a_bad_subject_is_listed_and_the_others_are_done(tmp_path):
@@ -86,11 +102,11 @@ def test_a_full_disk_stops_the_job_with_a_reason(tmp_path, monkeypatch):
     write = durable.write_blocks
     seen = []
 
-    def full(path, blocks):
+    def full(path, blocks, work=None):
         seen.append(path.name)
         if path.name == "dwi.bvec":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        write(path, blocks)
+        write(path, blocks, work)
 
     monkeypatch.setattr("inrstore.files.local.durable.write_blocks", full)
     with pytest.raises(StoreError, match=r"dwi\.bvec: No space left on device; nothing more .* same command"):
@@ -193,7 +209,6 @@ def test_wrong_options_are_refused_before_anything_is_written(tmp_path, options)
 HOLDER = """
 import sys
 import inrstore.archive.run as run
-from inrstore.archive.convert import Wish
 convert = run.run_items
 def waiting(job, items, tell):
     print("holding", flush=True)

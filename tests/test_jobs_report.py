@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import html
 import re
+import sys
 import tracemalloc
 from html.parser import HTMLParser
 from io import BytesIO
@@ -13,15 +13,18 @@ import numpy as np
 import pytest
 from archives import make_archive, small_tree
 from common import check_refused, random_image, write_nifti
+from markupsafe import escape
 
-from inrstore.archive.items import Outcome
-from inrstore.archive.page import duration, number, size
-from inrstore.archive.report import picture_key, picture_of, write_report
-from inrstore.errors import SourceError, StoreError
+import inrstore
+from inrstore.archive import report as reporting
+from inrstore.archive.outcomes import Outcome
+from inrstore.archive.report import duration, number, picture_key, picture_of, size
+from inrstore.errors import MissingDependencyError, SourceError, StoreError
 from inrstore.evaluate.picture import STRIP_SIDE, strip
 from inrstore.sources import read_source
-from inrstore.store.convert import Wish, convert_image
-from inrstore.store.quality import Promise
+from inrstore.store.convert import convert_image
+from inrstore.store.options import Options
+from inrstore.store.quality import Quality
 from inrstore.store.reader import Store
 from inrstore.store.slices import decode_slice, middle, slice_through
 
@@ -32,10 +35,14 @@ VOID = {"meta", "img", "br"}
 
 def image(number=0, **values):
     measures = {"psnr": 41.5, "max_error": 7.0, "worst_voxel": [1, 2, 3], "lossless": False, "ratio": 80.0,
-                "voxel_bytes": 80_000, "modes": {"siren": 2, "planes": 1}}  # fmt: skip
-    given = {"kind": "image", "key": f"a/{number}.nii.gz", "out": f"a/{number}.zarr", "status": "converted",
+                "voxel_bytes": 80_000, "modes": {"siren": 2, "byteplanes": 1}}  # fmt: skip
+    given = {"kind": "image", "key": f"a/{number}.nii.gz", "out": f"a/{number}.ozx", "status": "converted",
              "source_bytes": 30_000, "stored_bytes": 1_000, "seconds": 61.0, "measures": measures}  # fmt: skip
     return Outcome(**{**given, **values})
+
+
+def write_report(path, outcomes, *more):
+    return reporting.write_report(path, lambda: outcomes, *more)
 
 
 class Page(HTMLParser):
@@ -81,7 +88,7 @@ def test_every_image_has_a_row_with_its_figures(tmp_path):
     head, first, second, third = page(path).rows
     assert head == []
     assert [text for _, text in first] == ["a/0.nii.gz", "30 kB", "1 kB", "80", "41.50", "7(1, 2, 3)", "1 min",
-                                           "2 siren, 1 planes", ""]  # fmt: skip
+                                           "2 siren, 1 byteplanes", ""]  # fmt: skip
     assert [value for value, _ in first][:7] == ["a/0.nii.gz", "30000", "1000", "80.0", "41.5", "7.0", "61.0"]
     assert second[4] == ["inf", "every bit"] and second[5][1] == "0"
     assert third[0][1] == "a/2.nii.gzRGB voxels" and third[4] == ["", "as a file"]
@@ -101,7 +108,7 @@ def test_totals_are_of_all_rows(tmp_path):
     outcomes = [image(n, resumed=n < 2, measures={**image().measures, "psnr": 40.0 + n}) for n in range(5)]
     words = " ".join(page(write_report(tmp_path / "r.html", outcomes, JOB)).text)
     for word in ("2 from earlier runs", "150 kB", "files; 400 kB of voxels", "5 kB", "80", "40.0 dB", "5 min",
-                 "10 siren, 5 planes", "my scans", "nothing is missing"):  # fmt: skip
+                 "10 siren, 5 byteplanes", "my scans", "nothing is missing"):  # fmt: skip
         assert word in words, word
     assert "/data" not in words
 
@@ -116,7 +123,7 @@ def test_what_strangers_wrote_is_escaped(tmp_path):
     assert text.count("<script>") == 1 and bad not in text
     found = Page(text)
     assert found.rows[1][0][0] == f"{bad}/{bad}.nii"
-    assert html.escape(bad) in text
+    assert escape(bad) in text
 
 
 @pytest.mark.parametrize("job", [{}, {"source": None, "options": []}, {"source": "x", "options": {"a": None}}])
@@ -143,11 +150,19 @@ def test_pictures_stand_in_the_page(tmp_path):
     assert page(path).pictures == [] and sorted(p.name for p in tmp_path.iterdir()) == ["my report.html"]
 
 
+class Many:
+    def __init__(self, count):
+        self.count = count
+
+    def __iter__(self):
+        return (image(n) for n in range(self.count))
+
+
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path):
     peaks = []
     for count in (200, 5000):
         tracemalloc.start()
-        write_report(tmp_path / "r.html", (image(n) for n in range(count)), JOB)
+        write_report(tmp_path / "r.html", Many(count), JOB)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert len(page(tmp_path / "r.html").rows) == 5001
@@ -159,6 +174,15 @@ def test_a_page_that_cannot_be_written_is_named(tmp_path):
     check_refused(lambda: write_report(tmp_path / "file/r.html", [], JOB), StoreError, "r.html", folder=tmp_path)
 
 
+def test_without_jinja_nothing_is_begun(tmp_path, monkeypatch):
+    source = small_tree(tmp_path / "in")
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    check_refused(
+        lambda: inrstore.convert(source, tmp_path / "archive", report=tmp_path / "r.html"),
+        MissingDependencyError, "inrstore[archive]", folder=tmp_path,
+    )  # fmt: skip
+
+
 def test_an_archive_keeps_the_pictures_of_its_images(tmp_path):
     source = small_tree(tmp_path / "in")
     path = tmp_path / "pages/r.html"
@@ -167,7 +191,7 @@ def test_an_archive_keeps_the_pictures_of_its_images(tmp_path):
     assert len(first.pictures) == 3
     for values in first.pictures:
         assert shown(values).startswith(PNG)
-    assert (archive / picture_key("b/dwi.zarr")).is_file()
+    assert (archive / picture_key("b/dwi.ozx")).is_file()
     make_archive(source, archive, max_error=2.0, report=path)
     assert [row[1:6] for row in page(path).rows] == [row[1:6] for row in first.rows], "resumed, and as before"
     assert len(page(path).pictures) == 3
@@ -243,8 +267,8 @@ def test_the_picture_goes_through_the_worst_voxel(tmp_path, monkeypatch, shape):
     monkeypatch.setattr(layout, "LOSSLESS_VALUES", 64)
     monkeypatch.setattr(layout, "TRANSFORMED_VALUES", 64)
     source = read_source(write_nifti(tmp_path / "a.nii", random_image(shape)))
-    report = convert_image(source, str(tmp_path / "s.zarr"), Wish(promise=Promise(max_error=3.0)))
-    store = Store(tmp_path / "s.zarr")
+    report = convert_image(source, str(tmp_path / "s.ozx"), Options(quality=Quality(max_error=3.0)))
+    store = Store(tmp_path / "s.ozx")
     assert picture_of(store, source).startswith(PNG)
     index = slice_through(store.dims, report.worst_voxel[::-1])
     error = np.abs(source.voxels[index].astype(int) - decode_slice(store, index).astype(int))
@@ -253,9 +277,9 @@ def test_the_picture_goes_through_the_worst_voxel(tmp_path, monkeypatch, shape):
 
 def test_a_lossless_image_is_shown_in_its_middle(tmp_path):
     source = read_source(write_nifti(tmp_path / "a.nii", random_image((9, 8, 7))))
-    convert_image(source, str(tmp_path / "s.zarr"), Wish(promise=Promise(lossless=True)))
+    convert_image(source, str(tmp_path / "s.ozx"), Options(quality=Quality(lossless=True)))
     part = source.voxels[slice_through(("z", "y", "x"), middle(source.voxels.shape))]
-    assert picture_of(Store(tmp_path / "s.zarr"), source) == strip(part, part)
+    assert picture_of(Store(tmp_path / "s.ozx"), source) == strip(part, part)
 
 
 @pytest.mark.parametrize("shape", [(9, 8, 7, 3), (9, 8, 7), (9, 8)])
@@ -264,9 +288,9 @@ def test_what_a_mask_left_out_is_no_error(tmp_path, shape):
     mask[2:5, 3:6] = 1
     write_nifti(tmp_path / "mask.nii", mask)
     source = read_source(write_nifti(tmp_path / "a.nii", random_image(shape)))
-    wish = Wish(promise=Promise(max_error=2.0), mask=str(tmp_path / "mask.nii"))
-    report = convert_image(source, str(tmp_path / "s.zarr"), wish)
-    found = pixels(picture_of(Store(tmp_path / "s.zarr"), source))
+    options = Options(quality=Quality(max_error=2.0), mask=str(tmp_path / "mask.nii"))
+    report = convert_image(source, str(tmp_path / "s.ozx"), options)
+    found = pixels(picture_of(Store(tmp_path / "s.ozx"), source))
     side = found.shape[0] // 8
     error = found[:, -9 * side :].reshape(8, side, 9, side, 3)[::-1]
     drawn = error.max(axis=(1, 3, 4)) > 0
@@ -278,9 +302,9 @@ def test_what_a_mask_left_out_is_no_error(tmp_path, shape):
 
 def test_a_picture_of_another_source_is_refused(tmp_path):
     source = read_source(write_nifti(tmp_path / "a.nii", random_image((9, 8, 7))))
-    convert_image(source, str(tmp_path / "s.zarr"), Wish(promise=Promise(lossless=True)))
+    convert_image(source, str(tmp_path / "s.ozx"), Options(quality=Quality(lossless=True)))
     other = read_source(write_nifti(tmp_path / "b.nii", random_image((9, 8, 6))))
-    check_refused(lambda: picture_of(Store(tmp_path / "s.zarr"), other), SourceError, "shape", folder=tmp_path)
+    check_refused(lambda: picture_of(Store(tmp_path / "s.ozx"), other), SourceError, "shape", folder=tmp_path)
 
 
 # ---- numbers for people

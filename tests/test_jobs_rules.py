@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import struct
-
 import pytest
 
 from inrstore.archive.rules import (
     Rules,
-    Selection,
     is_label_name,
     mask_beside,
     matches,
@@ -16,13 +13,12 @@ from inrstore.archive.rules import (
     read_rules,
     suffix_of,
 )
-from inrstore.archive.work import has_label_intent
 from inrstore.errors import ConfigurationError, SourceError
-from inrstore.store.convert import Wish
-from inrstore.store.quality import Promise
+from inrstore.store.options import Options
+from inrstore.store.quality import Quality
 
-BASE = Wish(promise=Promise(psnr=40.0))
-LOSSLESS = Promise(lossless=True)
+BASE = Options(quality=Quality(psnr=40.0))
+LOSSLESS = Quality(lossless=True)
 
 
 def rules(tmp_path, text, *, asked=False):
@@ -44,21 +40,21 @@ def test_the_first_rule_that_fits_wins_and_default_is_for_the_rest(tmp_path):
         psnr = 45
         preset = "small"
     """)  # fmt: skip
-    t1 = found.choose("sub-1/anat/sub-1_T1w.nii.gz").wish
-    assert (t1.promise, t1.options.preset) == (LOSSLESS, "small")
-    func = found.choose("sub-1/func/sub-1_bold.nii.gz").wish
-    assert (func.promise, func.options.preset) == (Promise(rmse=4.0), "fast")
-    assert found.choose("sub-1_bold.nii").wish.promise == Promise(max_error=2)
-    assert found.choose("sub-1_FLAIR.nii").wish.promise == Promise(psnr=45.0)
-    assert found.choose("sub-1_T1w.hdr").wish.promise == LOSSLESS
+    t1 = found.choose("sub-1/anat/sub-1_T1w.nii.gz").options
+    assert (t1.quality, t1.preset) == (LOSSLESS, "small")
+    func = found.choose("sub-1/func/sub-1_bold.nii.gz").options
+    assert (func.quality, func.preset) == (Quality(rmse=4.0), "fast")
+    assert found.choose("sub-1_bold.nii").options.quality == Quality(max_error=2)
+    assert found.choose("sub-1_FLAIR.nii").options.quality == Quality(psnr=45.0)
+    assert found.choose("sub-1_T1w.hdr").options.quality == LOSSLESS
 
 
 def test_a_zip_of_the_uk_biobank_has_a_modality(tmp_path):
     found = rules(tmp_path, "[dwi]\npsnr = 36\n[T1w]\nlossless = true\n[swi]\nkeep = 'file'\n")
-    assert found.choose("1_20250_2_0/dMRI/dMRI/data.nii.gz", "1_20250_2_0.zip").wish.promise == Promise(psnr=36.0)
-    assert found.choose("T1/T1.nii.gz", "1000223_20252_2_0.zip").wish.promise == LOSSLESS
+    assert found.choose("1_20250_2_0/dMRI/dMRI/data.nii.gz", "1_20250_2_0.zip").options.quality == Quality(psnr=36.0)
+    assert found.choose("T1/T1.nii.gz", "1000223_20252_2_0.zip").options.quality == LOSSLESS
     assert found.choose("SWI/SWI.nii.gz", "1_20251_2_0.zip").keep
-    assert found.choose("dMRI/data.nii.gz", "scans.zip").wish.promise == Promise(psnr=40.0)
+    assert found.choose("dMRI/data.nii.gz", "scans.zip").options.quality == Quality(psnr=40.0)
     names = {"1_20253_3_0.zip": "FLAIR", "1_20227_2_0.zip": "bold", "1_20249_2_0.zip": "bold", "1_9_2_0.zip": ""}
     for name, modality in names.items():
         assert modality_of_zip(name) == modality
@@ -72,10 +68,10 @@ def test_a_zip_of_the_uk_biobank_has_a_modality(tmp_path):
 def test_labels_are_lossless_and_unmasked_unless_a_rule_names_them(tmp_path, path):
     found = rules(tmp_path, "[dwi]\npsnr = 30\n[default]\npsnr = 35\nmask = 'm.nii.gz'\n")
     for bulk in ("", "1_20250_2_0.zip"):
-        wish = found.choose(path, bulk).wish
-        assert (wish.promise, wish.mask) == (LOSSLESS, "")
+        options = found.choose(path, bulk).options
+        assert (options.quality, options.mask) == (LOSSLESS, "")
     named = rules(tmp_path, f"['{path}']\npsnr = 30\n").choose(path)
-    assert named.wish.promise == Promise(psnr=30.0)
+    assert named.options.quality == Quality(psnr=30.0)
     assert named.named
 
 
@@ -84,17 +80,6 @@ def test_labels_are_lossless_and_unmasked_unless_a_rule_names_them(tmp_path, pat
 )
 def test_other_names_are_no_labels(path):
     assert not is_label_name(path)
-
-
-def test_labels_are_known_by_their_header():
-    for order in "<>":
-        for size, letter, offset in ((348, "h", 68), (540, "i", 504)):
-            header = bytearray(size)
-            struct.pack_into(order + "i", header, 0, size)
-            assert not has_label_intent(bytes(header))
-            struct.pack_into(order + letter, header, offset, 1002)
-            assert has_label_intent(bytes(header))
-    assert not has_label_intent(b"")
 
 
 def test_a_default_can_keep_every_image_as_a_file(tmp_path):
@@ -130,7 +115,7 @@ def test_what_is_wrong_in_a_rules_file_is_named(tmp_path, text, words):
 def test_quality_is_given_once(tmp_path):
     with pytest.raises(ConfigurationError, match="default"):
         rules(tmp_path, "[default]\npsnr = 30", asked=True)
-    assert rules(tmp_path, "[dwi]\npsnr = 30", asked=True).choose("a_dwi.nii").wish.promise == Promise(psnr=30.0)
+    assert rules(tmp_path, "[dwi]\npsnr = 30", asked=True).choose("a_dwi.nii").options.quality == Quality(psnr=30.0)
 
 
 def test_a_missing_rules_file_is_named(tmp_path):
@@ -152,11 +137,11 @@ def test_globs(glob, path, fits):
 
 
 def test_exclusion_wins():
-    selection = Selection(include=("*.nii.gz", "*.json"), exclude=("*/raw/*",))
+    selection = Rules(base=BASE, include=("*.nii.gz", "*.json"), exclude=("*/raw/*",))
     assert selection.takes("a/x.nii.gz")
     assert not selection.takes("a/raw/x.nii.gz")
     assert not selection.takes("a/x.txt")
-    assert Selection().takes("anything")
+    assert Rules(base=BASE).takes("anything")
 
 
 def test_masks_are_looked_up_beside_the_image():

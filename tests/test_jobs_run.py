@@ -9,13 +9,12 @@ import zipfile
 
 import numpy as np
 import pytest
-import zarr
 from archives import bids_dataset, bulk_zip, small_tree, unpacked, write_pair, write_tree
-from common import check_refused, needs_torch, random_image, real_scan, tree, write_nifti
+from common import check_refused, needs_torch, opened, random_image, real_scan, tree, write_nifti
 from trees import by_key, damaged, images
 
 import inrstore
-from inrstore.archive.reports import ArchiveProgress
+from inrstore.archive.outcomes import ArchiveProgress
 from inrstore.errors import ConfigurationError, DestinationExistsError, SourceError
 from inrstore.store.reports import JobProgress
 
@@ -28,10 +27,10 @@ def test_a_tree_keeps_its_shape(tmp_path):
     report = inrstore.convert(source, tmp_path / "out", lossless=True)
     assert (report.complete, report.converted, report.copied, report.failed) == (True, 3, 5, 0)
     out = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*")}
-    assert {"a/one.zarr", "b/dwi.zarr", "c/pair.zarr", "a/notes.txt", "empty.dat", "b/dwi.bval"} <= out
+    assert {"a/one.ozx", "b/dwi.ozx", "c/pair.ozx", "a/notes.txt", "empty.dat", "b/dwi.bval"} <= out
     assert not any(name.endswith((".nii", ".nii.gz", ".hdr", ".img", ".partial", "~")) for name in out)
     assert tree(source) == before
-    image = zarr.open_group(tmp_path / "out/b/dwi.zarr", mode="r")
+    image = opened(tmp_path / "out/b/dwi.ozx")
     assert np.array_equal(np.asarray(image["image"]).T, random_image((5, 4, 3, 2), seed=1))
     assert image["bval"][:].tolist() == [0, 1000]
 
@@ -69,7 +68,7 @@ def test_a_dataset_becomes_a_derivative(tmp_path):
     assert description["DatasetType"] == "derivative"
     kept = tmp_path / "out/.inrstore/originals/dataset_description.json"
     assert kept.read_bytes() == (source / "dataset_description.json").read_bytes()
-    assert "*.zarr" in (tmp_path / "out/.bidsignore").read_text()
+    assert "*.ozx" in (tmp_path / "out/.bidsignore").read_text()
     assert inrstore.verify(tmp_path / "out", source).files > 0
     inrstore.export(tmp_path / "out", tmp_path / "back")
     assert unpacked(tmp_path / "back") == unpacked(source)
@@ -79,13 +78,13 @@ def test_a_zip_becomes_the_archive_itself(tmp_path):
     path = bulk_zip(tmp_path / "in/100_20250_2_0.zip", tmp_path / "scratch")
     report = inrstore.convert(path, tmp_path / "out", lossless=True)
     assert (report.converted, report.copied) == (2, 4)
-    assert (tmp_path / "out/dMRI/dMRI/data.zarr/zarr.json").is_file()
+    assert (tmp_path / "out/dMRI/dMRI/data.ozx").is_file()
     assert by_key(tmp_path / "out")["100_20250_2_0.zip:dMRI/dMRI/bvals"].out == "dMRI/dMRI/bvals"
     record = json.loads((tmp_path / "out/.inrstore/zips/100_20250_2_0.zip.json").read_bytes())
     stores = {member["name"]: member["out"] for member in record["members"] if member["store"]}
     assert stores == {
-        "dMRI/dMRI/data.nii.gz": "dMRI/dMRI/data.zarr",
-        "dMRI/dMRI/nodif_brain_mask.nii.gz": "dMRI/dMRI/nodif_brain_mask.zarr",
+        "dMRI/dMRI/data.nii.gz": "dMRI/dMRI/data.ozx",
+        "dMRI/dMRI/nodif_brain_mask.nii.gz": "dMRI/dMRI/nodif_brain_mask.ozx",
     }
     assert inrstore.verify(tmp_path / "out", path).stores == 2
 
@@ -93,7 +92,7 @@ def test_a_zip_becomes_the_archive_itself(tmp_path):
 def test_gradients_are_found_inside_a_zip(tmp_path):
     path = bulk_zip(tmp_path / "in/1.zip", tmp_path / "scratch")
     inrstore.convert(path, tmp_path / "out", lossless=True)
-    image = zarr.open_group(tmp_path / "out/dMRI/dMRI/data.zarr", mode="r")
+    image = opened(tmp_path / "out/dMRI/dMRI/data.ozx")
     assert image["bval"][:].tolist() == [0, 1000]
 
 
@@ -117,8 +116,8 @@ def test_a_pair_in_a_zip_is_on_record_with_both_files(tmp_path):
     inrstore.convert(tmp_path / "p.zip", tmp_path / "out", lossless=True)
     record = json.loads((tmp_path / "out/.inrstore/zips/p.zip.json").read_bytes())
     assert [(member["name"], member["out"], member["store"]) for member in record["members"]] == [
-        ("x.img", "x.zarr", True),
-        ("x.hdr", "x.zarr", True),
+        ("x.img", "x.ozx", True),
+        ("x.hdr", "x.ozx", True),
     ]
 
 
@@ -135,8 +134,8 @@ def test_scans_become_images_and_files_among_them_are_copied(tmp_path):
     report = inrstore.convert(tmp_path / "in", tmp_path / "out", lossless=True, include=("scan/*",))
     assert report.complete, report.failures
     assert (tmp_path / f"out/scan/zzz{ending}").read_bytes() == b"no image"
-    (store,) = (tmp_path / "out/scan").glob("*.zarr")
-    image = zarr.open_group(store, mode="r")
+    (store,) = (tmp_path / "out/scan").glob("*.ozx")
+    image = opened(store)
     import nibabel as nib
 
     voxels = np.asanyarray(nib.load(real_scan("sub-s03")).dataobj.get_unscaled())
@@ -217,10 +216,10 @@ def test_a_mask_beside_an_image_is_used_and_a_missing_one_noted(tmp_path, zipped
     done = {key.rpartition(":")[2]: outcome for key, outcome in by_key(tmp_path / "out").items()}
     assert "b_mask.nii.gz" in done["b_dwi.nii.gz"].note
     assert not done["a_dwi.nii.gz"].note
-    voxels = np.asarray(zarr.open_group(tmp_path / "out/a_dwi.zarr", mode="r")["image"]).T
+    voxels = np.asarray(opened(tmp_path / "out/a_dwi.ozx")["image"]).T
     assert (voxels[mask == 0] == 0).all() and (voxels[mask == 1] != 0).all()
-    assert np.array_equal(np.asarray(zarr.open_group(tmp_path / "out/a_mask.zarr", mode="r")["image"]).T, mask)
-    assert not list((tmp_path / "out").glob(".inrstore/masks/*"))
+    assert np.array_equal(np.asarray(opened(tmp_path / "out/a_mask.ozx")["image"]).T, mask)
+    assert not (tmp_path / "out/.inrstore/work").exists()
     assert inrstore.convert(source, tmp_path / "out", max_error=1, mask="{entities}_mask.nii.gz").complete
 
 
@@ -232,10 +231,10 @@ def test_the_only_image_of_a_folder_or_zip_becomes_one_store(tmp_path):
     (source / "notes.txt").write_text("text")
     with zipfile.ZipFile(tmp_path / "one.zip", "w") as packed:
         packed.write(source / "sub-0_bold.nii.gz", "a/sub-0_bold.nii.gz")
-    plain = inrstore.convert(source / "sub-0_bold.nii.gz", tmp_path / "a.zarr", lossless=True)
-    folder = inrstore.convert(source, tmp_path / "b.zarr", lossless=True)
-    zipped = inrstore.convert(tmp_path / "one.zip", tmp_path / "c.zarr", lossless=True)
-    assert tree(tmp_path / "a.zarr") == tree(tmp_path / "b.zarr") == tree(tmp_path / "c.zarr")
+    plain = inrstore.convert(source / "sub-0_bold.nii.gz", tmp_path / "a.ozx", lossless=True)
+    folder = inrstore.convert(source, tmp_path / "b.ozx", lossless=True)
+    zipped = inrstore.convert(tmp_path / "one.zip", tmp_path / "c.ozx", lossless=True)
+    assert len({(tmp_path / f"{name}.ozx").read_bytes() for name in "abc"}) == 1
     assert plain.seal == folder.seal == zipped.seal
 
 
@@ -243,21 +242,21 @@ def test_the_only_image_of_a_folder_or_zip_becomes_one_store(tmp_path):
 def test_a_store_holds_exactly_one_image(tmp_path, count, words):
     source = images(tmp_path / "in", count)
     (source / "notes.txt").write_text("text")
-    check_refused(lambda: inrstore.convert(source, tmp_path / "s.zarr"), SourceError, words, folder=tmp_path)
+    check_refused(lambda: inrstore.convert(source, tmp_path / "s.ozx"), SourceError, words, folder=tmp_path)
 
 
 def test_options_of_archives_are_refused_for_one_store(tmp_path):
     source = images(tmp_path / "in", 1)
     for options in ({"include": ["*"]}, {"report": "r.html"}, {"workers": 2}):
         for path in (source, source / "sub-0_bold.nii.gz"):
-            convert = lambda path=path, options=options: inrstore.convert(path, tmp_path / "s.zarr", **options)  # noqa: E731
+            convert = lambda path=path, options=options: inrstore.convert(path, tmp_path / "s.ozx", **options)  # noqa: E731
             check_refused(convert, ConfigurationError, *options, folder=tmp_path)
 
 
 def test_one_image_of_labels_is_lossless_unless_a_quality_is_named(tmp_path):
     path = write_nifti(tmp_path / "a_dseg.nii", random_image((5, 4, 3)))
-    assert inrstore.convert(path, tmp_path / "a.zarr").promised == {"lossless": True}
-    assert inrstore.convert(path, tmp_path / "b.zarr", max_error=2).promised == {"max_error": 2}
+    assert inrstore.convert(path, tmp_path / "a.ozx").promised == {"lossless": True}
+    assert inrstore.convert(path, tmp_path / "b.ozx", max_error=2).promised == {"max_error": 2}
 
 
 # ---- progress and report
@@ -333,7 +332,7 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path):
 def test_a_folder_of_one_series_becomes_one_store(tmp_path):
     pytest.importorskip("dcm2niix")
     source = real_scan("sub-s03").parents[2] / "dicom" / "dwi_uih_explicitvrle"
-    report = inrstore.convert(source, tmp_path / "s.zarr", lossless=True)
+    report = inrstore.convert(source, tmp_path / "s.ozx", lossless=True)
     assert report.lossless
     with pytest.raises(DestinationExistsError):
-        inrstore.convert(source, tmp_path / "s.zarr", lossless=True)
+        inrstore.convert(source, tmp_path / "s.ozx", lossless=True)

@@ -6,15 +6,16 @@ import json
 import shutil
 import sys
 import zipfile
+from dataclasses import replace
 
 import pytest
 from archives import bids_dataset, bulk_zip, make_archive, small_tree, write_tree
 from common import DATA, check_refused, random_image, tree, write_nifti
 
-from inrstore.archive.holdings import Holding, path_of, zip_of
-from inrstore.archive.names import Names, extra_files
-from inrstore.archive.record import MANIFEST, Record
-from inrstore.archive.verify import SHOWN, _same_but_converter, verify_archive
+from inrstore.archive.catalogue import Names
+from inrstore.archive.manifest import MANIFEST, ManifestEntry, path_of, read_manifest, write_manifest
+from inrstore.archive.verify import SHOWN, _same_but_converter, extra_files, verify_archive
+from inrstore.archive.zips import zip_of
 from inrstore.errors import ConfigurationError, StoreError
 from inrstore.files.journal import encode
 from inrstore.files.local import Folder
@@ -28,14 +29,13 @@ def source(tmp_path):
 
 @pytest.fixture
 def archive(source, tmp_path):
-    return make_archive(source, tmp_path / "archive")
+    return make_archive(source, tmp_path / "archive", store="zarr")
 
 
 def rewrite_manifest(archive, change):
     """Write a whole manifest anew, as someone who wants to deceive would."""
-    record = Record(Folder(archive))
-    lines = change(list(record.manifest()))
-    record.write_manifest(lines)
+    place = Folder(archive)
+    write_manifest(place, change(list(read_manifest(place))))
 
 
 @pytest.mark.parametrize("options", [{}, {"fast": True}, {"against": True}, {"subset": "1/1"}])
@@ -45,7 +45,7 @@ def test_a_whole_archive_passes_and_is_not_touched(archive, source, options):
         options = {"against": source}
     report = verify_archive(archive, **options)
     assert (report.stores, report.files, report.extra_count) == (3, 5, 0)
-    assert report.stored_bytes == sum(line["bytes"] for line in Record(Folder(archive)).manifest())
+    assert report.stored_bytes == sum(line.bytes for line in read_manifest(Folder(archive)))
     assert json.loads(json.dumps(report.to_dict()))["archive"] == str(archive)
     assert tree(archive) == before
 
@@ -59,12 +59,30 @@ def test_what_is_missing_is_named(archive, name, fast):
 
 
 def test_every_changed_byte_is_found(archive):
-    for name in ("a/notes.txt", "b/dwi.zarr/zarr.json", "b/dwi.zarr/nifti/c/0", "c/pair.zarr/image/c/0/0/0"):
+    for name in ("a/notes.txt", "b/dwi.zarr/zarr.json", "b/dwi.zarr/x/c/0", "c/pair.zarr/image/c/0/0/0"):
         path = archive / name
         whole = path.read_bytes()
         path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         check_refused(lambda: verify_archive(archive), StoreError, name.split(".zarr")[0], folder=archive)
         path.write_bytes(whole)
+    verify_archive(archive)
+
+
+def test_every_changed_byte_of_a_store_that_is_one_file_is_found(tmp_path, source):
+    archive = make_archive(source, tmp_path / "one")
+    path = archive / "c/pair.ozx"
+    whole = path.read_bytes()
+    unused = 0
+    for position in range(0, len(whole), 7):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
+        try:
+            verify_archive(archive)
+        except StoreError as error:
+            assert "c/pair.ozx" in str(error)
+        else:  # dates, permissions and versions in the headers of a zip
+            unused += 1
+    assert unused < len(whole) / 70
+    path.write_bytes(whole)
     verify_archive(archive)
 
 
@@ -79,7 +97,7 @@ def test_a_fast_check_compares_sizes_of_files(archive):
 def test_another_store_of_the_same_name_is_found(archive, source, tmp_path):
     (tmp_path / "other").mkdir()
     write_nifti(tmp_path / "other/one.nii.gz", random_image((6, 5, 4), seed=9))
-    other = make_archive(tmp_path / "other", tmp_path / "b")
+    other = make_archive(tmp_path / "other", tmp_path / "b", store="zarr")
     shutil.rmtree(archive / "a/one.zarr")
     shutil.copytree(other / "one.zarr", archive / "a/one.zarr")
     check_refused(lambda: verify_archive(archive, fast=True), StoreError, "a/one.zarr", "seal", folder=archive)
@@ -101,12 +119,12 @@ def test_all_problems_are_counted_and_the_first_are_named(tmp_path):
 
 
 def test_files_that_do_not_belong_there_are_listed(archive):
-    for name in ("new.txt", "b/more/new.txt", "b/dwi.zarr/image/c/9", "c/x.zarr.partial/journal"):
+    for name in ("new.txt", "b/more/new.txt", "b/dwi.zarr/image/c/9", "c/x.zarr/journal"):
         (archive / name).parent.mkdir(parents=True, exist_ok=True)
         (archive / name).write_text("?")
     report = verify_archive(archive)
     assert report.extra_count == 4
-    assert set(report.extra_files) == {"new.txt", "b/more/new.txt", "b/dwi.zarr/image/c/9", "c/x.zarr.partial/journal"}
+    assert set(report.extra_files) == {"new.txt", "b/more/new.txt", "b/dwi.zarr/image/c/9", "c/x.zarr/journal"}
 
 
 def test_the_parts_of_an_archive_make_up_the_whole(tmp_path):
@@ -155,7 +173,7 @@ def test_a_manifest_that_was_cut_is_damaged(archive, keep):
 
 @pytest.mark.parametrize("out", ["../in/a/notes.txt", "/etc/passwd", "a/../../in/a/notes.txt", "", "a\\b", "a\0b"])
 def test_names_that_lead_out_of_the_archive_are_refused(archive, out):
-    rewrite_manifest(archive, lambda lines: [{**lines[0], "out": out}, *lines[1:]])
+    rewrite_manifest(archive, lambda lines: [replace(lines[0], out=out), *lines[1:]])
     check_refused(lambda: verify_archive(archive), StoreError, "no path inside the archive", folder=archive)
 
 
@@ -194,7 +212,7 @@ def test_quality_worse_than_promised_is_found(tmp_path):
     image = random_image((8, 7, 6))
     image[3, 3, 3] += 9
     write_nifti(tmp_path / "in/one.nii", image)
-    check_refused(lambda: verify_archive(archive, tmp_path / "in"), StoreError, "one.zarr", "max_error", folder=archive)
+    check_refused(lambda: verify_archive(archive, tmp_path / "in"), StoreError, "one.ozx", "max_error", folder=archive)
 
 
 def test_a_bids_dataset_is_compared_with_what_it_was(tmp_path):
@@ -245,7 +263,7 @@ def test_dicom_is_converted_anew_and_compared(tmp_path):
     report = verify_archive(archive, tmp_path / "in")
     assert report.stores == 1 and report.files >= 4
     shutil.copy(series[7], source)
-    check_refused(lambda: verify_archive(archive, tmp_path / "in"), StoreError, "scan/series-12.zarr", folder=archive)
+    check_refused(lambda: verify_archive(archive, tmp_path / "in"), StoreError, "scan/series-12.ozx", folder=archive)
 
 
 def test_another_version_of_the_converter_is_no_difference(tmp_path):
@@ -275,9 +293,8 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path):
         (archive / ".inrstore").mkdir(parents=True)
         (archive / ".inrstore/job.json").write_text('{"version": 1, "source": {"kind": "tree"}, "options": {}}')
         names = (f"sub-{number:06}/a-file-{number:06}.txt" for number in range(count))
-        Record(Folder(archive)).write_manifest(
-            {"out": name, "kind": "file", "bytes": 0, "digest": manifest.digest(b""), "key": name} for name in names
-        )
+        entries = (ManifestEntry(out=n, kind="file", bytes=0, digest=manifest.digest(b""), key=n) for n in names)
+        write_manifest(Folder(archive), entries)
         most = 0
 
         def watch(name, done, bad):
@@ -294,12 +311,12 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path):
 def test_stores_in_stores_are_nobodys_business():
     """The extra files of a store are those of its own report; a walk does not list its chunks."""
     with Names() as names:
-        names.add(Holding(out="a/x.zarr", kind="store", size=1, digest="", key="a/x.nii"))
-        names.add(Holding(out="a/x.zarr.txt", kind="file", size=1, digest="", key="a/x.zarr.txt"))
-        assert not names.add(Holding(out="a/x.zarr", kind="file", size=1, digest="", key="b"))
-        assert (names.kind("a/x.zarr"), names.kind("a/x.zarr.txt"), names.kind("a")) == ("store", "file", "")
+        names.add("a/x.ozx", "a/x.nii", store=True)
+        names.add("a/x.ozx.txt", "a/x.ozx.txt", store=False)
+        assert not names.add("a/x.ozx", "b", store=False)
+        assert (names.kind("a/x.ozx"), names.kind("a/x.ozx.txt"), names.kind("a")) == ("store", "file", "")
         assert names.has_below("a") and names.has_below("") and not names.has_below("a/x")
-        place = _Listed("a/x.zarr/c/0", "a/x.zarr/zarr.json", "a/x.zarr.txt", "a/y", ".inrstore/lock", "a/x.zarry/0")
+        place = _Listed("a/x.ozx/c/0", "a/x.ozx/zarr.json", "a/x.ozx.txt", "a/y", ".inrstore/lock", "a/x.zarry/0")
         assert list(extra_files(place, names)) == ["a/y", "a/x.zarry/0"]
 
 
@@ -316,8 +333,8 @@ class _Listed:
 
 
 def test_paths_and_urls_of_stores():
-    assert path_of(_Named("/data/a"), "b/c.zarr") == "/data/a/b/c.zarr"
-    assert path_of(_Named("s3://bucket/a/"), "c.zarr") == "s3://bucket/a/c.zarr"
+    assert path_of(_Named("/data/a"), "b/c.ozx") == "/data/a/b/c.ozx"
+    assert path_of(_Named("s3://bucket/a/"), "c.ozx") == "s3://bucket/a/c.ozx"
 
 
 class _Named:
@@ -327,4 +344,4 @@ class _Named:
 
 def test_a_line_is_as_the_journal_writes_it(archive):
     first = (archive / MANIFEST).read_bytes().splitlines(keepends=True)[0]
-    assert first == encode(0, next(Record(Folder(archive)).manifest()))
+    assert first == encode(0, vars(next(read_manifest(Folder(archive)))))

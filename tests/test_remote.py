@@ -83,7 +83,7 @@ def test_the_prefix_is_taken_as_it_stands(bucket):
 
 @pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "..", "a/../../b", ".", "a/./b", "a\0b"])
 def test_a_key_that_leads_elsewhere_is_refused(at, key):
-    for action in (at.open, at.size, at.remove, lambda key: at.write(key, b""), lambda key: at.create(key, b"")):
+    for action in (at.open, at.size, at.remove, lambda key: at.write(key, b""), lambda key: at.create(key, [b""])):
         with pytest.raises(ValueError, match="is not a path inside"):
             action(key)
 
@@ -181,7 +181,7 @@ def test_a_place_travels_without_the_credentials(at):
 def _create(url: str, own: bytes, count: int, start: float) -> list[bool]:
     here = files.place(url)
     time.sleep(max(0, start - time.time()))
-    return [here.create(f"{number}", own) for number in range(count)]
+    return [here.create(f"{number}", [own]) for number in range(count)]
 
 
 def test_of_two_processes_that_create_one_wins(at):

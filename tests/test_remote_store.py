@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import os
 import time
+import zipfile
 from concurrent.futures.process import BrokenProcessPool
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 from common import files_of, random_image, write_nifti
-from servers import fresh_processes, needs_moto, s3_server
+from servers import fresh_processes, needs_moto, s3_server, web_server
 
 import inrstore
 from inrstore import files
 from inrstore.errors import DestinationExistsError, DestinationHeldError, StoreError, WriteError
+from inrstore.files.claim import Claim
+from inrstore.files.remote import ObjectPlace
 from inrstore.sources import read_source
 from inrstore.store import layout
-from inrstore.store.conversion import Wish
+from inrstore.store.container import publish
 from inrstore.store.convert import convert_image
-from inrstore.store.quality import Promise
-from inrstore.store.writer import open_partial, sweep_published
+from inrstore.store.options import Options
+from inrstore.store.quality import Quality
 
 pytestmark = needs_moto
 
-JOB = {"source": "a", "seed": 0}
 CHUNKS = {f"image/c/{i}": bytes([i]) * (i + 1) for i in range(4)}
+MEMBERS = [("zarr.json", b"the group"), ("image/zarr.json", b"the array"), *CHUNKS.items()]
+WHOLE = {f"s.zarr/{key}": data for key, data in MEMBERS}
 
 
 @pytest.fixture(scope="module")
@@ -49,167 +54,117 @@ def objects(url: str) -> dict[str, bytes]:
     return {entry.key: files.read(here, entry.key, 1 << 26) for entry in here.walk()}
 
 
-def write_all(url: str, chunks: dict[str, bytes] = CHUNKS) -> int:
-    """Write a store; return how many chunks were there already."""
-    partial = open_partial(url, JOB)
-    try:
-        done = partial.finished()
-        for key, data in chunks.items():
-            if key not in done:
-                partial.write_chunk(key, data)
-        partial.write("image/zarr.json", b"the array")
-        partial.publish("zarr.json", b"the group")
-    except BaseException:
-        partial.close()
-        raise
-    return len(done)
-
-
-WHOLE = {"s.zarr/zarr.json": b"the group", "s.zarr/image/zarr.json": b"the array"} | {
-    f"s.zarr/{key}": data for key, data in CHUNKS.items()
-}
-
-
 # What is written
 
 
 def test_a_published_store_is_all_that_is_left(bucket):
-    assert write_all(f"{bucket}/s.zarr/") == 0
+    size = publish(f"{bucket}/s.zarr/", MEMBERS)
+    assert size == sum(len(data) for _, data in MEMBERS)
     assert objects(bucket) == WHOLE
-    with pytest.raises(DestinationExistsError, match=rf"{bucket}/s.zarr: exists already"):
-        write_all(f"{bucket}/s.zarr")
-    assert objects(bucket) == WHOLE
-
-
-def test_finished_chunks_are_kept_and_anything_else_is_not(bucket):
-    url = f"{bucket}/s.zarr"
-    partial = open_partial(url, JOB)
-    for number in range(3):
-        partial.write_chunk(f"image/c/{number}", CHUNKS[f"image/c/{number}"])
-    partial.write("image/zarr.json", b"old")
-    assert partial.read("image/zarr.json") == b"old"
-    partial.close()
-    files.place(url).write("image/c/1", b"damaged")
-    files.place(url).write("image/c/3", b"written, but not noted")
-    files.place(url).remove("image/c/2")
-    partial = open_partial(url, JOB)
-    assert list(partial.finished()) == ["image/c/0"]
-    assert objects(url) == {"image/c/0": CHUNKS["image/c/0"]}
-    partial.close()
-    assert write_all(url) == 1
+    with pytest.raises(DestinationExistsError, match=rf"{bucket}/s.zarr.?: exists already"):
+        publish(f"{bucket}/s.zarr/", MEMBERS)
     assert objects(bucket) == WHOLE
 
 
-def test_another_job_is_refused_and_told_what_differs(bucket):
-    url = f"{bucket}/s.zarr"
-    partial = open_partial(url, JOB)
-    partial.write_chunk("image/c/0", b"1")
-    partial.close()
-    with pytest.raises(StoreError, match=r"s.zarr.partial: .*seed was 0, now 1"):
-        open_partial(url, {**JOB, "seed": 1})
-    assert objects(url) == {"image/c/0": b"1"}
+def test_a_zip_is_one_object_by_one_conditional_put(server, bucket):
+    server.requests()
+    size = publish(f"{bucket}/s.ozx", MEMBERS)
+    assert [method for method, _ in server.requests()].count("PUT") == 1
+    ((key, data),) = objects(bucket).items()
+    assert (key, len(data)) == ("s.ozx", size)
+    with zipfile.ZipFile(BytesIO(data)) as zipped:
+        assert {name: zipped.read(name) for name in zipped.namelist()} == dict(MEMBERS)
+    with pytest.raises(DestinationExistsError, match=r"s\.ozx: exists already"):
+        publish(f"{bucket}/s.ozx", [*MEMBERS, ("more", b"x")])
+    assert objects(bucket) == {"s.ozx": data}
 
 
 def test_objects_of_others_are_never_touched(bucket):
     here = files.place(bucket)
-    here.write("s.zarr/notes.txt", b"mine")
-    here.write("s.zarr.old/zarr.json", b"mine")
-    with pytest.raises(DestinationExistsError):
-        write_all(f"{bucket}/s.zarr")
-    assert objects(bucket) == {"s.zarr/notes.txt": b"mine", "s.zarr.old/zarr.json": b"mine"}
-    # A store that was copied there while a conversion was interrupted.
-    partial = open_partial(f"{bucket}/t.zarr", JOB)
-    partial.write_chunk("image/c/0", b"1")
-    partial.close()
-    here.write("t.zarr/zarr.json", b"a copied store")
-    with pytest.raises(DestinationExistsError):
-        write_all(f"{bucket}/t.zarr")
-    assert objects(f"{bucket}/t.zarr") == {"zarr.json": b"a copied store", "image/c/0": b"1"}
-
-
-def test_discarding_leaves_nothing(bucket):
-    partial = open_partial(f"{bucket}/s.zarr", JOB)
-    partial.write_chunk("image/c/0", b"1")
-    partial.write("image/zarr.json", b"1")
-    partial.discard()
-    assert objects(bucket) == {}
-    assert write_all(f"{bucket}/s.zarr") == 0
+    mine = {"s.zarr/notes.txt": b"mine", "s.zarr.old/zarr.json": b"mine", "t.zarr/image/c/0": b"mine", "u.ozx": b"mine"}
+    for key, data in mine.items():
+        here.write(key, data)
+    for name in ("s.zarr", "t.zarr", "u.ozx"):
+        with pytest.raises(DestinationExistsError):
+            publish(f"{bucket}/{name}", MEMBERS)
+    assert objects(bucket) == mine
 
 
 @pytest.mark.parametrize("url", ["s3://some-bucket", "s3://some-bucket/"])
 def test_a_store_cannot_be_a_whole_bucket(bucket, url):
     with pytest.raises(ValueError, match="cannot be a whole bucket"):
-        open_partial(url, JOB)
+        publish(url, MEMBERS)
 
 
-def test_a_failed_write_says_where_and_can_be_resumed(bucket, monkeypatch):
-    partial = open_partial(f"{bucket}/s.zarr", JOB)
-    partial.write_chunk("image/c/0", CHUNKS["image/c/0"])
+@pytest.mark.parametrize("name", ["s.zarr", "s.ozx"])
+def test_a_failed_write_says_where_and_leaves_nothing(bucket, monkeypatch, name):
+    put, left = ObjectPlace._put, [1]
+
+    def refused(self, key, *rest):
+        if key.startswith(name) and "claim" not in key:
+            left[0] -= 1
+            if left[0] < 0 or name.endswith("ozx"):
+                raise PermissionError(13, "access denied", "x")
+        return put(self, key, *rest)
+
     with monkeypatch.context() as patch:
-        patch.setattr("inrstore.files.remote.ObjectPlace._put", _refused)
-        with pytest.raises(WriteError, match=rf"{bucket}/s.zarr/image/c/1: cannot be written: access denied"):
-            partial.write_chunk("image/c/1", b"1")
-    partial.close()
-    assert write_all(f"{bucket}/s.zarr") == 1
-
-
-def _refused(*_: object) -> None:
-    raise PermissionError(13, "access denied", "x")
+        patch.setattr(ObjectPlace, "_put", refused)
+        with pytest.raises(WriteError, match=rf"{bucket}/{name}: cannot be written: access denied"):
+            publish(f"{bucket}/{name}", MEMBERS)
+    assert objects(bucket) == {}
+    publish(f"{bucket}/{name}", MEMBERS)
 
 
 # Who may write
 
 
 def test_a_store_is_written_by_one_at_a_time(bucket):
-    partial = open_partial(f"{bucket}/s.zarr", JOB)
+    claim = Claim(ObjectPlace(bucket), "s.zarr.claim", f"{bucket}/s.zarr")
     with pytest.raises(DestinationHeldError, match=rf"s.zarr: being written by .* process {os.getpid()}"):
-        open_partial(f"{bucket}/s.zarr", JOB)
-    partial.close()
-    write_all(f"{bucket}/s.zarr")
+        publish(f"{bucket}/s.zarr", MEMBERS)
+    claim.remove()
+    publish(f"{bucket}/s.zarr", MEMBERS)
+    assert objects(bucket) == WHOLE
 
 
 def test_who_was_asleep_too_long_changes_nothing_any_more(bucket, monkeypatch):
-    from inrstore.store.partial_remote import RemotePartial
+    """It loses its claim in the middle; the other's store stays whole."""
+    write, done = ObjectPlace.write, []
 
-    monkeypatch.setattr("inrstore.files.claim.Claim._refresh", lambda *_: None)
-    url = f"{bucket}/s.zarr"
-    asleep = RemotePartial(url, JOB, expiry=1)
-    asleep.write_chunk("image/c/0", CHUNKS["image/c/0"])
-    time.sleep(2.2)
-    other = RemotePartial(url, JOB, expiry=1)
-    assert list(other.finished()) == ["image/c/0"]
-    for action in (
-        lambda: asleep.write_chunk("image/c/1", b"wrong"),
-        lambda: asleep.write("image/zarr.json", b"wrong"),
-        lambda: asleep.publish("zarr.json", b"wrong"),
-    ):
-        with pytest.raises(DestinationHeldError, match="taken over by"):
-            action()
-    asleep.discard()
-    asleep.close()
-    assert objects(url) == {"image/c/0": CHUNKS["image/c/0"]}
-    other.close()
-    assert write_all(url) == 1
-    assert objects(bucket) == WHOLE
+    def slow(self, key, data):
+        write(self, key, data)
+        if key == "s.zarr/image/c/1" and not done:
+            done.append(key)
+            claim = self.fetch("s.zarr.claim", 4096)
+            write(self, "s.zarr.claim", claim.data.replace(b'"released": false', b'"released": true'))
+            publish(f"{bucket}/s.zarr", MEMBERS)
+            monkeypatch.setattr("inrstore.files.claim._clock", lambda: 1e9)
+
+    monkeypatch.setattr(ObjectPlace, "write", slow)
+    with pytest.raises(DestinationHeldError, match="taken over by"):
+        publish(f"{bucket}/s.zarr", [*MEMBERS[:-1], ("image/c/3", b"of the one asleep")])
+    assert done
+    assert objects(f"{bucket}/s.zarr") == dict(MEMBERS)
 
 
 def _race(url: str, start: float) -> str:
     time.sleep(max(0, start - time.time()))
     try:
-        write_all(url)
+        publish(url, [*MEMBERS, ("who", str(os.getpid()).encode())])
     except (DestinationHeldError, DestinationExistsError) as error:
         return type(error).__name__
     return "written"
 
 
-def test_of_processes_that_convert_to_one_place_one_wins(bucket):
+@pytest.mark.parametrize("name", ["s.zarr", "s.ozx"])
+def test_of_processes_that_convert_to_one_place_one_wins(bucket, name):
     with fresh_processes(3) as pool:
         for number in range(5):
-            url = f"{bucket}/{number}/s.zarr"
+            url = f"{bucket}/{number}/{name}"
             start = time.time() + (1 if number == 0 else 0.1)
             found = [run.result() for run in [pool.submit(_race, url, start) for _ in range(3)]]
             assert found.count("written") == 1, found
-            assert objects(f"{bucket}/{number}") == WHOLE
+            assert len(objects(f"{bucket}/{number}")) == (1 if name == "s.ozx" else len(MEMBERS) + 1)
 
 
 # Deaths
@@ -217,8 +172,6 @@ def test_of_processes_that_convert_to_one_place_one_wins(bucket):
 
 def _die_at(count: int) -> None:
     """End this process, without any farewell, before the request with this number that changes something."""
-    from inrstore.files.remote import ObjectPlace
-
     left = [count]
 
     def counted(name):
@@ -236,53 +189,37 @@ def _die_at(count: int) -> None:
     counted("remove_all")
 
 
-def _write_and_die(url: str, count: int) -> int:
+def _publish_and_die(url: str, count: int) -> None:
     _die_at(count)
-    return write_all(url)
-
-
-def _convert_and_die(source: str, url: str, count: int) -> None:
-    layout.CHUNK_VOXELS = layout.LOSSLESS_VALUES = layout.TRANSFORMED_VALUES = 40
-    _die_at(count)
-    _convert(source, url)
-
-
-def _convert(source: str, url: str) -> None:
-    convert_image(read_source(source), url, Wish(promise=Promise.of(None, None, None, True)))
+    publish(url, MEMBERS)
 
 
 @pytest.mark.slow
-def test_a_death_before_any_request_is_resumed_by_the_same_command(bucket):
-    chunks = dict(list(CHUNKS.items())[:2])
-    whole = {key: data for key, data in WHOLE.items() if key[-1] not in "23"}
+@pytest.mark.parametrize("name", ["s.zarr", "s.ozx"])
+def test_a_death_before_any_request_is_made_good_by_the_same_command(bucket, name):
     deaths = 0
     for count in range(100):
-        url = f"{bucket}/{count}/s.zarr"
+        url = f"{bucket}/{count}/{name}"
         try:
             with fresh_processes(1) as pool:
-                pool.submit(_write_and_die, url, count).result()
+                pool.submit(_publish_and_die, url, count).result()
             break
         except BrokenProcessPool:
             deaths += 1
         try:
-            write_all(url, chunks)
+            publish(url, MEMBERS)
         except DestinationExistsError:  # it died after publishing
-            assert sweep_published(url)
-        assert {key: data for key, data in objects(f"{bucket}/{count}").items() if key[-1] not in "23"} == whole
-        assert not any(".partial/" in key for key in objects(f"{bucket}/{count}"))
-    assert deaths > 12
+            assert len(objects(url)) == len(MEMBERS)
+        found = objects(f"{bucket}/{count}")
+        if name == "s.zarr":
+            assert {key: data for key, data in found.items() if key != "s.zarr.claim"} == WHOLE
+        else:
+            assert list(found) == ["s.ozx"]
+    assert deaths > (9 if name == "s.zarr" else 0)
 
 
-def test_what_a_publisher_left_that_died_is_swept(bucket):
-    write_all(f"{bucket}/s.zarr")
-    assert not sweep_published(f"{bucket}/s.zarr")
-    open_partial(f"{bucket}/t.zarr", JOB).close()
-    assert not sweep_published(f"{bucket}/t.zarr"), "it is not published"
-    here = files.place(bucket)
-    for key, data in objects(f"{bucket}/t.zarr.partial").items():
-        here.write(f"s.zarr.partial/{key}", data)
-    assert sweep_published(f"{bucket}/s.zarr")
-    assert objects(f"{bucket}/s.zarr.partial") == {}
+def _convert(source: str, url: str) -> None:
+    convert_image(read_source(source), url, Options(quality=Quality.of(None, None, None, True)))
 
 
 @pytest.fixture
@@ -296,30 +233,6 @@ def converted(bucket, tmp_path, small):
 
 def local(folder: Path) -> dict[str, bytes]:
     return {key: (folder / key).read_bytes() for key, _ in files_of(folder)}
-
-
-@pytest.mark.slow
-def test_a_conversion_that_dies_anywhere_ends_in_the_same_bytes(bucket, tmp_path, small):
-    source = write_nifti(tmp_path / "a.nii", random_image((5, 4, 6)))
-    _convert(str(source), str(tmp_path / "a.zarr"))
-    wanted = local(tmp_path / "a.zarr")
-    assert sum(key.startswith("image/c/") for key in wanted) > 1
-    with fresh_processes(1) as pool:
-        pool.submit(_convert_and_die, str(source), f"{bucket}/never/a.zarr", 1 << 30).result()
-    assert objects(f"{bucket}/never/a.zarr") == wanted
-    deaths = 0
-    for count in range(2, 100, 3):
-        url = f"{bucket}/{count}/a.zarr"
-        try:
-            with fresh_processes(1) as pool:
-                pool.submit(_convert_and_die, str(source), url, count).result()
-            break
-        except BrokenProcessPool:
-            deaths += 1
-        _convert(str(source), url)
-        assert objects(url) == wanted
-        assert objects(f"{url}.partial") == {}
-    assert deaths > 5
 
 
 # Archives
@@ -358,15 +271,20 @@ def _convert_tree_and_die(source: str, url: str, count: int) -> None:
 def test_an_archive_whose_writer_dies_is_finished_by_the_same_command(bucket, dataset):
     inrstore.convert(dataset, f"{bucket}/whole", lossless=True)
     wanted = {key: data for key, data in objects(f"{bucket}/whole").items() if not key.startswith(".inrstore/")}
-    for count in (1, 4, 9, 21, 35, 50):
+    deaths = 0
+    for count in range(1, 100, 3):
         url = f"{bucket}/{count}"
-        with fresh_processes(1) as pool, pytest.raises(BrokenProcessPool):
-            pool.submit(_convert_tree_and_die, str(dataset), url, count).result()
+        try:
+            with fresh_processes(1) as pool:
+                pool.submit(_convert_tree_and_die, str(dataset), url, count).result()
+            break
+        except BrokenProcessPool:
+            deaths += 1
         assert inrstore.convert(dataset, url, lossless=True).complete
         found = objects(url)
         assert {key: data for key, data in found.items() if not key.startswith(".inrstore/")} == wanted
-        assert not any(".partial" in key for key in found)
         inrstore.verify(url)
+    assert deaths > 3
 
 
 # Reading
@@ -400,6 +318,35 @@ def test_one_voxel_is_one_chunk(server, converted):
     assert [path.count("/image/c/") for _, path in server.requests()] == [1]
 
 
+@pytest.mark.parametrize("size", [(5, 4, 6, 3), (60, 60, 40, 6)])
+def test_one_voxel_of_a_zip_in_a_bucket_costs_four_requests_at_most(server, bucket, tmp_path, monkeypatch, size):
+    monkeypatch.setattr(layout, "CHUNK_VOXELS", 40 if size[0] == 5 else 30_000)
+    monkeypatch.setattr(layout, "LOSSLESS_VALUES", 40 if size[0] == 5 else 180_000)
+    values = random_image(size)
+    write_nifti(tmp_path / "a.nii", values)
+    (tmp_path / "a.bval").write_text(" ".join("1000" for _ in range(size[3])))
+    (tmp_path / "a.bvec").write_text("\n".join(" ".join("0.5" for _ in range(size[3])) for _ in range(3)))
+    url = f"{bucket}/deep/a.ozx"
+    _convert(str(tmp_path / "a.nii"), url)
+    server.requests()
+    dataset = inrstore.open(url)
+    assert dataset.bval.values.tolist() == [1000] * size[3]
+    assert dataset.image[2, 3, 1, 4].values == values[4, 1, 3, 2]
+    asked = server.requests()
+    assert {method for method, _ in asked} <= {"GET", "HEAD"}
+    assert len(asked) <= 4, asked
+    np.testing.assert_array_equal(dataset.image.values, values.T)
+
+
+def test_a_zip_behind_a_web_server_opens(tmp_path):
+    values = random_image((60, 60, 40, 2))
+    write_nifti(tmp_path / "a.nii", values)
+    _convert(str(tmp_path / "a.nii"), str(tmp_path / "served/a.ozx"))
+    with web_server(tmp_path / "served") as address:
+        np.testing.assert_array_equal(inrstore.open(f"{address}/a.ozx").image.values, values.T)
+        assert inrstore.verify(f"{address}/a.ozx").lossless
+
+
 def test_a_missing_chunk_in_a_bucket_is_an_error(converted):
     url, _ = converted
     chunk = next(key for key in objects(url) if key.startswith("image/c/"))
@@ -409,10 +356,8 @@ def test_a_missing_chunk_in_a_bucket_is_an_error(converted):
 
 
 def test_an_unfinished_store_in_a_bucket_is_none(bucket):
-    partial = open_partial(f"{bucket}/s.zarr", JOB)
-    partial.write_chunk("image/c/0", b"1")
-    partial.write("image/zarr.json", b"{}")
-    partial.close()
+    for key, data in MEMBERS[1:]:
+        files.place(f"{bucket}/s.zarr").write(key, data)
     with pytest.raises(StoreError, match="incomplete"):
         inrstore.open(f"{bucket}/s.zarr")
     with pytest.raises(FileNotFoundError):

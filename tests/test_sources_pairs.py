@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from common import check_refused, check_same_bits, patch_header, random_image
 
+import inrstore
 from inrstore.errors import SourceError, UnsupportedImageError
 from inrstore.files.local import Folder
-from inrstore.sources import header_of, image_files, is_image, read_image, read_source, store_name
+from inrstore.sources import file_names, image_files, image_of, is_image, read_image, read_source, store_name
 
 
 @pytest.fixture
@@ -118,16 +119,46 @@ def test_names_of_images_and_of_their_stores():
     images = {"a/x.nii": "a/x.zarr", "x.nii.gz": "x.zarr", "X.NII.GZ": "X.zarr", "x.y.hdr": "x.y.zarr",
               "a.b/x.hdr.gz": "a.b/x.zarr"}  # fmt: skip
     assert {name: store_name(name) for name in images} == images
+    assert store_name("a/x.nii.gz", ".ozx") == "a/x.ozx"
     assert all(map(is_image, images))
     assert not any(map(is_image, ["x.img", "x.img.gz", "nii", "x.nii.bz2", "x.gz", "x.nii.json", "x.zarr"]))
 
 
-def test_the_header_of_an_img_file_is_told(pair):
+def test_the_image_that_a_file_belongs_to_is_told(pair):
     place = Folder(pair.parent)
-    assert header_of(place, "a.img") == "a.hdr"
-    assert header_of(place, "a.hdr") is None
+    assert image_of(place, "a.img") == image_of(place, "a.hdr") == "a.hdr"
     (pair.parent / "alone.img").write_bytes(b"")
-    assert header_of(place, "alone.img") is None
+    assert image_of(place, "alone.img") is None
+    (pair.parent / "other.hdr").write_bytes(b"")
+    assert image_of(place, "other.hdr") is None
+    assert image_of(place, "a.json") is None
+    # The unpacked voxels go with the unpacked header.
+    (pair.parent / "a.img.gz").write_bytes(b"")
+    assert image_of(place, "a.img.gz") is None
+    assert image_files(place, "a.hdr") == ("a.hdr", "a.img")
     assert image_files(place, "a.nii.gz") == ("a.nii.gz",)
     with pytest.raises(SourceError, match=r"alone\.img"):
         read_image(place, "alone.img")
+
+
+def test_names_of_the_files_of_an_image():
+    assert file_names("x/a.nii.gz") == ("x/a.nii.gz",)
+    assert file_names("x/a.hdr") == file_names("x/a.img") == ("x/a.hdr", "x/a.img")
+    assert file_names("A.IMG.GZ") == ("A.HDR.GZ", "A.IMG.GZ")
+    assert file_names("notes.txt") == ("notes.txt",)
+
+
+def test_a_single_file_beside_voxels_that_are_not_its_own_is_not_stored(tmp_path):
+    nib.Nifti1Image(random_image((5, 4, 3)), np.eye(4)).to_filename(tmp_path / "a.nii")
+    path = (tmp_path / "a.nii").rename(tmp_path / "a.hdr")
+    assert read_source(path).kind == "NIfTI-1"
+    (tmp_path / "a.img").write_bytes(b"would be lost")
+    refused(path, "magic", "a.img", kind=UnsupportedImageError)
+
+
+def test_a_single_file_called_img_is_exported_as_one(tmp_path):
+    nib.Nifti1Image(random_image((5, 4, 3)), np.eye(4)).to_filename(tmp_path / "a.nii")
+    path = (tmp_path / "a.nii").rename(tmp_path / "a.img")
+    inrstore.convert(path, tmp_path / "s.zarr", lossless=True)
+    inrstore.export(tmp_path / "s.zarr", tmp_path / "o.nii")
+    assert (tmp_path / "o.nii").read_bytes() == path.read_bytes()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from inrstore import files
 from inrstore.errors import DestinationHeldError, FileTooLargeError, StoreError
 from inrstore.files import durable
-from inrstore.files.journal import Journal, decode, encode, records
+from inrstore.files.journal import MAX_LINE_BYTES, Journal, decode, encode, records
 from inrstore.files.local import Folder
 from inrstore.files.lock import Lock
 
@@ -82,7 +82,7 @@ def test_of_several_makers_of_a_file_one_wins(tmp_path):
     folder, wins = Folder(tmp_path), []
 
     def make(number):
-        if folder.create("claim", str(number).encode()):
+        if folder.create("claim", [str(number).encode()]):
             wins.append(number)
 
     threads = [threading.Thread(target=make, args=(n,)) for n in range(16)]
@@ -180,6 +180,17 @@ def test_a_line_is_good_only_at_its_own_place(number, record):
     assert decode(number, line) == json.loads(json.dumps(record))
     assert decode(number + 1, line) is None
     assert decode(number, line[:-1]) is None
+
+
+def test_a_record_that_could_not_be_read_again_is_not_written(tmp_path):
+    """The longest record can be read; one byte more is refused before anything of it is on the disk."""
+    longest = {"note": "x" * (MAX_LINE_BYTES - len(encode(0, {"note": ""})))}
+    with Journal(tmp_path / "j") as journal:
+        journal.append(longest)
+        with pytest.raises(StoreError, match="a record of"):
+            journal.append({"note": longest["note"] + "x"})
+        journal.append({"note": "short"})
+    assert [len(record["note"]) for record in records(tmp_path / "j")] == [len(longest["note"]), 5]
 
 
 def test_a_line_that_cannot_be_written_is_taken_back(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from common import ROOT, needs_torch
 
 from inrstore.evaluate.metrics import compare as measure
 from inrstore.options import EncodeOptions
-from inrstore.store.quality import Promise
+from inrstore.store.quality import Quality
 from tools import bench_rate, bench_rate_ours, bench_rate_peers, bench_rate_report, bench_rate_sirenmri
 from tools.bench_rate_data import Volume, load, save
 
@@ -112,7 +112,7 @@ def test_a_search_keeps_the_smallest_result_that_is_good_enough():
 @needs_torch
 def test_ours_is_measured_on_what_the_decoder_gives_and_keeps_the_target():
     volume = smooth()
-    for promise in (Promise(psnr=30.0), Promise(max_error=4.0)):
+    for promise in (Quality(psnr=30.0), Quality(max_error=4.0)):
         row = bench_rate_ours.measure(volume, promise, EncodeOptions(preset="fast", device="cpu", threads=1))
         assert "broken" not in row
         assert 0 < row["bytes"] < volume.image.nbytes and row["decode_s"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 
 import numpy as np
@@ -9,12 +10,15 @@ import pytest
 from checks import GOLDEN, VECTORS, decoder, digest, frames_of, golden, index_of, maker, vectors
 
 from inrstore import errors
-from inrstore.chunk.frames import decode_chunk, describe_chunk
+from inrstore.chunk.decode import decode_chunk, describe_chunk
+from inrstore.chunk.modes import MODES
+from inrstore.chunk.shared import of
 
 VALID = {**index_of(VECTORS / "subset"), **index_of(VECTORS / "uncommon")}
+SHARED = index_of(VECTORS / "shared")
 FAULTY = index_of(VECTORS / "faulty")
 FRAMES = vectors("subset", "uncommon", "faulty")
-GOLDEN_INDEX = {1: "88653b3733016c6d4e040dd9b8c1d66c6a788b136fba6a1f08af2e6fe9966774"}
+GOLDEN_INDEX = {1: "3666ce8368a11ee58c3ca5e29ca944dd31af57da12fe65a6ab2058988fa3d442"}
 """SHA-256 of the index of each version's golden chunks: changing what is released takes a change here."""
 VERSIONS = sorted(int(p.name) for p in GOLDEN.iterdir() if p.is_dir())
 
@@ -39,6 +43,19 @@ def test_a_valid_vector_decodes_to_the_recorded_values(name):
 @pytest.mark.parametrize("name", VALID)
 def test_the_independent_reader_decodes_a_valid_vector_to_the_same(name):
     check_decoded(decoder().decode(FRAMES[name]), VALID[name])
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_vector_that_names_a_shared_parameter_needs_it_in_both_readers(name):
+    entry, data = SHARED[name], vectors("shared")[name]
+    shared = [base64.b64decode(text) for text in entry["shared"]]
+    check_decoded(decode_chunk(data, shared=of(*shared)), entry)
+    check_decoded(decoder().decode(data, shared=tuple(shared)), entry)
+    with pytest.raises(errors.CorruptChunkError) as caught:
+        decode_chunk(data)
+    assert caught.value.field == "neural.digest"
+    with pytest.raises(decoder().Invalid):
+        decoder().decode(data)
 
 
 @pytest.mark.parametrize("name", FAULTY)
@@ -72,9 +89,7 @@ def test_there_are_enough_vectors_of_every_mode_and_type():
     assert len(index_of(VECTORS / "subset")) >= 30
     assert len(index_of(VECTORS / "uncommon")) >= 5
     assert len(FAULTY) >= 15
-    assert {e["mode"] for e in VALID.values()} == {
-        "raw", "constant", "planes", "siren", "transform", "predictor", "neural"
-    }  # fmt: skip
+    assert {e["mode"] for e in VALID.values()} == {mode.name for mode in MODES}
     assert {np.dtype(e["dtype"]).newbyteorder("<").str[1:] for e in VALID.values()} >= {
         "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "b1"
     }  # fmt: skip
@@ -86,7 +101,10 @@ def test_there_are_enough_vectors_of_every_mode_and_type():
 
 
 def test_every_folder_holds_what_its_index_lists():
-    for folder in (VECTORS / "subset", VECTORS / "uncommon", VECTORS / "faulty", *(GOLDEN / str(v) for v in VERSIONS)):
+    for folder in (
+        *(VECTORS / name for name in ("subset", "uncommon", "shared", "faulty")),
+        *(GOLDEN / str(v) for v in VERSIONS),
+    ):
         assert {p.stem for p in folder.glob("*.chunk")} == set(index_of(folder))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common import random_image, write_nifti
 
-from inrstore.archive.items import Outcome
+from inrstore.archive.outcomes import Outcome
 from inrstore.archive.record import Record
 from inrstore.files.local import Folder
 

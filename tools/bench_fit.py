@@ -20,17 +20,18 @@ import numpy.typing as npt
 import torch
 
 from inrstore.chunk import encode as encoder
-from inrstore.chunk.frames import decode_chunk, describe_chunk
+from inrstore.chunk.decode import decode_chunk, describe_chunk
 from inrstore.chunk.inr.fit.data import Batch, prepare
-from inrstore.chunk.inr.fit.networks import Size, initialise
+from inrstore.chunk.inr.fit.networks import initialise, uniform
 from inrstore.chunk.inr.fit.search import OMEGA_0
 from inrstore.chunk.inr.fit.trainer import Schedule, Trainer
-from inrstore.chunk.quality import rmse
-from inrstore.chunk.target import Target
+from inrstore.chunk.quality import Target, rmse
+from inrstore.chunk.siren.encode import fit_task
+from inrstore.chunk.task import Task
 from inrstore.options import EncodeOptions
 
 SEED = 0
-SIZE = Size(3, 64)
+SIZE = uniform(("sine",) * 3, 64)
 SAMPLES, STEPS = 4096, 200
 UK_BIOBANK = (105, 72, 104, 104)
 
@@ -82,7 +83,7 @@ def batched_against_sequential(scan: npt.NDArray[Any], device: torch.device, cou
     target = Target(rmse=0.01 * float(np.ptp(volume)))
     items = []
     for i, block in enumerate(blocks):
-        problem = encoder._problem(i, block, target, 1 << 20)
+        problem = fit_task(i, Task(block, None, target), 1 << 20)
         assert problem is not None
         items.append(prepare(problem))
     together, distortion = _run(items, device)

@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from inrstore.chunk.decode import decode_chunk, describe_chunk
 from inrstore.chunk.encode import encode_chunks
-from inrstore.chunk.frames import decode_chunk, describe_chunk
-from inrstore.chunk.target import Target
+from inrstore.chunk.quality import Target
 from inrstore.options import EncodeOptions
 from inrstore.sources import read_source
 from inrstore.store import layout

@@ -32,9 +32,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk import frame, normalize
-from inrstore.chunk import frames as chunks
-from inrstore.chunk.frames import decode_chunk
+from inrstore.chunk import envelope as envelopes
+from inrstore.chunk import modes
+from inrstore.chunk.decode import decode_chunk
+from inrstore.chunk.encode import encode_as, seal
 from inrstore.chunk.predictor import encode as predictor
 from inrstore.sources import read_source
 from inrstore.store import layout
@@ -172,12 +173,12 @@ def coded_bytes(image: Array, *, sets: int, regions: bool, check: bool = False) 
     total = 0
     for index in grid:
         values = np.ascontiguousarray(grid.cut(image, index))
-        core, envelope = normalize.crop(values)
+        core, envelope = envelopes.crop(values)
         payload = predictor.encode(core, envelope.mask, sets=sets, regions=regions)
         if payload is None:
-            data = chunks.encode_lossless(values)
+            data = min((encode_as(mode, values) or b"" for mode in (modes.BYTEPLANES, modes.RAW)), key=len)
         else:
-            data = chunks.seal(frame.PREDICTOR, values, normalize.write(envelope, values.shape) + payload)
+            data = seal(modes.PREDICTOR, values, envelopes.write(envelope, values.shape) + payload, values)
         if check and not np.array_equal(decode_chunk(data), values):
             raise SystemExit("a frame does not give back what it was made of")
         total += len(data)

@@ -15,8 +15,14 @@ import numpy as np
 import torch
 
 from inrstore.chunk import encode as encoder
+from inrstore.chunk import modes, quality
+from inrstore.chunk.decode import decode_chunk
+from inrstore.chunk.encode import seal
+from inrstore.chunk.inr import siren
 from inrstore.chunk.inr.fit.search import fit_networks
-from inrstore.chunk.target import Target
+from inrstore.chunk.quality import Target
+from inrstore.chunk.siren.encode import fit_task
+from inrstore.chunk.task import Task
 from inrstore.options import EncodeOptions
 
 _BUDGET = 80_000
@@ -49,14 +55,19 @@ def measure(scan: np.ndarray, psnr: float, device: str) -> dict[str, Any]:
     begin = time.perf_counter()
     (transformed,) = encoder.encode_chunks([scan], target, EncodeOptions())
     transform_s = time.perf_counter() - begin
-    problem = encoder._problem(0, scan, target, _BUDGET)
+    task = Task(scan, None, target)
+    problem = fit_task(0, task, _BUDGET)
     assert problem is not None
     options = EncodeOptions(mode="network", device="cuda" if device == "cuda" else "cpu")
     coded, size = None, None
     begin = time.perf_counter()
     for found, network in fit_networks([problem], options):
-        coded = encoder._seal_network(found, network)
-        size = None if network is None else [int(n) for n in network.biases.shape]
+        payload = None if network is None else task.sealed(siren.write(network), split=True)
+        coded = None if payload is None else seal(modes.SIREN, scan, payload)
+        if coded is not None:
+            decoded = decode_chunk(coded)
+            assert quality.rmse(scan, decoded, target, found.envelope.box, found.envelope.mask) <= target.rmse
+        size = None if network is None else [network.describe()[key] for key in ("layers", "width")]
     return {"psnr": psnr, "preset": "balanced", "network_bytes": None if coded is None else len(coded), "size": size,
             "seconds": time.perf_counter() - begin, "transform_bytes": len(transformed),
             "transform_seconds": transform_s}  # fmt: skip

@@ -68,9 +68,9 @@ def run(task: Task) -> dict[str, Any]:
     found: dict[str, Any] | None
     if task.ours:
         from inrstore.options import EncodeOptions
-        from inrstore.store.quality import Promise
+        from inrstore.store.quality import Quality
 
-        promise = Promise(max_error=task.asked) if task.kind == "max_error" else Promise(psnr=task.asked)
+        promise = Quality(max_error=task.asked) if task.kind == "max_error" else Quality(psnr=task.asked)
         options: Any = {"preset": task.codec.split()[1], "device": task.device, "threads": task.threads}
         found = bench_rate_ours.measure(volume, promise, EncodeOptions(**options))
         found |= {"device": device_name(task.device), "threads": task.threads, "seed": 0}

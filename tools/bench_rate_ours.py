@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from inrstore.chunk.decode import decode_chunk, describe_chunk
 from inrstore.chunk.encode import encode_chunks
-from inrstore.chunk.frames import decode_chunk, describe_chunk
 from inrstore.options import EncodeOptions
 from inrstore.store import layout
 from inrstore.store.layout import Grid
-from inrstore.store.quality import Promise
+from inrstore.store.quality import Quality
 from tools.bench_rate_data import Array, Volume
 
 REPEATS = 3
 
 
-def measure(volume: Volume, promise: Promise, options: EncodeOptions) -> dict[str, Any]:
+def measure(volume: Volume, promise: Quality, options: EncodeOptions) -> dict[str, Any]:
     """Return bytes, quality, mode and times of a volume coded as one chunk.
 
     The target of the chunk is what the converter would give it: the channel axis is t, each measurement counts

@@ -85,13 +85,15 @@ def volume(folder: Path, name: str, slices: int | None) -> Array:
 def plan_of(hood: str, published: bool, small: bool) -> Any:
     """Return how to train a network."""
     from inrstore.chunk.inr.fit.lossless import Plan
-    from inrstore.chunk.neural.hood import PYRAMID, cube
+    from inrstore.chunk.neural.neighbourhood import PYRAMID, cube
 
     shape = {"cube": cube(1 if small else 5), "pyramid": PYRAMID, "small": cube(1 if small else 3)}[hood]
     widths, rate, batch = (WIDTHS, 1e-3, 8192) if hood != "small" else ((64, 32), 4e-3, 2048)
     if small:
         widths, batch = (16, 8), 512
-    return Plan(hood=shape, widths=widths, local=not published, relative=not published, rate=rate, batch=batch, seed=1)
+    return Plan(
+        neighbourhood=shape, widths=widths, local=not published, relative=not published, rate=rate, batch=batch, seed=1
+    )
 
 
 def networks_wanted(hoods: list[str], published: bool) -> list[tuple[str, str, bool]]:
@@ -119,8 +121,8 @@ def finish(coding: Any, p: Array, check: int) -> tuple[int, int, float]:
     seconds = 0.0
     if check:
         lengths, started = coding.volume.lengths, time.perf_counter()
-        models = {coding.network.digest: coding.network}
-        values = decode(Reader(memoryview(shared)), np.dtype("<i2"), lengths[1:], models)
+        known = {coding.network.digest: coding.network.data}
+        values = decode(Reader(memoryview(shared)), np.dtype("<i2"), lengths[1:], known)
         seconds = time.perf_counter() - started
         whole = coding.volume.inside(coding.padded.reshape(coding.volume.shape))[0].astype(np.int64)
         wanted = whole * coding.header.step + coding.header.base - (1 << 15)

@@ -156,7 +156,9 @@ def tree(folder: Path) -> dict[str, str]:
 
 def beside(folder: Path) -> list[str]:
     """Return what lies beside an archive and does not belong there."""
-    return sorted(p.name for p in folder.parent.iterdir() if p.name.startswith(folder.name) and p != folder)
+    return sorted(
+        p.name for p in folder.parent.iterdir() if p.name.startswith((folder.name, ".inrstore-")) and p != folder
+    )
 
 
 def make_source(folder: Path, *, smooth: bool = False) -> Path:
@@ -220,7 +222,7 @@ class Trial:
     def clear(self) -> None:
         """Remove the archive and what lies beside it."""
         for path in self.folder.iterdir():
-            if path.name.startswith("archive"):
+            if path.name.startswith(("archive", ".inrstore-")):
                 shutil.rmtree(path)
 
     def run(self, case: Case, keep_log: bool = False) -> int:

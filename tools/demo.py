@@ -26,7 +26,7 @@ def main(folder: Path) -> None:
     source = Path(nibabel.__file__).parent / "tests" / "data" / "example4d.nii.gz"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    store = folder / "example4d.zarr"
+    store = folder / "example4d.ozx"
     print(f"inrstore {inrstore.__version__}: {source.name} -> {store}; chunks are being coded")
     begin = time.perf_counter()
     report = inrstore.convert(source, store, psnr=32, progress=_line())
@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
     print(f"  ratio {report.ratio:.1f}   PSNR {report.psnr:.2f} dB   rmse {report.rmse:.2f}   modes {report.modes}")
 
     begin = time.perf_counter()
-    image = zarr.open_group(store, mode="r")["image"]
+    image = zarr.open(f"zip::{store}", mode="r")["image"]
     print(f"\nzarr    {image.shape} {image.dtype}, opened in {1e3 * (time.perf_counter() - begin):.0f} ms")
     begin = time.perf_counter()
     voxel = image[:, 12, 48, 64]

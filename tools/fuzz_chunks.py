@@ -35,8 +35,8 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk import dtypes, frame
-from inrstore.chunk import frames as chunks
+from inrstore.chunk import decode as chunks
+from inrstore.chunk import dtypes, frame, modes
 from inrstore.errors import CorruptChunkError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,7 +125,7 @@ def _set_number(source: random.Random, body: bytearray, other: bytes) -> None:
 def fields_of(data: bytes) -> tuple[tuple[int, int], ...]:
     """Return where the fields of a predictor or transform without envelope lie; nothing of another frame."""
     parsed = frame.unpack(data)
-    if parsed.mode not in (frame.PREDICTOR, frame.TRANSFORM) or parsed.payload[0] != 0:
+    if parsed.mode not in (modes.PREDICTOR.number, modes.TRANSFORM.number) or parsed.payload[0] != 0:
         return ()
     decoder, places = _decoder(), list[tuple[int, int]]()
 
@@ -136,7 +136,7 @@ def fields_of(data: bytes) -> tuple[tuple[int, int], ...]:
             return super().take(size, field)  # type: ignore[no-any-return]
 
     little = dtypes.little(parsed.dtype)
-    read = decoder.decode_predictor if parsed.mode == frame.PREDICTOR else decoder.decode_transform
+    read = decoder.decode_predictor if parsed.mode == modes.PREDICTOR.number else decoder.decode_transform
     read(Noting(parsed.payload[1:]), little, parsed.shape)
     return tuple(place for place in places if place[0] < place[1])
 
@@ -206,7 +206,7 @@ _CHANGES: tuple[Callable[[random.Random, bytearray, bytes], None], ...] = (
 def decode_unchecked(data: bytes, shape: tuple[int, ...] | None = None,
                      dtype: np.dtype[Any] | None = None) -> npt.NDArray[Any]:  # fmt: skip
     """Decode without the test of `decoded_crc`; the result is little-endian."""
-    return chunks._decode(frame.unpack(data, shape, dtype))
+    return chunks.values_of(frame.unpack(data, shape, dtype))
 
 
 def try_case(source: random.Random, base: Base, data: bytes) -> str:
@@ -232,7 +232,7 @@ def try_case(source: random.Random, base: Base, data: bytes) -> str:
             part = chunks.decode_region(data, selection, base.shape, base.dtype)
             expected = np.empty(base.shape, np.bool_)[selection].shape
             check_array(np.asarray(part), expected, base.dtype)
-            if frame.unpack(data).mode == frame.SIREN:
+            if frame.unpack(data).mode == modes.SIREN.number:
                 whole = decode_unchecked(data, base.shape, base.dtype)[selection]
                 assert np.asarray(part, whole.dtype).tobytes() == whole.tobytes(), "a part is no slice of the whole"
             return "part"
@@ -274,7 +274,7 @@ def agree(decoder: ModuleType, data: bytes) -> str | None:
         parsed = frame.unpack(data)
         if math.prod(parsed.shape) > SMALL:
             return None
-        ours = chunks._decode(parsed)
+        ours = chunks.values_of(parsed)
         at = frame.header_size(len(parsed.shape)) - 8
         right = struct.pack("<I", frame.crc_of(ours))
         data = reseal(data[:at] + right + data[at + 4 : -4])
@@ -309,7 +309,7 @@ def cases(seed: int, count: int) -> Iterator[tuple[random.Random, Base, bytes]]:
     """Yield a source of chance, a base and its damaged frame, always the same for a seed."""
     known = bases()
     # Large frames take long and say no more than small ones; of transforms there are many.
-    weights = [(0.3 if b.data[5] == frame.TRANSFORM else 1) / max(100, len(b.data)) for b in known]
+    weights = [(0.3 if b.data[5] == modes.TRANSFORM.number else 1) / max(100, len(b.data)) for b in known]
     for index in range(count):
         source = random.Random(f"{seed}/{index}")  # noqa: S311
         base, other = source.choices(known, weights, k=2)

@@ -24,10 +24,10 @@ RESULTS = Path(__file__).parent / "results"
 DIFFUSION = ("s01", "s02", "s03", "s04", "s05phantom", "s06tiny")
 
 _DECODE = """
-import sys, time, json
-from pathlib import Path
-from inrstore.chunk.frames import decode_chunk
-files = [p.read_bytes() for p in sorted(Path(sys.argv[1]).rglob('image/c/**/*')) if p.is_file()]
+import sys, time, zipfile
+from inrstore.chunk.decode import decode_chunk
+with zipfile.ZipFile(sys.argv[1]) as zipped:
+    files = [zipped.read(name) for name in zipped.namelist() if name.startswith('image/c/')]
 best = 1e9
 for _ in range(3):
     begin = time.perf_counter(); values = sum(decode_chunk(f).size for f in files)
@@ -46,7 +46,7 @@ def main() -> None:
     for name in arguments.only:
         source = next(DATA.glob(f"sub-{name}/*/*.nii.gz"))
         with tempfile.TemporaryDirectory() as folder:
-            row = measure(source, Path(folder) / "out.zarr", arguments.psnr, arguments.preset)
+            row = measure(source, Path(folder) / "out.ozx", arguments.psnr, arguments.preset)
         print(json.dumps(row), flush=True)
         save(row)
 
@@ -60,7 +60,7 @@ def measure(source: Path, store: Path, psnr: float, preset: str) -> dict[str, ob
     one_core = dict(os.environ, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
     decode = subprocess.run([sys.executable, "-c", _DECODE, str(store)], env=one_core, capture_output=True,
                             text=True, check=True).stdout  # fmt: skip
-    images = sum(p.stat().st_size for p in store.rglob("image/c/**/*") if p.is_file())
+    images = inrstore.info(store).image_bytes
     return {
         "scan": source.name, "sha256": sha256(source), "preset": preset, "asked_psnr": psnr, "seed": 0, "device": "cpu",
         "psnr": report.psnr, "psnr_range": report.psnr_range, "rmse": report.rmse, "max_error": report.max_error,

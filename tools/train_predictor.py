@@ -5,7 +5,7 @@
 
 The file holds the integers of the network (specification section 13.2). It is used as
 
-    zarr.create_array(path, data=a, serializer=InrCodec(lossless=True, models=[Path("t1w.model").read_bytes()]), ..)
+    zarr.create_array(path, data=a, serializer=InrCodec(lossless=True, shared=[Path("t1w.model").read_bytes()]), ..)
 
 and travels in the metadata of the array. A chunk names it when that makes it smaller.
 """
@@ -24,17 +24,17 @@ from inrstore import limits
 from inrstore.chunk import dtypes
 from inrstore.chunk.inr.fit.lossless import Plan, train
 from inrstore.chunk.neural.encode import steps_of
-from inrstore.chunk.neural.hood import PYRAMID, Hood, cube, fold
+from inrstore.chunk.neural.neighbourhood import PYRAMID, Neighbourhood, cube, fold
 from inrstore.errors import ConfigurationError
 from inrstore.sources import read_source
 
 
-def hood_of(text: str) -> Hood:
+def hood_of(text: str) -> Neighbourhood:
     """Return the neighbourhood that `cube:2`, `pyramid` or a list of radii (`3,2,1`) names."""
     if text == "pyramid":
         return PYRAMID
     kind, _, rest = text.rpartition(":")
-    return cube(int(rest)) if kind == "cube" else Hood(tuple(int(r) for r in text.split(",")))
+    return cube(int(rest)) if kind == "cube" else Neighbourhood(tuple(int(r) for r in text.split(",")))
 
 
 def values_of(path: Path) -> npt.NDArray[Any]:
@@ -59,11 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     options = parser.parse_args(arguments)
-    plan = Plan(hood=options.hood, widths=tuple(int(w) for w in options.widths.split(",") if w), relative=True,
+    plan = Plan(neighbourhood=options.hood, widths=tuple(int(w) for w in options.widths.split(",") if w), relative=True,
                 steps=options.steps, batch=options.batch, rate=options.rate, seed=options.seed)  # fmt: skip
     images = [values_of(path) for path in options.images]
     network = train(images, plan, options.device, report=lambda step, error: print(f"{step}: {error:.2f}", flush=True))
-    if len(network.data) > limits.MAX_MODEL_BYTES:
+    if len(network.data) > limits.MAX_SHARED_BYTES:
         raise ConfigurationError(f"the network has {len(network.data)} bytes, too many for a codec configuration")
     options.out.write_bytes(network.data)
     print(f"{options.out}: {network.parameters} parameters in {len(network.data)} bytes, {network.digest.hex()}")

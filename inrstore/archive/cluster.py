@@ -1,6 +1,6 @@
 """Tasks on the workers of a dask.distributed cluster: some at a time, results as they come, progress from all of them.
 
-A worker that dies costs its task only: the scheduler gives it to another one, which takes up the unfinished store.
+A worker that dies costs its task only: the scheduler gives it to another one, which begins anew with the image.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from inrstore import files
-from inrstore.archive.items import Item, Job, Outcome
-from inrstore.archive.outcomes import failed
+from inrstore.archive.outcomes import Outcome
+from inrstore.archive.plan import Item, Job
 from inrstore.archive.run import Done, Task, View
 from inrstore.archive.work import run_items
 from inrstore.errors import ConfigurationError, MissingDependencyError, StoreError
@@ -32,9 +31,6 @@ _PER_THREAD = 2
 _LEAST_TASKS = 4
 _TOLD_EVERY = 0.5
 """Seconds between two messages of a task."""
-_PATIENCE = 60.0
-_REMOTE_PATIENCE = 420.0
-"""Seconds to wait for the store of a worker that died. The claim on one in a bucket takes minutes to expire."""
 
 
 @contextmanager
@@ -107,11 +103,8 @@ class Cluster:
         self._window_at = -1e9
 
     def prepared(self, job: Job) -> Job:
-        """Return the job for workers: one torch thread each, and patience with stores of workers that died."""
-        base = job.rules.base
-        rules = replace(job.rules, base=replace(base, options=replace(base.options, threads=1)))
-        patience = _REMOTE_PATIENCE if files.is_url(job.destination) else _PATIENCE
-        return replace(job, rules=rules, patience=patience)
+        """Return the job for workers: each works on one chunk at a time."""
+        return replace(job, rules=replace(job.rules, base=replace(job.rules.base, threads=1)))
 
     def run(self, job: Job, tasks: Iterator[Task], view: View) -> Iterator[Done]:
         """Yield the outcomes of each item as they come."""
@@ -187,7 +180,7 @@ class Cluster:
         if isinstance(error, ImportError):  # all others would fail in the same way
             raise StoreError(f"a worker lacks a package: {error}; the same command goes on from there") from error
         for number, item in task:
-            yield number, [failed(item.kind, item.key, item.out, error, size=item.size)]
+            yield number, [Outcome.failed(item.kind, item.key, item.out, error, size=item.size)]
 
 
 def run_task(job: Job, items: list[Item], topic: str, number: int) -> list[list[Outcome]]:

@@ -6,7 +6,6 @@ What is exported appears under its name when it is complete and on the disk; unt
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,28 +14,25 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from inrstore import files
-from inrstore.archive.holdings import (
-    Holding,
-    blocks,
+from inrstore.archive.copies import is_made, original_of
+from inrstore.archive.manifest import (
+    ManifestEntry,
     check_inside,
     check_unchanged,
     digest_of,
-    holdings,
-    is_made,
-    original_of,
     path_of,
+    read_manifest,
     source_kind,
-    zip_of,
 )
 from inrstore.archive.prepare import absolute, check_apart
-from inrstore.archive.record import ZIPS, Record
-from inrstore.archive.rezip import ending, rebuild_zip
+from inrstore.archive.record import Record
 from inrstore.archive.rules import matches
+from inrstore.archive.zips import ZIPS, rebuild_zip, record_key, zip_of
 from inrstore.errors import ConfigurationError, StoreError
-from inrstore.files import Place, durable
+from inrstore.files import Place, blocks, durable
 from inrstore.files.local import Folder
+from inrstore.store.container import explain, refuse_existing
 from inrstore.store.export import export
-from inrstore.store.partial import PARTIAL, explain, refuse_existing
 from inrstore.store.reader import Store
 
 ExportCallback: TypeAlias = Callable[[str, int], None]
@@ -52,7 +48,7 @@ class ArchiveExportReport:
     archive, out : str
         From where, to where.
     images, files, zips : int
-        Images written as NIfTI, files copied, zips rebuilt; what is in a zip counts as well.
+        Images written, files copied, zips rebuilt; what is in a zip counts as well.
     left_out : int
         Members that a rebuilt zip lacks, because they were excluded when the archive was made.
     file_bytes : int
@@ -84,7 +80,7 @@ def export_archive(
 ) -> ArchiveExportReport:
     """Write what an archive was made from.
 
-    Images are NIfTI files under their names again, all other files byte for byte as they were; a BIDS dataset has its
+    Images have their format and their names again, all other files byte for byte what they were; a BIDS dataset has its
     own description. An archive of zips gives zips with the same members, order, dates, attributes and comments; only
     the compressed bytes of the images and of the zips differ. DICOM folders stay what dcm2niix made of them.
 
@@ -128,13 +124,13 @@ def export_archive(
             )
         key = str(job["source"].get("name"))
         # To the end: an incomplete or damaged archive is an error.
-        found = [holding for holding in holdings(record) if holding.out == f"{ZIPS}/{key}.json"]
+        found = [entry for entry in read_manifest(place) if entry.out == record_key(key)]
         if not found:
             raise StoreError(f"{place.name}: the manifest lacks the record of {key}")
         writer.rebuild(found[0], key, destination)
     else:
         with _partial_folder(destination) as folder:
-            writer.tree(record, folder)
+            writer.tree(folder)
             if include and not writer.done:
                 raise ConfigurationError(f"include: nothing in {place.name} fits {', '.join(include)}")
     return ArchiveExportReport(
@@ -166,31 +162,31 @@ class _Writer:
         """How many things are written."""
         return self.images + self.files + self.zips
 
-    def tree(self, record: Record, folder: Path) -> None:
+    def tree(self, folder: Path) -> None:
         """Write everything that is included into a folder."""
         single = source_kind(self.job) == "zip"
-        for holding in holdings(record):
-            if holding.out.startswith(f"{ZIPS}/") and not single:
-                self._zip(holding, folder)
+        for entry in read_manifest(self.place):
+            if entry.out.startswith(f"{ZIPS}/") and not single:
+                self._zip(entry, folder)
                 continue
-            if holding.kind == "record" and not holding.out.startswith(f"{ZIPS}/"):
-                check_unchanged(self.place, holding)
-            kept = original_of(self.place, holding)
-            if kept is None and is_made(self.job, holding):
+            if entry.kind == "record" and not entry.out.startswith(f"{ZIPS}/"):
+                check_unchanged(self.place, entry)
+            kept = original_of(self.place, entry)
+            if kept is None and is_made(self.job, entry):
                 continue
-            packed = None if single else zip_of(self.place, holding.key)
-            if packed is not None and holding.out.startswith(packed[0][: -len(".zip")] + "/"):
+            packed = None if single else zip_of(self.place, entry.key)
+            if packed is not None and entry.out.startswith(packed[0][: -len(".zip")] + "/"):
                 continue
-            name = _original_path(holding, f"{self.job['source'].get('name')}:" if single else "")
+            name = _original_path(entry, f"{self.job['source'].get('name')}:" if single else "")
             if not self._wanted(name):
                 continue
             target = Folder(folder).at(name)
-            if holding.kind == "store":
-                self._image(holding, target)
+            if entry.kind == "store":
+                self._image(entry, target)
             elif kept is not None:
                 self._copy(kept, target, None)
             else:
-                self._copy(holding.out, target, (holding.size, holding.digest))
+                self._copy(entry.out, target, (entry.bytes, entry.digest))
             self._tell(name)
 
     def _wanted(self, name: str) -> bool:
@@ -200,25 +196,14 @@ class _Writer:
         if self.progress is not None:
             self.progress(name, self.done)
 
-    def _image(self, holding: Holding, target: Path) -> None:
-        """Write a store as the file or pair of files that it was made from."""
-        where = path_of(self.place, holding.out)
+    def _image(self, entry: ManifestEntry, target: Path) -> None:
+        """Write a store as the files that it was made from."""
+        where = path_of(self.place, entry.out)
         store = Store(where)
-        if not store.sealed or store.seal != holding.digest:
+        if store.seal != entry.digest:
             raise StoreError(f"{where}: is another store than the one in the manifest: its seal differs")
         durable.make_folder(target.parent)
-        end = target.name[len(target.name) - len(ending(target.name)) :]
-        # Names in capitals are written small and renamed: a header, and the voxels beside it if it is one of a pair.
-        plain = target.with_name(target.name.removesuffix(end) + end.lower())
-        self.size += export(where, plain).file_bytes
-        if end != end.lower():
-            for one, other in ((end, end), (".HDR", ".IMG")):
-                if end.startswith(one):
-                    name = plain.name.removesuffix(end.lower())
-                    durable.rename(
-                        plain.with_name(name + end.replace(one, other).lower()),
-                        plain.with_name(name + end.replace(one, other)),
-                    )
+        self.size += export(where, target).file_bytes
         self.images += 1
 
     def _copy(self, key: str, target: Path, expected: tuple[int, str] | None) -> None:
@@ -237,18 +222,18 @@ class _Writer:
         self.size += found[0]
         self.files += 1
 
-    def _zip(self, holding: Holding, folder: Path) -> None:
+    def _zip(self, entry: ManifestEntry, folder: Path) -> None:
         """Rebuild a zip of a folder of zips."""
-        key = holding.out.removeprefix(f"{ZIPS}/").removesuffix(".json")
+        key = entry.out.removeprefix(f"{ZIPS}/").removesuffix(".json")
         check_inside(self.place, key)
         if self._wanted(key):
             target = Folder(folder).at(key)
             durable.make_folder(target.parent)
-            self.rebuild(holding, key, target)
+            self.rebuild(entry, key, target)
 
-    def rebuild(self, holding: Holding, key: str, destination: Path) -> None:
+    def rebuild(self, entry: ManifestEntry, key: str, destination: Path) -> None:
         """Rebuild a zip from its record, which must be what was written."""
-        check_unchanged(self.place, holding)
+        check_unchanged(self.place, entry)
         made = rebuild_zip(self.place, key, destination, self._tell)
         self.images += made.images
         self.files += made.files
@@ -257,27 +242,29 @@ class _Writer:
         self.zips += 1
 
 
-def _original_path(holding: Holding, zipped: str) -> str:
+def _original_path(entry: ManifestEntry, zipped: str) -> str:
     """Return where an image or file lay: the folder it has in the archive, and its name in the source."""
-    if holding.kind != "store":
-        return holding.out
-    name = holding.key.removeprefix(zipped).rpartition("/")[2]
-    folder, slash, own = holding.out.rpartition("/")
-    return folder + slash + (name if ending(name) else own.removesuffix(".zarr") + ".nii.gz")
+    if entry.kind != "store":
+        return entry.out
+    name = entry.key.removeprefix(zipped).rpartition("/")[2]
+    folder, slash, _ = entry.out.rpartition("/")
+    return folder + slash + name
 
 
 @contextmanager
 def _partial_folder(destination: Path) -> Iterator[Path]:
     """Give a folder that gets its name at the end; after an error nothing is left."""
     refuse_existing(destination)
-    folder = destination.with_name(f"{destination.name}{PARTIAL}-{secrets.token_hex(4)}")
+    folder = durable.temporary(destination.parent)
     try:
-        durable.make_folder(folder)
-        yield folder
-        refuse_existing(destination)
-        durable.sync_folders(folder)
-        durable.rename(folder, destination)
+        durable.make_folder(destination.parent)
+        folder.mkdir()  # fails if something has the name, so all that is in it is ours
+        try:
+            yield folder
+            refuse_existing(destination)
+            durable.sync_folders(folder)
+            durable.rename(folder, destination)
+        finally:
+            durable.remove_folder(folder)
     except OSError as error:
         raise explain(destination, error) from error
-    finally:
-        durable.remove_folder(folder)

@@ -1,17 +1,30 @@
-"""Keys of an archive -> files of its source again: in a tree, in a zip, among what dcm2niix makes of a DICOM folder."""
+"""An archive beside its source as it is today: where a file of the archive came from, and what it does not hold.
+
+Keys lead into trees, zips, and what dcm2niix makes of a DICOM folder.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
+from typing import Any, cast
 
+from inrstore import files
+from inrstore.archive.catalogue import Names
+from inrstore.archive.manifest import source_kind
+from inrstore.archive.plan import Plan, SourceKind
+from inrstore.archive.rules import Rules
+from inrstore.archive.zips import splits
 from inrstore.errors import SourceError
 from inrstore.files import Place
 from inrstore.files.closing import Closing
 from inrstore.files.zip_members import Member
 from inrstore.files.zips import ZipPlace
 from inrstore.sources import dicom
+from inrstore.store.options import Options
+from inrstore.store.quality import Quality
 
 
 class Origin(Closing):
@@ -48,7 +61,7 @@ class Origin(Closing):
         key = self._today(key)
         if key and self.place.size(key) is not None:
             return self.place, key
-        for head, tail in _splits(key):
+        for head, tail in splits(key):
             if head.lower().endswith(".zip") and self.place.size(head) is not None:
                 return self._zip(head).locate(tail)
         head, _, tail = key.rpartition("/")
@@ -91,9 +104,22 @@ class Origin(Closing):
         self._stack.close()
 
 
-def _splits(key: str) -> Iterator[tuple[str, str]]:
-    """Yield what is before and behind each colon."""
-    start = key.find(":")
-    while start >= 0:
-        yield key[:start], key[start + 1 :]
-        start = key.find(":", start + 1)
+def origin_of(job: Mapping[str, Any], where: str | os.PathLike[str]) -> Origin:
+    """Return the source of a job, given by its path or URL of today."""
+    if source_kind(job) != "zip":
+        return Origin(files.place(where))
+    place, name = files.split(where)
+    return Origin(place, (str(job["source"].get("name")), name))
+
+
+def not_archived(source: Place, job: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """Yield what the job would convert or copy of a source today, and the archive does not hold."""
+    options = job.get("options")
+    options = options if isinstance(options, Mapping) else {}
+    include, exclude = (tuple(options.get(name) or ()) for name in ("include", "exclude"))
+    rules = Rules(base=Options(quality=Quality(lossless=True)), include=include, exclude=exclude)
+    with Plan(source, cast(SourceKind, source_kind(job)), rules) as plan:
+        for item in plan:
+            held = names.has_below(item.key) if item.kind == "dicom" else names.has_key(item.key)
+            if not held:
+                yield item.key

@@ -6,25 +6,80 @@ of files, and how much there is to do is known from the start.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Protocol, cast
+from typing import Literal, Protocol, TypeAlias, cast
 
-from inrstore.archive.bids import IGNORE
-from inrstore.archive.items import Item, Kind, SourceKind
-from inrstore.archive.rules import Rules, Selection
+from inrstore.archive.catalogue import Catalogue
+from inrstore.archive.copies import IGNORE
+from inrstore.archive.outcomes import Kind
+from inrstore.archive.rules import Rules
 from inrstore.files import Entry, Place
-from inrstore.files.closing import Closing
-from inrstore.files.durable import TEMPORARY
 from inrstore.files.names import check_name, folded
-from inrstore.sources import header_of, image_files, is_image, store_name
+from inrstore.sources import image_files, image_of, store_name
 from inrstore.sources.dicom import is_dicom_file
-from inrstore.store.partial import PARTIAL
+from inrstore.store.container import ENDING
 
-_OWN = (f".zarr{PARTIAL}", TEMPORARY)
-"""Ends of names that this program gives to what is not finished."""
+SourceKind: TypeAlias = Literal["tree", "bids", "zip", "dicom"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is to be done with a source, and how; the same for every item and every worker.
+
+    Parameters
+    ----------
+    source : str
+        Absolute path or URL of a folder; of a single zip, the folder that holds it.
+    destination : str
+        Absolute path or URL of the archive.
+    kind : {"tree", "bids", "zip", "dicom"}
+        What the source is.
+    name : str
+        What people call the source: the last part of its path. Of a zip, its key in `source`.
+    rules : Rules
+        Which files are taken; quality and effort of each image.
+    pictures : bool
+        Whether a picture of each image is made for the report.
+    batch : int
+        Images that are fitted together.
+    """
+
+    source: str
+    destination: str
+    kind: SourceKind
+    name: str
+    rules: Rules
+    pictures: bool = False
+    batch: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One thing to do.
+
+    Parameters
+    ----------
+    kind : {"image", "copy", "dicom", "zip"}
+        An image file to a store; a file to copy byte for byte; a folder of DICOM files to one store each
+        series; a zip to a folder.
+    key : str
+        Where it is in the source: a file, or the folder of DICOM files ("" is the source itself).
+    out : str
+        Where it goes in the archive: the folder of the store, the file, or the folder ("" is the archive itself).
+    size : int
+        Bytes to read; 0 if that is not known yet.
+    problem : str
+        Why it can only fail; empty otherwise.
+    """
+
+    kind: Kind
+    key: str
+    out: str
+    size: int = 0
+    problem: str = ""
 
 
 class Planned(Protocol):
@@ -36,7 +91,7 @@ class Planned(Protocol):
     def __iter__(self) -> Iterator[Item]: ...
 
 
-class Plan(Closing):
+class Plan(Catalogue):
     """Everything that is to be done with a place, in the order of folders and names.
 
     Parameters
@@ -46,9 +101,7 @@ class Plan(Closing):
     kind : {"tree", "bids", "zip", "dicom"}
         What the source is; inside a zip "zip".
     rules : Rules
-        Which images are kept as files.
-    selection : Selection
-        Which files are taken.
+        Which files are taken, and which images are kept as files.
     base : str
         Folder of the archive that the place becomes.
     bulk : str
@@ -60,20 +113,15 @@ class Plan(Closing):
         How many items there are, and the bytes of their files.
     """
 
-    def __init__(
-        self, place: Place, kind: SourceKind, rules: Rules, selection: Selection, *, base: str = "", bulk: str = ""
-    ) -> None:
-        self._place, self._kind, self._rules, self._selection = place, kind, rules, selection
-        self._base, self._bulk = base, bulk
-        self._db = sqlite3.connect("", isolation_level=None)
-        self._db.executescript(
-            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
+    def __init__(self, place: Place, kind: SourceKind, rules: Rules, *, base: str = "", bulk: str = "") -> None:
+        super().__init__(
             "CREATE TABLE entries (folder TEXT, name TEXT, size INTEGER, problem TEXT);"
             "CREATE TABLE items (n INTEGER PRIMARY KEY, kind TEXT, key TEXT, out TEXT, size INTEGER, problem TEXT,"
             " fold TEXT);"
             "CREATE TABLE folders (fold TEXT PRIMARY KEY, name TEXT);"
-            "BEGIN"
         )
+        self._place, self._kind, self._rules = place, kind, rules
+        self._base, self._bulk = base, bulk
         self._last_folder = ""
         self._scan()
         self._settle()
@@ -89,10 +137,6 @@ class Plan(Closing):
         """Return the kinds of items that there are."""
         return {kind for (kind,) in self._db.execute("SELECT DISTINCT kind FROM items")}
 
-    def close(self) -> None:
-        """Remove what was written to a temporary file."""
-        self._db.close()
-
     def out(self, key: str) -> str:
         """Return where a file goes if it is copied."""
         return f"{self._base}/{key}" if self._base else key
@@ -103,7 +147,7 @@ class Plan(Closing):
         described = False
         for entry in self._place.walk():
             # What lies in a folder that cannot be listed has no names that could be chosen.
-            if self._takes(entry.key) or (entry.problem and not self._selection.excluded(self.out(entry.key))):
+            if self._takes(entry.key) or (entry.problem and not self._rules.excluded(self.out(entry.key))):
                 folder, _, name = entry.key.rpartition("/")
                 row = (folder, name, entry.size, entry.problem)
                 self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?)", row)
@@ -117,11 +161,11 @@ class Plan(Closing):
 
     def _takes(self, key: str) -> bool:
         path = self.out(key)
-        if self._selection.excluded(path):
+        if self._rules.excluded(path):
             return False
         # What is in a zip is chosen by itself, or with the zip.
-        as_zip = self._is_zip(key) or (self._base != "" and self._selection.included(self._base + ".zip"))
-        return as_zip or self._selection.included(path)
+        as_zip = self._is_zip(key) or (self._base != "" and self._rules.included(self._base + ".zip"))
+        return as_zip or self._rules.included(path)
 
     def _is_zip(self, key: str) -> bool:
         return self._kind != "zip" and key.lower().endswith(".zip") and key.rpartition("/")[2].lower() != ".zip"
@@ -137,15 +181,16 @@ class Plan(Closing):
                 self._add("copy", key, self.out(key), 0, entry.problem)
             elif self._is_zip(key):
                 self._add("zip", key, self.out(key[: -len(".zip")]), entry.size)
-            elif (header := header_of(names, key)) is not None and key in image_files(names, header):
-                continue  # planned with its header
-            elif is_image(key) and self._is_whole(names, key):
+            elif (image := image_of(names, key)) is not None and image != key:
+                continue  # planned with the file that its image is known by
+            elif image is not None:
                 files = image_files(names, key)
                 if self._rules.choose(self.out(key), self._bulk).keep:
                     for file in files:
                         self._add("copy", file, self.out(file), sizes[file])
                 else:
-                    self._add("image", key, self.out(store_name(key)), sum(sizes[file] for file in files))
+                    out = self.out(store_name(key, ENDING[self._rules.base.container]))
+                    self._add("image", key, out, sum(sizes[file] for file in files))
             else:
                 others.append(key)
         scans = set() if self._kind == "zip" else doubtful(self._place, others)
@@ -155,16 +200,9 @@ class Plan(Closing):
             if key not in scans:
                 self._add("copy", key, self.out(key), sizes[key])
 
-    @staticmethod
-    def _is_whole(names: Place, key: str) -> bool:
-        """Return whether the voxels of an image are there; the header of a pair alone is a file like any other."""
-        return ".nii" in key.lower()[-7:] or len(image_files(names, key)) == 2
-
     def _add(self, kind: Kind, key: str, out: str, size: int, problem: str = "") -> None:
         if not problem and out:
             problem = check_name(out)
-            if not problem and any(part.endswith(_OWN) for part in out.split("/")):
-                problem = "a name that this program gives to what is not finished"
         # A folder of scans is a folder of the archive, in which other files may lie.
         fold = folded(out) if out and kind != "dicom" and not problem else None
         row = (kind, key, out, size, problem, fold)
@@ -247,7 +285,7 @@ def doubtful(place: Place, keys: Iterable[str]) -> set[str]:
 
 
 class _Names:
-    """The files of one folder, as far as `image_files` and `header_of` ask."""
+    """The files of one folder, as far as `image_files` and `image_of` ask."""
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         self._sizes = sizes

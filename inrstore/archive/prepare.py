@@ -1,68 +1,65 @@
-"""What a user asks for -> a job: what the source is, where it goes, what is done with each image."""
+"""What a user asks for -> the rules it makes, and the job; one image becomes one store at once."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from inrstore import files
-from inrstore.archive.bids import DESCRIPTION
-from inrstore.archive.items import Job, SourceKind
+from inrstore.archive.copies import DESCRIPTION
+from inrstore.archive.manifest import digest_of
+from inrstore.archive.plan import Job, Plan, SourceKind
 from inrstore.archive.record import VERSION
-from inrstore.archive.report import check_replaceable
-from inrstore.archive.rules import Rules, Selection, matches, read_rules
+from inrstore.archive.report import check_replaceable, page_template
+from inrstore.archive.rules import Rules, mask_beside, matches, read_rules
 from inrstore.chunk.frame import VERSION as FORMAT_VERSION
 from inrstore.errors import ConfigurationError, SourceError
+from inrstore.files import Place
 from inrstore.files.names import check_name
+from inrstore.files.zips import ZipPlace
+from inrstore.sources import is_image, read_image
+from inrstore.sources.dicom import converted
 from inrstore.store import manifest
-from inrstore.store.conversion import Wish
+from inrstore.store.container import refuse_existing
+from inrstore.store.convert import convert_image
+from inrstore.store.options import Options
+from inrstore.store.reports import ConvertReport, JobCallback
 
 Nature: TypeAlias = Literal["file", "zip", "folder"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a user asks for, apart from source and destination.
+def make_rules(options: Options, rules: str, include: Sequence[str], exclude: Sequence[str], *, asked: bool) -> Rules:
+    """Return what is done with which file.
 
     Parameters
     ----------
-    wish : Wish
+    options : Options
         For all images that no rule speaks of.
-    asked : bool
-        Whether a quality was named.
     rules : str
         Path or URL of a rules file; empty for none.
-    include, exclude : tuple of str
+    include, exclude : sequence of str
         Globs.
+    asked : bool
+        Whether a quality was named.
+
+    Raises
+    ------
+    ConfigurationError, SourceError
+        For globs and rules that are wrong; the message names them.
     """
-
-    wish: Wish
-    asked: bool = False
-    rules: str = ""
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-    def read(self) -> tuple[Rules, Selection]:
-        """Return what is done with which file.
-
-        Raises
-        ------
-        ConfigurationError, SourceError
-            For globs and rules that are wrong; the message names them.
-        """
-        for name in ("include", "exclude"):
-            globs = getattr(self, name)
-            if isinstance(globs, str) or not all(isinstance(glob, str) and glob for glob in globs):
-                raise ConfigurationError(f"{name} must be globs, not {globs!r}")
-            for glob in globs:
-                matches(glob, "")
-        base = replace(self.wish, mask=_mask(self.wish.mask))
-        rules = read_rules(self.rules, base, asked=self.asked) if self.rules else Rules(base=base)
-        return rules, Selection(include=tuple(self.include), exclude=tuple(self.exclude))
+    for name, globs in (("include", include), ("exclude", exclude)):
+        if not all(isinstance(glob, str) and glob for glob in globs):
+            raise ConfigurationError(f"{name} must be globs, not {globs!r}")
+        for glob in globs:
+            matches(glob, "")
+    base = replace(options, mask=_mask(options.mask))
+    found = read_rules(rules, base, asked=asked) if rules else Rules(base=base, asked=asked)
+    return replace(found, include=tuple(include), exclude=tuple(exclude))
 
 
 def nature(source: str) -> Nature:
@@ -85,14 +82,14 @@ def nature(source: str) -> Nature:
     return "folder"
 
 
-def make_job(source: str, destination: str, request: Request, *, batch: int = 1, pictures: bool = False) -> Job:
-    """Return the job that a request is.
+def make_job(source: str, destination: str, rules: Rules, *, batch: int = 1, pictures: bool = False) -> Job:
+    """Return what is to be done with a source of many files.
 
     Parameters
     ----------
     source, destination : str
         Paths or URLs.
-    request : Request
+    rules : Rules
     batch : int
         Images that are fitted together.
     pictures : bool
@@ -106,7 +103,6 @@ def make_job(source: str, destination: str, request: Request, *, batch: int = 1,
     check_apart(source, destination)
     if batch < 1:
         raise ConfigurationError(f"batch must be 1 or more, not {batch}")
-    rules, selection = request.read()
     name = source.replace("\\", "/").rstrip("/").rpartition("/")[2]
     if not name.isprintable() and check_name(name) == "not valid Unicode":
         raise ConfigurationError(f"{source!r}: its name is not UTF-8")
@@ -116,9 +112,69 @@ def make_job(source: str, destination: str, request: Request, *, batch: int = 1,
     elif files.place(source).size(DESCRIPTION) is not None:
         kind = "bids"
     return Job(
-        source=source, destination=destination, kind=kind, name=name, rules=rules, selection=selection,
-        pictures=pictures, batch=batch,
+        source=source, destination=destination, kind=kind, name=name, rules=rules, pictures=pictures,
+        batch=batch,
     )  # fmt: skip
+
+
+def convert_single(source: str, destination: str, rules: Rules, progress: JobCallback | None) -> ConvertReport:
+    """Convert an image file, or the only image of a folder or zip, to a store.
+
+    Parameters
+    ----------
+    source, destination : str
+        Paths or URLs.
+    rules : Rules
+        Of which that for an image of this name holds.
+    progress : callable or None
+
+    Raises
+    ------
+    SourceError
+        If there is none or more than one.
+    InrstoreError
+    """
+    check_apart(absolute(source), absolute(destination))
+    refuse_existing(destination)  # before the image is read
+    with ExitStack() as stack:
+        kind = nature(source)
+        place, key = files.split(source) if kind == "file" else _only_image(absolute(source), kind, rules, stack)
+        image = read_image(place, key)
+        choice = rules.choose(image.name)
+        if choice.keep:
+            raise ConfigurationError(f"{image.label}: a rule keeps it as a file, and a store was asked for")
+        # Who names a quality for this one image means it, whatever the image is called.
+        options = choice.options if choice.named or not rules.asked else rules.base
+        if not choice.named and not rules.asked and image.labels:
+            options = choice.for_labels().options
+        mask = mask_beside(key, options.mask)
+        if mask is not None:
+            if place.size(mask) is None or isinstance(place, ZipPlace):
+                raise SourceError(f"{place.label(mask)}: no such mask; give the path of one")
+            options = replace(options, mask=place.label(mask))
+        return convert_image(image, destination, options, progress)
+
+
+def _only_image(source: str, kind: Nature, rules: Rules, stack: ExitStack) -> tuple[Place, str]:
+    """Return the only image of a folder or zip, readable until the stack is closed."""
+    if kind == "zip":
+        place: Place = stack.enter_context(ZipPlace(*files.split(source)))
+    else:
+        place = files.place(source)
+    found: list[tuple[Place, str]] = []
+    for item in stack.enter_context(Plan(place, "zip" if kind == "zip" else "tree", rules)):
+        if item.kind == "zip" or item.problem:
+            raise SourceError(f"{source}: {item.key}: {item.problem or 'a zip'}; convert it to an archive instead")
+        if item.kind == "image":
+            found.append((place, item.key))
+        elif item.kind == "dicom" and len(found) < 2:
+            made = stack.enter_context(converted(place, item.key))
+            found += [(made, entry.key) for entry in made.walk() if is_image(entry.key)]
+        if len(found) > 1:
+            raise SourceError(f"{source}: more than one image: only an archive can hold them, not a .zarr")
+    if not found:
+        raise SourceError(f"{source}: holds no image")
+    return found[0]
 
 
 def document(job: Job) -> dict[str, Any]:
@@ -131,16 +187,17 @@ def document(job: Job) -> dict[str, Any]:
         "format": FORMAT_VERSION,
         "source": {"kind": job.kind, "name": job.name, "at": manifest.digest(where.encode())},
         "options": {
-            "promise": base.promise.to_dict(),
-            "preset": base.options.preset,
-            "mode": base.options.mode,
-            "seed": base.options.seed,
+            "promise": base.quality.to_dict(),
+            "preset": base.preset,
+            "mode": base.mode,
+            "seed": base.seed,
             "zarr_format": base.zarr_format,
+            "store": base.container,
             "mask": _described(base.mask),
             "rules": [{**rule, **({"mask": _described(rule["mask"])} if "mask" in rule else {})}
                       for rule in job.rules.to_dict()],
-            "include": list(job.selection.include),
-            "exclude": list(job.selection.exclude),
+            "include": list(job.rules.include),
+            "exclude": list(job.rules.exclude),
         },
     }  # fmt: skip
 
@@ -164,18 +221,17 @@ def _mask(mask: str) -> str:
 def _described(mask: str) -> str:
     if not os.path.isabs(mask):
         return mask
-    sha256 = hashlib.sha256()
     with open(mask, "rb") as file:
-        while block := file.read(1 << 20):
-            sha256.update(block)
-    return f"{Path(mask).name} ({manifest.shorten(sha256.digest())})"
+        return f"{Path(mask).name} ({digest_of(file)[1]})"
 
 
 def check_page(page: str, job: Job) -> None:
-    """Refuse a page that would replace a file of the source or the archive, or something that is no page."""
+    """Refuse a page that would replace a file of the source or the archive, or something else that is no page."""
+    page_template()
     if files.is_url(page) or not page.lower().endswith((".html", ".htm")):
         raise ConfigurationError(f"{page}: the report must be a file of this machine that ends in .html")
-    for place in (job.source, job.destination):
+    source = f"{job.source}/{job.name}" if job.kind == "zip" else job.source
+    for place in (source, job.destination):
         if not files.is_url(place) and f"{os.path.realpath(page)}/".startswith(f"{os.path.realpath(place)}/"):
             raise ConfigurationError(f"{page}: the report cannot lie in {place}")
     check_replaceable(Path(page))

@@ -1,54 +1,46 @@
-"""The record of an archive, in its folder `.inrstore`: what the job is, what became of each file, what there is.
+"""The record of an archive, in its folder `.inrstore`: what the job is, and what became of each file.
 
 `job.json` says what was asked for. `journal.jsonl` gains a line for each outcome, on the disk before the next. Only a
-complete archive has `manifest.jsonl`, written last: a line for each store and file, and one with their number and the
-digest over all lines.
+complete archive has a manifest, written last; see `inrstore.archive.manifest`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any
 
 from inrstore import files
-from inrstore.archive.items import Outcome
-from inrstore.archive.ledger import Ledger
+from inrstore.archive.catalogue import Ledger
+from inrstore.archive.manifest import MANIFEST, EntryKind, ManifestEntry, write_manifest
+from inrstore.archive.outcomes import ArchiveInfo, Outcome, Tally
 from inrstore.errors import ConfigurationError, DestinationExistsError, FileTooLargeError, StoreError
 from inrstore.files import WritablePlace
 from inrstore.files.closing import Closing
-from inrstore.files.journal import MAX_LINE_BYTES, Journal, decode, encode, records
 from inrstore.files.local import Folder
-from inrstore.files.lock import Lock
-from inrstore.store import manifest
+from inrstore.files.names import RECORD
+from inrstore.files.place import Log
 
-if TYPE_CHECKING:
-    from inrstore.files.remote import ObjectPlace
+JOB = f"{RECORD}/job.json"
+JOURNAL = f"{RECORD}/journal.jsonl"
+LOCK = f"{RECORD}/lock"
+WORK = f"{RECORD}/work"
+"""Where files are that are being written: ours by the lock of the archive, and removed by the next run."""
 
-FOLDER = ".inrstore"
-JOB = f"{FOLDER}/job.json"
-JOURNAL = f"{FOLDER}/journal.jsonl"
-MANIFEST = f"{FOLDER}/manifest.jsonl"
-LOCK = f"{FOLDER}/lock"
-ORIGINALS = f"{FOLDER}/originals"
-ZIPS = f"{FOLDER}/zips"
 VERSION = 1
 MAX_JOB_BYTES = 1 << 24
-_BLOCK = 1 << 16
 
 _MAY_CHANGE = ("include", "exclude")
 """Options that a later run of a job may change: they say what is converted, not how."""
 
 
-class _Journal(Protocol):
-    def append(self, record: dict[str, Any]) -> None: ...
-    def close(self) -> None: ...
-
-
-class _Lock(Protocol):
-    def close(self) -> None: ...
+def archive_place(where: str | os.PathLike[str]) -> WritablePlace:
+    """Return the place of an archive, which writes what is unfinished to its own folder."""
+    place = files.place(where)
+    return Folder(place.path, WORK) if isinstance(place, Folder) else place
 
 
 def is_archive(place: files.Place) -> bool:
@@ -59,7 +51,7 @@ def is_archive(place: files.Place) -> bool:
 class Record(Closing):
     """The record of an archive.
 
-    Opened, it can be read: `job`, `outcomes`, `manifest`. Between `begin` and `close` this process holds the
+    Opened, it can be read: `job`, `outcomes`. Between `begin` and `close` this process holds the
     archive and writes.
 
     Parameters
@@ -70,8 +62,8 @@ class Record(Closing):
 
     def __init__(self, place: WritablePlace) -> None:
         self.place = place
-        self._lock: _Lock | None = None
-        self._journal: _Journal | None = None
+        self._lock: Closing | None = None
+        self._journal: Log | None = None
         self._ledger: Ledger | None = None
         self._has_manifest = False
 
@@ -108,15 +100,12 @@ class Record(Closing):
         if self._ledger is not None:
             yield from self._ledger.current()
             return
-        ledger = self._read_journal()
-        try:
+        with self._read_journal() as ledger:
             yield from ledger.earlier()
-        finally:
-            ledger.close()
 
     def _read_journal(self) -> Ledger:
         ledger = Ledger()
-        for record in journal_records(self.place):
+        for record in self.place.records(JOURNAL):
             try:
                 if record["event"] == "outcome":
                     outcome = Outcome.from_dict(record)
@@ -127,37 +116,6 @@ class Record(Closing):
             except (KeyError, TypeError) as error:
                 raise StoreError(f"{self.place.label(JOURNAL)}: a line that is none of a job: {error}") from error
         return ledger
-
-    def manifest(self) -> Iterator[dict[str, Any]]:
-        """Yield what a complete archive holds, one line for each store and file: out, kind, bytes, digest, key.
-
-        Raises
-        ------
-        StoreError
-            If there is no manifest (the archive is incomplete), or it is damaged; at its end, if lines are missing.
-        """
-        where = self.place.label(MANIFEST)
-        if self.place.size(MANIFEST) is None:
-            raise StoreError(f"{self.place.name}: incomplete: it has no manifest; run the same convert command again")
-        sha256 = hashlib.sha256()
-        count = 0
-        with self.place.open(MANIFEST) as file:
-            while line := file.readline(MAX_LINE_BYTES):
-                found = decode(count, line)
-                if found is None:
-                    raise StoreError(f"{where}: line {count + 1} is damaged")
-                if "end" in found:
-                    if (found["end"], found.get("digest")) != (count, manifest.shorten(sha256.digest())):
-                        raise StoreError(f"{where}: the last line does not fit the lines before it")
-                    if file.read(1):
-                        raise StoreError(f"{where}: goes on after its last line")
-                    return
-                if not _is_line(found):
-                    raise StoreError(f"{where}: line {count + 1} is damaged")
-                sha256.update(line)
-                count += 1
-                yield found
-        raise StoreError(f"{where}: the last line is missing")
 
     # ---- writing
 
@@ -177,8 +135,9 @@ class Record(Closing):
             raise DestinationExistsError(
                 f"{self.place.name}: exists already and is no archive of this program; choose another name"
             )
-        self._lock = _take_lock(self.place)
+        self._lock = self.place.lock(LOCK)
         try:
+            self.place.clear(WORK)  # what an earlier run left unfinished
             if not is_archive(self.place):
                 self.place.write(JOB, _document(job))
             else:
@@ -188,7 +147,7 @@ class Record(Closing):
                     self.place.remove(MANIFEST)  # before: it is that of another selection
                     self.place.write(JOB, _document(job))
             self._ledger = self._read_journal()
-            self._journal = _open_journal(self.place)
+            self._journal = self.place.journal(JOURNAL)
             self._has_manifest = self.place.size(MANIFEST) is not None
             self._journal.append({"event": "begin", "tool": job["tool"]})
         except BaseException:
@@ -221,32 +180,6 @@ class Record(Closing):
         self._ledger.put(outcome, item, part)
         return outcome
 
-    def write_manifest(self, lines: Iterable[Mapping[str, Any]]) -> int:
-        """Write the manifest, which makes the archive complete; return how many lines it has.
-
-        Parameters
-        ----------
-        lines : iterable of dict
-            out, kind ("store", "file" or "record"), bytes, digest, key.
-        """
-        count = 0
-
-        def blocks() -> Iterator[bytes]:
-            nonlocal count
-            sha256, block = hashlib.sha256(), bytearray()
-            for line in lines:
-                data = encode(count, dict(line))
-                sha256.update(data)
-                block += data
-                count += 1
-                if len(block) >= _BLOCK:
-                    yield bytes(block)
-                    block.clear()
-            yield bytes(block) + encode(count, {"end": count, "digest": manifest.shorten(sha256.digest())})
-
-        self.place.write_blocks(MANIFEST, blocks())
-        return count
-
     def finish(self, complete: bool) -> None:
         """Note the end of a run that got through its plan; a complete archive gets its manifest.
 
@@ -256,22 +189,16 @@ class Record(Closing):
         for outcome in self._ledger.earlier():
             self._journal.append({"event": "gone", "key": outcome.key, "out": outcome.out})
         if complete:
-            self.write_manifest(self._lines())
+            write_manifest(self.place, map(_entry, self.outcomes()))
         elif self._has_manifest:
             self.place.remove(MANIFEST)
         self._journal.append({"event": "end", "complete": complete})
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        for outcome in self.outcomes():
-            if outcome.status == "converted":
-                kind = "store"
-            else:
-                kind = "record" if outcome.out.startswith(f"{FOLDER}/") else "file"
-            yield {"out": outcome.out, "kind": kind, "bytes": outcome.stored_bytes, "digest": outcome.digest,
-                   "key": outcome.key}  # fmt: skip
-
     def close(self) -> None:
         """Let go of the archive."""
+        if self._lock is not None and isinstance(self.place, Folder):
+            with suppress(OSError):
+                self.place.at(WORK).rmdir()
         for part in (self._journal, self._ledger):
             if part is not None:
                 part.close()
@@ -308,35 +235,35 @@ def _document(job: Mapping[str, Any]) -> bytes:
     return (json.dumps(dict(job), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _is_line(found: Mapping[str, Any]) -> bool:
-    texts = all(isinstance(found.get(name), str) for name in ("out", "kind", "digest", "key"))
-    return texts and type(found.get("bytes")) is int and found["kind"] in ("store", "file", "record")
+def _entry(outcome: Outcome) -> ManifestEntry:
+    kind: EntryKind = "store" if outcome.status == "converted" else "record" if outcome.of_record else "file"
+    return ManifestEntry(out=outcome.out, kind=kind, bytes=outcome.stored_bytes, digest=outcome.digest, key=outcome.key)
 
 
 def _is_empty(place: WritablePlace) -> bool:
     return next(iter(place.walk()), None) is None
 
 
-def _take_lock(place: WritablePlace) -> _Lock:
-    if isinstance(place, Folder):
-        return Lock(place.at(LOCK), place.name)
-    from inrstore.files.claim import Claim
+def archive_info(where: str) -> ArchiveInfo:
+    """Return what an archive says of itself, from its record.
 
-    return Claim(cast("ObjectPlace", place), LOCK, place.name)
+    Parameters
+    ----------
+    where : str
+        Path or URL.
 
-
-def _open_journal(place: WritablePlace) -> _Journal:
-    if isinstance(place, Folder):
-        return Journal(place.at(JOURNAL))
-    from inrstore.files.remote_journal import RemoteJournal
-
-    return RemoteJournal(cast("ObjectPlace", place), JOURNAL)
-
-
-def journal_records(place: WritablePlace) -> Iterator[dict[str, Any]]:
-    """Yield the lines of an archive's journal, one at a time."""
-    if isinstance(place, Folder):
-        return records(place.at(JOURNAL))
-    from inrstore.files.remote_journal import remote_records
-
-    return remote_records(cast("ObjectPlace", place), JOURNAL)
+    Raises
+    ------
+    StoreError
+        If it is no archive, or its record is damaged.
+    """
+    place = files.place(where)
+    record = Record(place)
+    job = record.job()
+    tally = Tally()
+    for outcome in record.outcomes():
+        tally.add(outcome)
+    return ArchiveInfo(
+        archive=place.name, complete=place.size(MANIFEST) is not None, **tally.sums(),
+        tool=str(job.get("tool")), source=dict(job["source"]), options=dict(job["options"]),
+    )  # fmt: skip

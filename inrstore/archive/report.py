@@ -1,41 +1,43 @@
 """Outcomes of a job -> a page for people: totals, failures, and a row with a picture for every image.
 
-The page is one HTML file with the pictures in it. It is written row by row and needs nothing from the network; a few
-lines of script sort the table by the column that is clicked.
+The page is one HTML file with the pictures in it, after the template `report.html`. It is written row by row and needs
+nothing from the network; a few lines of script sort the table by the column that is clicked.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import os
-import secrets
-import shutil
-import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
+from importlib import resources
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.archive.items import Outcome
-from inrstore.archive.page import CAPTION, COLUMNS, FOOT, GENERATOR, HEAD, duration, number, size
-from inrstore.archive.record import FOLDER
-from inrstore.errors import ConfigurationError, SourceError, StoreError
+from inrstore.archive.outcomes import Outcome, Tally
+from inrstore.errors import ConfigurationError, MissingDependencyError, SourceError, StoreError
 from inrstore.evaluate.picture import strip
 from inrstore.files import durable
+from inrstore.files.names import RECORD
 from inrstore.sources import Source
 from inrstore.store.reader import Store
 from inrstore.store.slices import SliceIndex, decode_slice, middle, slice_through
 
-PICTURES = f"{FOLDER}/pictures"
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+PICTURES = f"{RECORD}/pictures"
 """Where an archive keeps the pictures of its images, so that a report after a resumed job has all of them."""
 
+GENERATOR = b"<meta name=generator content=inrstore>"
+"""In the head of every page: what lacks it is somebody else's, and not replaced."""
+
 _HEAD_BYTES = 4096
+_PIECES = 500
+"""Pieces of the page that are written at once."""
 
 Pictures: TypeAlias = Callable[[Outcome], bytes | None]
 """Returns the PNG of an image, or None if there is none."""
@@ -110,45 +112,11 @@ def _worst(store: Store) -> tuple[int, ...] | None:
     return tuple(found[::-1]) if inside else None
 
 
-@dataclass
-class _Totals:
-    """What the head of the page says; all that is kept in memory of the rows."""
-
-    converted: int = 0
-    copied: int = 0
-    failed: int = 0
-    resumed: int = 0
-    images_before: int = 0
-    images_after: int = 0
-    voxels: float = 0.0
-    others: int = 0
-    seconds: float = 0.0
-    lowest_psnr: float | None = None
-    modes: Counter[str] = field(default_factory=Counter)
-
-    def add(self, outcome: Outcome) -> None:
-        self.resumed += outcome.resumed
-        if outcome.status == "failed":
-            self.failed += 1
-        elif outcome.out.startswith(f"{FOLDER}/"):
-            pass  # of the archive's own record: nobody's file
-        elif outcome.status == "copied":
-            self.copied += 1
-            self.others += outcome.stored_bytes
-        else:
-            self.converted += 1
-            self.images_before += outcome.source_bytes
-            self.images_after += outcome.stored_bytes
-            self.voxels += _float(outcome.measures.get("voxel_bytes")) or 0.0
-            self.modes.update(_modes(outcome.measures))
-            psnr = _float(outcome.measures.get("psnr"))
-            if psnr is not None:
-                self.lowest_psnr = psnr if self.lowest_psnr is None else min(psnr, self.lowest_psnr)
-        self.seconds += outcome.seconds
-
-
 def write_report(
-    path: Path, outcomes: Iterable[Outcome], job: Mapping[str, Any], picture: Pictures | None = None
+    path: Path,
+    outcomes: Callable[[], Iterable[Outcome]],
+    job: Mapping[str, Any],
+    picture: Pictures | None = None,
 ) -> Path:
     """Write the report of a job. Memory does not grow with the number of outcomes.
 
@@ -156,8 +124,9 @@ def write_report(
     ----------
     path : Path
         HTML file to write; an earlier page is replaced, and nothing else.
-    outcomes : iterable of Outcome
-        Each image and file once, in the order of the rows.
+    outcomes : callable
+        Gives each image and file once, in the order of the rows. The totals stand above them, so it is called more
+        than once.
     job : mapping
         The job as recorded: tool, source, options.
     picture : callable, optional
@@ -174,31 +143,55 @@ def write_report(
         If it cannot be written.
     ConfigurationError
         If another file has its name.
+    MissingDependencyError
+        Without Jinja.
     """
     check_replaceable(path)
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    totals = _Totals()
+    tally = Tally()
+    for outcome in outcomes():
+        tally.add(outcome)
+    source, options = job.get("source"), job.get("options")
+    name = _last(source.get("name") if isinstance(source, Mapping) else source)
+    asked = options.items() if isinstance(options, Mapping) else ()
+    facts = {"tool": job.get("tool"), "source": name, **{str(k): v for k, v in asked if v not in (None, "", [], {})}}
+    page = page_template().stream(
+        name=name or "archive",
+        facts=facts,
+        tally=tally,
+        failures=(outcome for outcome in outcomes() if outcome.status == "failed"),
+        rows=(
+            _row(outcome, picture)
+            for outcome in outcomes()
+            if outcome.status != "failed" and outcome.kind in ("image", "dicom")
+        ),
+    )
+    page.enable_buffering(_PIECES)
     try:
-        durable.make_folder(path.parent)
-        with ExitStack() as stack:
-            # The totals and failures stand above the rows, so the rows wait in a file.
-            rows, failures = (stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in range(2))
-            for outcome in outcomes:
-                totals.add(outcome)
-                if outcome.status == "failed":
-                    failures.write(_failure(outcome))
-                elif outcome.kind in ("image", "dicom"):
-                    data = picture(outcome) if picture is not None and outcome.status == "converted" else None
-                    rows.write(_row(outcome, _inline(data)))
-            page = stack.enter_context(temporary.open("x", encoding="utf-8"))
-            _assemble(page, totals, job, failures, rows)
-        durable.sync(temporary)
-        durable.rename(temporary, path)
+        durable.write_blocks(path, (piece.encode() for piece in page))
     except OSError as error:
-        with suppress(OSError):
-            durable.remove(temporary)
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
+
+
+def page_template() -> Template:
+    """Return the page, to be filled.
+
+    Raises
+    ------
+    MissingDependencyError
+        Without Jinja.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError as error:
+        raise MissingDependencyError('a report needs Jinja: pip install "inrstore[archive]"') from error
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_given
+    )
+    environment.filters |= {
+        "count": "{:,}".format, "size": size, "number": number, "duration": duration, "modes": _modes, "plain": _plain
+    }  # fmt: skip
+    return environment.from_string(resources.files(__package__).joinpath("report.html").read_text("utf-8"))
 
 
 def check_replaceable(path: Path) -> None:
@@ -213,95 +206,36 @@ def check_replaceable(path: Path) -> None:
     raise ConfigurationError(f"{path}: exists already and is no report of this program; choose another name")
 
 
-def _assemble(page: IO[str], totals: _Totals, job: Mapping[str, Any], failures: IO[str], rows: IO[str]) -> None:
-    options = job.get("options")
-    facts = {"tool": job.get("tool"), "source": _named(job.get("source"))}
-    facts |= {str(k): v for k, v in options.items() if v not in (None, "", [], {})} if isinstance(options, dict) else {}
-    name = _named(job.get("source")) or "archive"
-    page.write(HEAD.replace("{title}", html.escape(f"{name} as an archive")))
-    page.write(f"<h1>{html.escape(name)}</h1>\n<p class=facts>")
-    page.write(" · ".join(f"{html.escape(key)} <b>{html.escape(_plain(value))}</b>" for key, value in facts.items()))
-    page.write("</p>\n" + _cards(totals))
-    if totals.failed:
-        page.write(f"<h2 class=bad>Failed ({totals.failed:,})</h2>\n<ul class=failed>\n")
-        failures.seek(0)
-        shutil.copyfileobj(failures, page)
-        page.write("</ul>\n")
-    page.write(f"<h2>Images</h2>\n<p class=caption>{CAPTION}</p>\n<div class=wide>\n<table>\n<thead><tr>")
-    page.write("".join(f"<th{mark}>{html.escape(text)}</th>" for text, mark in COLUMNS) + "</tr></thead>\n<tbody>\n")
-    rows.seek(0)
-    shutil.copyfileobj(rows, page)
-    page.write(FOOT)
-
-
-def _cards(totals: _Totals) -> str:
-    ratio = totals.voxels / totals.images_after if totals.voxels and totals.images_after else None
-    cards = [
-        ("images", f"{totals.converted:,}", f"{totals.resumed:,} from earlier runs" if totals.resumed else ""),
-        ("before", size(totals.images_before), f"files; {size(int(totals.voxels))} of voxels"),
-        ("after", size(totals.images_after), "stores"),
-        ("ratio", number(ratio, 3), "voxels to stores"),
-        ("lowest PSNR", "–" if totals.lowest_psnr is None else f"{totals.lowest_psnr:.1f} dB", "of the lossy images"),
-        ("other files", f"{totals.copied:,}", f"{size(totals.others)}, as they were"),
-        ("failed", f"{totals.failed:,}", "listed below" if totals.failed else "nothing is missing"),
-        ("work", duration(totals.seconds), _mode_text(totals.modes)),
-    ]
-    bad = {"failed"} if totals.failed else set()
-    inner = "".join(
-        f"<div{' class=bad' if name in bad else ''}><span>{html.escape(name)}</span>"
-        f"<b>{html.escape(value)}</b><small>{html.escape(note)}</small></div>"
-        for name, value, note in cards
-    )
-    return f"<div class=cards>{inner}</div>\n"
-
-
-def _failure(outcome: Outcome) -> str:
-    return f"<li><b>{html.escape(outcome.key)}</b> {html.escape(outcome.note or 'no reason was given')}</li>\n"
-
-
-def _row(outcome: Outcome, picture: str) -> str:
-    """Return the row of an image; every cell that is sorted by a number carries it."""
-    measures = outcome.measures
-    ratio = _float(measures.get("ratio"))
-    psnr, error = _float(measures.get("psnr")), _float(measures.get("max_error"))
+def _row(outcome: Outcome, picture: Pictures | None) -> dict[str, Any]:
+    """Return what the row of an image shows, apart from what stands in the outcome itself."""
+    psnr, error = outcome.number("psnr"), outcome.number("max_error")
     if outcome.status == "copied":
         quality = "as a file"
-    elif measures.get("lossless"):
+    elif outcome.measures.get("lossless"):
         quality, psnr = "every bit", float("inf")
     else:
         quality = "–" if psnr is None else f"{psnr:.2f}"
-    worst = measures.get("worst_voxel")
-    where = f"({', '.join(str(i) for i in worst)})" if isinstance(worst, list | tuple) and error else ""
-    cells = [
-        (outcome.key, _name(outcome)),
-        (outcome.source_bytes, size(outcome.source_bytes)),
-        (outcome.stored_bytes, size(outcome.stored_bytes)),
-        (ratio, number(ratio, 3)),
-        (psnr, quality),
-        (error, f"{number(error, 4)}<small>{html.escape(where)}</small>"),
-        (outcome.seconds, duration(outcome.seconds)),
-        ("", html.escape(_mode_text(_modes(measures)))),
-        ("", f'<img src="{picture}" alt="">' if picture else ""),
-    ]
-    inner = "".join(f'<td data-v="{html.escape("" if key is None else str(key))}">{text}</td>' for key, text in cells)
-    return f"<tr>{inner}</tr>\n"
-
-
-def _name(outcome: Outcome) -> str:
-    note = f"<small>{html.escape(outcome.note)}</small>" if outcome.note else ""
+    worst = outcome.measures.get("worst_voxel")
     folder, slash, name = outcome.key.rpartition("/")
-    return f"<i>{html.escape(folder + slash)}</i>{html.escape(name)}{note}"
+    data = picture(outcome) if picture is not None and outcome.status == "converted" else None
+    return {
+        "outcome": outcome, "folder": folder + slash, "name": name, "ratio": outcome.number("ratio"), "psnr": psnr,
+        "quality": quality, "error": error,
+        "worst": f"({', '.join(map(str, worst))})" if isinstance(worst, list | tuple) and error else "",
+        "picture": None if data is None else base64.b64encode(data).decode(),
+    }  # fmt: skip
 
 
-def _inline(data: bytes | None) -> str:
-    """Return a picture as the page holds it."""
-    return "" if data is None else "data:image/png;base64," + base64.b64encode(data).decode()
+# ---- words and numbers for people
 
 
-def _named(source: Any) -> str:
+def _last(name: Any) -> str:
     """Return the last part of the name of the source: the page may travel, the path would not help there."""
-    name = source.get("name") if isinstance(source, Mapping) else source
     return str(name or "").replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def _given(value: Any) -> Any:
+    return "" if value is None else value
 
 
 def _plain(value: Any) -> str:
@@ -312,14 +246,34 @@ def _plain(value: Any) -> str:
     return "yes" if value is True else str(value)
 
 
-def _modes(measures: Mapping[str, Any]) -> dict[str, int]:
-    found = measures.get("modes")
-    return {str(k): v for k, v in found.items() if type(v) is int} if isinstance(found, Mapping) else {}
-
-
-def _mode_text(modes: Mapping[str, int]) -> str:
+def _modes(modes: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {mode}" for mode, count in sorted(modes.items(), key=lambda pair: -pair[1]))
 
 
-def _float(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def size(count: int) -> str:
+    """Return a number of bytes with three digits and a decimal unit."""
+    if count < 1000:
+        return f"{count} B"
+    value, units = count / 1000, ["kB", "MB", "GB", "TB", "PB"]
+    while value >= 999.5 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.3g} {units[0]}" if value < 999.5 else f"{value:,.0f} {units[0]}"
+
+
+def number(value: float | None, digits: int) -> str:
+    """Return a number with some digits, never with an exponent when it is large; a dash if there is none."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them."""
+    if seconds < 59.5:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min"

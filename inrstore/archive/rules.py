@@ -25,9 +25,9 @@ from typing import Any, get_args
 from inrstore import files
 from inrstore.errors import ConfigurationError, SourceError
 from inrstore.options import Preset
-from inrstore.sources.pairs import stem
-from inrstore.store.convert import Wish
-from inrstore.store.quality import Promise
+from inrstore.sources.registry import stem
+from inrstore.store.options import Options
+from inrstore.store.quality import Quality
 
 DEFAULT = "default"
 MAX_RULES_BYTES = 1 << 20
@@ -54,25 +54,34 @@ class Rule:
     ----------
     name : str
         A suffix such as "dwi", or a glob.
-    promise : Promise or None
-        Quality; None leaves it as it is for all others.
+    quality : Quality or None
+        None leaves it as it is for all others.
     preset : {"fast", "balanced", "small"} or None
         Effort.
     mask : str or None
-        A mask, "" for none; see `Rules.mask`.
+        A mask, "" for none; see `Rules`.
     keep : bool
         Whether the image is copied as a file instead.
     """
 
     name: str
-    promise: Promise | None = None
+    quality: Quality | None = None
     preset: Preset | None = None
     mask: str | None = None
     keep: bool = False
 
+    def apply(self, options: Options) -> Options:
+        """Return options with what the rule sets."""
+        return replace(
+            options,
+            quality=self.quality or options.quality,
+            preset=self.preset or options.preset,
+            mask=options.mask if self.mask is None else self.mask,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object with what the rule sets."""
-        values: dict[str, Any] = {} if self.promise is None else self.promise.to_dict()
+        values: dict[str, Any] = {} if self.quality is None else self.quality.to_dict()
         own = {"preset": self.preset, "mask": self.mask, "keep": "file" if self.keep else None}
         return {"name": self.name, **values, **{name: value for name, value in own.items() if value is not None}}
 
@@ -83,7 +92,7 @@ class Choice:
 
     Parameters
     ----------
-    wish : Wish
+    options : Options
         Its mask is still a name to be looked up.
     keep : bool
         Whether it is copied as a file instead.
@@ -91,31 +100,40 @@ class Choice:
         Whether a rule names this image, so that its header does not turn it into one of labels.
     """
 
-    wish: Wish
+    options: Options
     keep: bool = False
     named: bool = False
 
     def for_labels(self) -> Choice:
         """Return what is done with an image of labels: every bit is kept, nothing is masked."""
-        return replace(self, wish=replace(self.wish, promise=Promise(lossless=True), mask=""))
+        return replace(self, options=replace(self.options, quality=Quality(lossless=True), mask=""))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What is done with each image.
+    """Which files are taken, and what is done with each image.
 
     Parameters
     ----------
-    base : Wish
+    base : Options
         For images that no rule speaks of. Its mask, like that of a rule, is a URL, an absolute path, or the name
         of a file beside each image; there `{name}` stands for the image's name without .nii.gz, `{entities}`
         for that without its last part. An image beside which there is no such file is not masked.
     rules : tuple of Rule
         The first that fits counts.
+    include : tuple of str
+        If there are any, files are taken whose paths in the archive fit one of these globs; see `matches`.
+    exclude : tuple of str
+        Never files that fit one of these.
+    asked : bool
+        Whether the command itself names a quality, which a single image then gets whatever it is called.
     """
 
-    base: Wish
+    base: Options
     rules: tuple[Rule, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    asked: bool = False
 
     def choose(self, path: str, bulk: str = "") -> Choice:
         """Return what is done with an image.
@@ -128,43 +146,13 @@ class Rules:
             The name of the zip it comes from, if it does.
         """
         suffix, field = suffix_of(path), modality_of_zip(bulk)
-        rule, named = None, False
-        for candidate in self.rules:
-            named = suffix == candidate.name or (is_glob(candidate.name) and matches(candidate.name, path))
-            if named or field == candidate.name:
-                rule = candidate
+        choice = Choice(options=self.base)
+        for rule in self.rules:
+            named = suffix == rule.name or (is_glob(rule.name) and matches(rule.name, path))
+            if named or field == rule.name:
+                choice = Choice(options=rule.apply(self.base), keep=rule.keep, named=named)
                 break
-        wish = self.base
-        if rule is None:
-            named = False
-        else:
-            options = wish.options if rule.preset is None else replace(wish.options, preset=rule.preset)
-            wish = replace(
-                wish, promise=rule.promise or wish.promise, options=options,
-                mask=wish.mask if rule.mask is None else rule.mask,
-            )  # fmt: skip
-        choice = Choice(wish=wish, keep=rule is not None and rule.keep, named=named)
-        return choice.for_labels() if is_label_name(path) and not named else choice
-
-    def to_dict(self) -> list[dict[str, Any]]:
-        """Return the rules as JSON."""
-        return [rule.to_dict() for rule in self.rules]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Which files are taken, by globs on their paths in the archive; see `matches`.
-
-    Parameters
-    ----------
-    include : tuple of str
-        If there are any, files that fit one of them.
-    exclude : tuple of str
-        Never files that fit one of these.
-    """
-
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+        return choice.for_labels() if is_label_name(path) and not choice.named else choice
 
     def takes(self, path: str) -> bool:
         """Return whether a file is taken."""
@@ -177,6 +165,10 @@ class Selection:
     def excluded(self, path: str) -> bool:
         """Return whether an exclusion fits."""
         return any(matches(glob, path) for glob in self.exclude)
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return the rules as JSON."""
+        return [rule.to_dict() for rule in self.rules]
 
 
 def mask_beside(key: str, mask: str) -> str | None:
@@ -240,14 +232,14 @@ def is_label_name(path: str) -> bool:
     return not LABELS.isdisjoint(parts)
 
 
-def read_rules(path: str, base: Wish, *, asked: bool) -> Rules:
+def read_rules(path: str, base: Options, *, asked: bool) -> Rules:
     """Read a rules file.
 
     Parameters
     ----------
     path : str
         Path or URL.
-    base : Wish
+    base : Options
         What the command asks for.
     asked : bool
         Whether the command itself names a quality.
@@ -268,16 +260,12 @@ def read_rules(path: str, base: Wish, *, asked: bool) -> Rules:
     rules = [_rule(path, name, table) for name, table in tables.items()]
     default = next((rule for rule in rules if rule.name == DEFAULT), None)
     if default is not None:
-        if asked and default.promise is not None:
+        if asked and default.quality is not None:
             raise ConfigurationError(f"{path}: [default] gives a quality, and so does the command; give it once")
         if default.keep:
             rules.append(replace(default, name="*"))
-        options = base.options if default.preset is None else replace(base.options, preset=default.preset)
-        base = replace(
-            base, promise=default.promise or base.promise, options=options,
-            mask=base.mask if default.mask is None else default.mask,
-        )  # fmt: skip
-    return Rules(base=base, rules=tuple(rule for rule in rules if rule.name != DEFAULT))
+        base = default.apply(base)
+    return Rules(base=base, rules=tuple(rule for rule in rules if rule.name != DEFAULT), asked=asked)
 
 
 def _rule(path: str, name: str, table: Any) -> Rule:
@@ -299,10 +287,10 @@ def _rule(path: str, name: str, table: Any) -> Rule:
     if table.get("keep") not in (None, "file"):
         raise ConfigurationError(f'{where} keep: can only be "file"')
     try:
-        quality = {key: table[key] for key in _QUALITY if key in table and table[key] is not False}
-        promise = Promise.from_dict(quality) if quality else None
+        given = {key: table[key] for key in _QUALITY if key in table and table[key] is not False}
+        quality = Quality.from_dict(given) if given else None
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error}") from error
     return Rule(
-        name=name, promise=promise, preset=table.get("preset"), mask=table.get("mask"), keep=table.get("keep") == "file"
+        name=name, quality=quality, preset=table.get("preset"), mask=table.get("mask"), keep=table.get("keep") == "file"
     )

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from inrstore import files
-from inrstore.archive.items import Item, Job, Outcome
-from inrstore.archive.plan import Planned
-from inrstore.archive.record import Record
+from inrstore.archive.outcomes import ArchiveConvertReport, ArchiveProgress, Outcome, StepCallback, Tally
+from inrstore.archive.plan import Item, Job, Planned
+from inrstore.archive.record import Record, archive_place
 from inrstore.archive.report import Pictures, picture_key, write_report
-from inrstore.archive.reports import ArchiveConvertReport, ArchiveProgress, StepCallback, Tally
 from inrstore.archive.work import run_items
 from inrstore.errors import SourceError, StoreError, WriteError
 from inrstore.store.reports import JobProgress
@@ -114,7 +113,7 @@ def run_job(
     if not plan.items:
         raise SourceError(f"{job.name}: there is nothing to convert")
     view = _View(plan, progress)
-    target = files.place(job.destination)
+    target = archive_place(job.destination)
     with Record(target) as record:
         with _recording(target):
             record.begin(document)
@@ -138,7 +137,7 @@ def run_job(
                 record.finish(complete)
         page = None
         if report is not None:
-            page = str(write_report(Path(report), record.outcomes(), dict(document), _pictures(target)))
+            page = str(write_report(Path(report), record.outcomes, document, _pictures(target)))
     if stopped is not None:
         raise StoreError(f"{stopped.note}; nothing more can be written, the same command goes on from there")
     return ArchiveConvertReport(

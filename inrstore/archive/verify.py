@@ -6,31 +6,25 @@ belong there lie in a temporary database on the disk.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 from inrstore import files
-from inrstore.archive.holdings import (
-    Holding,
-    digest_of,
-    holdings,
-    is_made,
-    original_of,
-    part_of,
-    path_of,
-    source_kind,
-    zip_record,
-)
-from inrstore.archive.names import Names, extra_files, not_archived
-from inrstore.archive.origin import Origin
-from inrstore.archive.record import ZIPS, Record
+from inrstore.archive.catalogue import Names
+from inrstore.archive.copies import is_made, original_of
+from inrstore.archive.manifest import ManifestEntry, digest_of, path_of, read_manifest, source_kind
+from inrstore.archive.origin import Origin, not_archived, origin_of
+from inrstore.archive.record import Record
+from inrstore.archive.zips import ZIPS, zip_record
 from inrstore.errors import ConfigurationError, InrstoreError, StoreError
 from inrstore.files import Place
+from inrstore.files.names import RECORD
 from inrstore.files.zip_members import Member
 from inrstore.sources import read_image
 from inrstore.store.reader import Store
@@ -129,12 +123,12 @@ def verify_archive(
     job = record.job()
     start = time.perf_counter()
     check = _Check(place, job, fast, progress)
-    with Names() as names, _origin(job, against) as origin:
-        for holding in holdings(record):
-            if not names.add(holding):
-                check.note(holding.out, "is twice in the manifest")
-            if part_of(holding.out, parts) == part:
-                check(holding, origin)
+    with Names() as names, nullcontext() if against is None else origin_of(job, against) as origin:
+        for entry in read_manifest(place):
+            if not names.add(entry.out, entry.key, store=entry.kind == "store"):
+                check.note(entry.out, "is twice in the manifest")
+            if part_of(entry.out, parts) == part:
+                check(entry, origin)
         for name in extra_files(place, names):
             if part_of(name, parts) == part:
                 check.note_extra(name)
@@ -169,25 +163,25 @@ class _Check:
         self.extra_shown: list[str] = []
         self._shown: list[str] = []
 
-    def __call__(self, holding: Holding, origin: Origin | None) -> None:
-        if holding.kind == "store":
+    def __call__(self, entry: ManifestEntry, origin: Origin | None) -> None:
+        if entry.kind == "store":
             self.stores += 1
         else:
             self.files += 1
-        self.size += holding.size
+        self.size += entry.bytes
         try:
-            if holding.kind == "store":
-                self._store(holding, origin)
+            if entry.kind == "store":
+                self._store(entry, origin)
             else:
-                self._file(holding)
+                self._file(entry)
                 if origin is not None:
-                    self._file_against(holding, origin)
+                    self._file_against(entry, origin)
         except (InrstoreError, OSError) as error:
-            self.note(holding.out, str(error))
+            self.note(entry.out, str(error))
         except MemoryError:
-            self.note(holding.out, "not enough memory to check it")
+            self.note(entry.out, "not enough memory to check it")
         if self.progress is not None:
-            self.progress(holding.out, self.stores + self.files, self.bad)
+            self.progress(entry.out, self.stores + self.files, self.bad)
 
     def note(self, name: str, problem: str) -> None:
         """Remember a problem."""
@@ -211,54 +205,75 @@ class _Check:
                 f"{self.place.name}: {self.bad} of {total} stores and files are bad: {'; '.join(self._shown)}{more}"
             )
 
-    def _store(self, holding: Holding, origin: Origin | None) -> None:
-        store = Store(path_of(self.place, holding.out))
-        if store.seal != holding.digest:
+    def _store(self, entry: ManifestEntry, origin: Origin | None) -> None:
+        store = Store(path_of(self.place, entry.out))
+        if store.seal != entry.digest:
             raise StoreError("is another store than the one in the manifest: its seal differs")
-        source = None if origin is None else read_image(*origin.locate(holding.key))
+        source = None if origin is None else read_image(*origin.locate(entry.key))
         report = verify_store(store, source, fast=self.fast)
         for name in report.extra_files:
-            self.note_extra(f"{holding.out}/{name}")
+            self.note_extra(f"{entry.out}/{name}")
 
-    def _file(self, holding: Holding) -> None:
-        size = self.place.size(holding.out)
+    def _file(self, entry: ManifestEntry) -> None:
+        size = self.place.size(entry.out)
         if size is None:
             raise StoreError("is missing")
-        if size != holding.size:
-            raise StoreError(f"has {size} bytes, the manifest says {holding.size}")
+        if size != entry.bytes:
+            raise StoreError(f"has {size} bytes, the manifest says {entry.bytes}")
         if not self.fast:
-            with self.place.open(holding.out) as file:
+            with self.place.open(entry.out) as file:
                 found = digest_of(file)
-            if found != (holding.size, holding.digest):
+            if found != (entry.bytes, entry.digest):
                 raise StoreError("was changed: its digest is not that of the manifest")
 
-    def _file_against(self, holding: Holding, origin: Origin) -> None:
-        if holding.out.startswith(f"{ZIPS}/"):
-            self._zip_against(holding, origin)
+    def _file_against(self, entry: ManifestEntry, origin: Origin) -> None:
+        if entry.out.startswith(f"{ZIPS}/"):
+            self._zip_against(entry, origin)
             return
-        own, expected = holding.out, (holding.size, holding.digest)
-        if is_made(self.job, holding):
-            kept = original_of(self.place, holding)
+        own, expected = entry.out, (entry.bytes, entry.digest)
+        if is_made(self.job, entry):
+            kept = original_of(self.place, entry)
             if kept is None:
                 return
             with self.place.open(kept) as file:
                 own, expected = kept, digest_of(file)
-        place, key = origin.locate(holding.key)
+        place, key = origin.locate(entry.key)
         with place.open(key) as file:
             if digest_of(file) == expected:
                 return
         if not (key.endswith(".json") and _same_but_converter(self.place, own, place, key)):
             raise StoreError(f"differs from {place.label(key)}")
 
-    def _zip_against(self, holding: Holding, origin: Origin) -> None:
+    def _zip_against(self, entry: ManifestEntry, origin: Origin) -> None:
         """Compare the members of a zip with those on record: none was added, removed or given another date."""
-        key = holding.out.removeprefix(f"{ZIPS}/").removesuffix(".json")
+        key = entry.out.removeprefix(f"{ZIPS}/").removesuffix(".json")
         try:
             known = [Member.from_dict(member) for member in zip_record(self.place, key)["members"]]
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"members: {error!r}") from error
         if origin.members(key) != known:
             raise StoreError("the zip in the source has other members than on record")
+
+
+def extra_files(place: Place, names: Names) -> Iterator[str]:
+    """Yield the files of an archive that are neither in its manifest nor in one of its stores nor in its record."""
+    store = ""
+    for entry in place.walk():
+        key = entry.key
+        if key.startswith(f"{RECORD}/") or (store and key.startswith(store)) or names.kind(key):
+            continue
+        parts = key.split("/")
+        above = ("/".join(parts[:count]) for count in range(1, len(parts)))
+        inside = next((folder for folder in above if names.kind(folder) == "store"), None)
+        if inside is None:
+            yield key
+        else:
+            store = f"{inside}/"
+
+
+def part_of(out: str, parts: int) -> int:
+    """Return which of `parts` parts of an archive a thing belongs to, from 0; the same on every machine."""
+    return int.from_bytes(hashlib.sha256(out.encode()).digest()[:8], "big") % parts
 
 
 def _same_but_converter(place: Place, out: str, source: Place, key: str) -> bool:
@@ -274,17 +289,3 @@ def _same_but_converter(place: Place, out: str, source: Place, key: str) -> bool
         found.pop("ConversionSoftwareVersion", None)
         documents.append(found)
     return documents[0] == documents[1]
-
-
-@contextmanager
-def _origin(job: Mapping[str, Any], against: str | os.PathLike[str] | None) -> Iterator[Origin | None]:
-    """Give the source to compare with, or None."""
-    if against is None:
-        yield None
-        return
-    place, renamed = files.place(against), ("", "")
-    if source_kind(job) == "zip":
-        place, name = files.split(against)
-        renamed = (str(job["source"].get("name")), name)
-    with Origin(place, renamed) as origin:
-        yield origin

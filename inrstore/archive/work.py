@@ -6,48 +6,43 @@ items can be fitted together, so that one batch of networks spans subjects.
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 import math
-import struct
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast
 
 from inrstore import files
-from inrstore.archive import bids, outcomes
-from inrstore.archive.copies import copy, copy_of_dataset, write
-from inrstore.archive.holdings import blocks
-from inrstore.archive.items import Item, Job, Outcome
-from inrstore.archive.outcomes import failed, reason
-from inrstore.archive.plan import Plan, doubtful
-from inrstore.archive.record import FOLDER, ZIPS
+from inrstore.archive.copies import DESCRIPTION, IGNORE, copy, copy_of_dataset, write
+from inrstore.archive.outcomes import Outcome, reason
+from inrstore.archive.plan import Item, Job, Plan, doubtful
+from inrstore.archive.record import WORK, archive_place
 from inrstore.archive.report import picture_key, picture_of
-from inrstore.archive.rules import Choice, Selection, mask_beside
-from inrstore.errors import DestinationHeldError, InrstoreError, SourceError, StoreError, UnsupportedImageError
-from inrstore.files import Entry, Place, WritablePlace
-from inrstore.files.zips import Member, ZipPlace
-from inrstore.sources import Source, image_files, is_image, read_image, store_name
+from inrstore.archive.rules import Choice, Rules, mask_beside
+from inrstore.archive.zips import ZipContents, record_key
+from inrstore.errors import InrstoreError, SourceError, StoreError, UnsupportedImageError
+from inrstore.files import Entry, Place, WritablePlace, blocks
+from inrstore.files.durable import PREFIX
+from inrstore.files.zips import ZipPlace
+from inrstore.sources import Source, image_files, image_of, is_image, read_image, store_name
 from inrstore.sources.dicom import converted, is_dicom_file
 from inrstore.store import layout, manifest
-from inrstore.store.convert import Wish, convert_images, report_of
-from inrstore.store.quality import Promise
+from inrstore.store.container import ENDING, is_zip
+from inrstore.store.conversion import report_of
+from inrstore.store.convert import convert_images
+from inrstore.store.options import Options
+from inrstore.store.quality import Quality
 from inrstore.store.reader import Store
-from inrstore.store.reports import ConvertReport, JobProgress
+from inrstore.store.reports import JobProgress
 from inrstore.store.verify import verify_store
-from inrstore.store.writer import sweep_published
 
 Tell: TypeAlias = Callable[[str, JobProgress], None]
 """Called with the key of an image and where its conversion stands."""
 
-MASKS = f"{FOLDER}/masks"
 MOST_VOXELS = 1 << 33
 """Bytes of voxels that wait to be fitted together."""
-_LABEL_INTENT = 1002
-_MAX_BIDS_BYTES = 1 << 24
 
 
 def run_item(job: Job, item: Item, tell: Tell | None = None) -> list[Outcome]:
@@ -80,34 +75,13 @@ def run_items(job: Job, items: Sequence[Item], tell: Tell | None = None) -> list
     return [[outcome for outcome in part.outcomes if outcome is not None] for part in parts]
 
 
-@dataclass(frozen=True)
-class _Zip:
-    """A zip that is being done: its comment, its members, and the image that each file of an image belongs to."""
-
-    comment: bytes
-    members: Sequence[Member]
-    images: Mapping[str, str]
-
-    def document(self, key: str, done: Sequence[Outcome]) -> bytes:
-        """Return the record of the zip: what is needed to build it again, and where each member is in the archive."""
-        found = {outcome.key: outcome for outcome in done}
-        members = []
-        for member in self.members:
-            outcome = found.get(f"{key}:{member.name}") or found.get(f"{key}:{self.images.get(member.name)}")
-            out, store = ("", False) if outcome is None else (outcome.out, outcome.status == "converted")
-            seal = {"digest": outcome.digest} if outcome is not None and store else {}
-            members.append({**member.to_dict(), "out": out, "store": store, **seal})
-        document = {"comment": base64.b64encode(self.comment).decode(), "members": members}
-        return (json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
-
-
 @dataclass
 class _Part:
     """An item that is being done. An outcome that is not known yet is None."""
 
     item: Item
     outcomes: list[Outcome | None] = field(default_factory=list)
-    zip: _Zip | None = None
+    zip: ZipContents | None = None
 
     def reserve(self) -> Callable[[Outcome], None]:
         """Return what takes the outcome whose turn it is now."""
@@ -127,7 +101,7 @@ class _Waiting:
     key: str
     out: str
     source: Source
-    wish: Wish
+    options: Options
     note: str
     kept_mask: str
     put: Callable[[Outcome], None]
@@ -137,7 +111,8 @@ class _Worker:
     def __init__(self, job: Job, tell: Tell | None) -> None:
         self.job, self.tell = job, tell
         self.source: Place = files.place(job.source)
-        self.target: WritablePlace = files.place(job.destination)
+        self.target: WritablePlace = archive_place(job.destination)
+        self.work = "" if files.is_url(job.destination) else f"{job.destination}/{WORK}"
         self.waiting: list[_Waiting] = []
 
     # ---- items
@@ -145,7 +120,7 @@ class _Worker:
     def do(self, part: _Part) -> None:
         item = part.item
         if item.problem:
-            part.reserve()(failed(item.kind, item.key, item.out, SourceError(f"{item.key}: {item.problem}")))
+            part.reserve()(Outcome.failed(item.kind, item.key, item.out, SourceError(f"{item.key}: {item.problem}")))
             return
         try:
             if item.kind == "zip":
@@ -155,7 +130,7 @@ class _Worker:
             else:
                 self._file(part, self.source, item)
         except Exception as error:
-            part.reserve()(failed(item.kind, item.key, item.out, error))
+            part.reserve()(Outcome.failed(item.kind, item.key, item.out, error))
 
     def _file(self, part: _Part, place: Place, item: Item, prefix: str = "", bulk: str = "") -> None:
         """Copy a file, or read an image that is to be converted."""
@@ -165,8 +140,9 @@ class _Worker:
         try:
             if item.problem:
                 raise SourceError(f"{key}: {item.problem}")
-            if item.kind == "copy" and self.job.kind == "bids" and key == item.out in (bids.DESCRIPTION, bids.IGNORE):
-                first, *kept = copy_of_dataset(place, key, self.target, self.job.name)
+            if item.kind == "copy" and self.job.kind == "bids" and key == item.out in (DESCRIPTION, IGNORE):
+                container = self.job.rules.base.container
+                first, *kept = copy_of_dataset(place, key, self.target, self.job.name, container)
                 put(first)
                 part.outcomes.extend(kept)
             elif item.kind == "copy":
@@ -176,7 +152,7 @@ class _Worker:
         except UnsupportedImageError as error:
             self._keep(part, place, item, key, error, put)
         except Exception as error:
-            put(failed(item.kind, key, item.out, error, size=item.size, seconds=time.perf_counter() - began))
+            put(Outcome.failed(item.kind, key, item.out, error, size=item.size, seconds=time.perf_counter() - began))
 
     def _keep(
         self, part: _Part, place: Place, item: Item, key: str, why: Exception, put: Callable[[Outcome], None]
@@ -190,7 +166,7 @@ class _Worker:
             try:
                 outcome = replace(copy(place, file, self.target, out, prefix + file), kind="image", note=reason(why))
             except Exception as error:
-                outcome = failed("image", prefix + file, out, error)
+                outcome = Outcome.failed("image", prefix + file, out, error)
             (part.reserve() if number else put)(outcome)
 
     # ---- images
@@ -206,20 +182,19 @@ class _Worker:
             put(done)
             return
         source = read_image(place, item.key)
-        if not choice.named and has_label_intent(source.header):
+        if not choice.named and source.labels:
             choice = choice.for_labels()
-        if self.waiting and self.waiting[0].wish.options != choice.wish.options:
+        if self.waiting and self.waiting[0].options.effort != choice.options.effort:
             self.convert()  # before the copy of the mask is made, which it may remove
-        wish, note, kept = self._masked(place, item.key, choice.wish)
-        self._queue(_Waiting(key=key, out=item.out, source=source, wish=wish, note=note, kept_mask=kept, put=put))
+        options, note, kept = self._masked(place, item.key, choice.options)
+        self._queue(_Waiting(key=key, out=item.out, source=source, options=options, note=note, kept_mask=kept, put=put))
 
     def _done(self, place: Place, item: Item, key: str, choice: Choice) -> Outcome | None:
         """Return the outcome of an image whose store an earlier run published, None if there is none."""
         began = time.perf_counter()
         where = self._path(item.out)
-        if all(self.target.size(f"{item.out}/{layout.root_key(number)}") is None for number in (3, 2)):
+        if not self._is_there(item.out):
             return None
-        sweep_published(where)
         store = Store(where)
         if item.size and store.attributes["source"].get("bytes") != item.size:
             raise StoreError(f"{where}: is there already, made from a file of another size; the source was changed")
@@ -231,30 +206,33 @@ class _Worker:
         if store.attributes["source"].get("sha256") != sha256.hexdigest():
             raise StoreError(f"{where}: is there already, made from another file; the source was changed")
         verify_store(store, fast=True)
-        labels = not choice.named and store.promised == Promise(lossless=True).to_dict()
-        if store.promised != choice.wish.promise.to_dict() and not labels:
+        labels = not choice.named and store.promised == Quality(lossless=True).to_dict()
+        if store.promised != choice.options.quality.to_dict() and not labels:
             raise StoreError(f"{where}: is there already, with another quality: {store.promised}")
-        outcome = outcomes.converted(key, item.out, item.size, report_of(store), "")
+        outcome = Outcome.converted(key, item.out, item.size, report_of(store))
         return replace(outcome, resumed=True, seconds=time.perf_counter() - began)
 
-    def _masked(self, place: Place, key: str, wish: Wish) -> tuple[Wish, str, str]:
-        """Return the wish with the mask's path or URL, what is to be noted, and a copy of the mask to be removed."""
-        if not wish.mask:
-            return wish, "", ""
-        mask = mask_beside(key, wish.mask)
+    def _is_there(self, out: str) -> bool:
+        """Return whether the archive has a store; one that lacks its first document is no store."""
+        keys = [out] if is_zip(out) else [f"{out}/{layout.root_key(number)}" for number in (3, 2)]
+        return any(self.target.size(key) is not None for key in keys)
+
+    def _masked(self, place: Place, key: str, options: Options) -> tuple[Options, str, str]:
+        """Return the options with the mask's path or URL, what is to be noted, and a copy of the mask to be removed."""
+        mask = mask_beside(key, options.mask)
         if mask is None:
-            return wish, "", ""
+            return options, "", ""
         if mask == key:
-            return replace(wish, mask=""), "", ""
+            return replace(options, mask=""), "", ""
         if place.size(mask) is None:
-            return replace(wish, mask=""), f"no mask: there is no {mask}", ""
+            return replace(options, mask=""), f"no mask: there is no {mask}", ""
         if not isinstance(place, ZipPlace):
-            return replace(wish, mask=place.label(mask)), "", ""
-        # An unfinished store is taken up only with the same mask, so its copy needs a name that stays.
-        copy = f"{MASKS}/{hashlib.sha256(place.label(mask).encode()).hexdigest()[:16]}-{mask.rpartition('/')[2]}"
+            return replace(options, mask=place.label(mask)), "", ""
+        own = hashlib.sha256(place.label(mask).encode()).hexdigest()[:16]
+        copy = f"{WORK}/{PREFIX}{own}-{mask.rpartition('/')[2]}"
         with place.open(mask) as file:
             self.target.write_blocks(copy, blocks(file))
-        return replace(wish, mask=self._path(copy)), "", copy
+        return replace(options, mask=self._path(copy)), "", copy
 
     def _path(self, out: str) -> str:
         """Return the path or URL of something in the archive."""
@@ -277,17 +255,18 @@ class _Worker:
         tell = self.tell
         progress = None if tell is None else (lambda step: tell(name, step))
         try:
-            results = self._patiently(images, progress)
+            pairs = [(image.source, self._path(image.out)) for image in images]
+            results = convert_images(pairs, [image.options for image in images], progress, self.work)
         except Exception as error:
             for image in images:
-                image.put(failed("image", image.key, image.out, error, size=image.source.file_bytes))
+                image.put(Outcome.failed("image", image.key, image.out, error, size=image.source.file_bytes))
             return
         seconds = (time.perf_counter() - began) / len(images)
         for image, result in zip(images, results, strict=True):
             if isinstance(result, InrstoreError):
-                image.put(failed("image", image.key, image.out, result, image.source.file_bytes, seconds))
+                image.put(Outcome.failed("image", image.key, image.out, result, image.source.file_bytes, seconds))
                 continue
-            outcome = outcomes.converted(image.key, image.out, image.source.file_bytes, result, image.note)
+            outcome = Outcome.converted(image.key, image.out, image.source.file_bytes, result, image.note)
             image.put(replace(outcome, seconds=seconds))
             try:
                 if image.kept_mask:
@@ -298,19 +277,6 @@ class _Worker:
             except Exception as error:  # the image is safe, and the report shows a row without its picture
                 image.put(replace(outcome, seconds=seconds, note=f"no picture: {reason(error)}"))
 
-    def _patiently(
-        self, images: Sequence[_Waiting], progress: Callable[[JobProgress], None] | None
-    ) -> list[ConvertReport | InrstoreError]:
-        """Convert; wait for stores that another process holds: it may have died, or be about to finish them."""
-        until = time.monotonic() + self.job.patience
-        while True:
-            pairs = [(image.source, self._path(image.out)) for image in images]
-            results = convert_images(pairs, [image.wish for image in images], progress)
-            held = any(isinstance(result, DestinationHeldError) for result in results)
-            if not held or time.monotonic() > until:
-                return results
-            time.sleep(min(5.0, self.job.patience / 10))
-
     # ---- zips and DICOM
 
     def _zip(self, part: _Part) -> None:
@@ -319,7 +285,7 @@ class _Worker:
         job = self.job
         with (
             ZipPlace(self.source, item.key) as inside,
-            Plan(inside, "zip", job.rules, job.selection, base=item.out, bulk=bulk) as plan,
+            Plan(inside, "zip", job.rules, base=item.out, bulk=bulk) as plan,
         ):
             images: dict[str, str] = {}
             for member in plan:
@@ -327,34 +293,34 @@ class _Worker:
                 if member.kind == "image":
                     images |= dict.fromkeys(image_files(inside, member.key), member.key)
             if plan.items or next(inside.walk(), None) is None:
-                part.zip = _Zip(inside.comment, inside.members(), images)
+                part.zip = ZipContents(inside.comment, inside.members(), images)
 
     def finish(self, part: _Part) -> None:
         """Write the record of a zip whose members are all in the archive."""
         outcomes = [outcome for outcome in part.outcomes if outcome is not None]
         if part.zip is None or any(outcome.status == "failed" for outcome in outcomes):
             return
-        item, out = part.item, f"{ZIPS}/{part.item.key}.json"
+        item, out = part.item, record_key(part.item.key)
         try:
-            data = part.zip.document(item.key, outcomes)
+            data = part.zip.record(item.key, outcomes)
             resumed = write(self.target, out, data)
             part.outcomes.append(
                 Outcome(kind="zip", key=item.key, out=out, status="copied", stored_bytes=len(data),
                         digest=manifest.digest(data), resumed=resumed)
             )  # fmt: skip
         except Exception as error:
-            part.outcomes.append(failed("zip", item.key, out, error))
+            part.outcomes.append(Outcome.failed("zip", item.key, out, error))
 
     def _dicom(self, part: _Part) -> None:
         item = part.item
-        chosen = cast(Place, _Chosen(self.source, self.job.selection))
+        chosen = cast(Place, _Chosen(self.source, self.job.rules))
         others = _not_dicom(chosen, item.key)
         above = f"{item.out}/" if item.out else ""
         with ExitStack() as stack:
             made = stack.enter_context(converted(chosen, item.key))
             for entry in made.walk():
                 image = is_image(entry.key)
-                out = above + (store_name(entry.key) if image else entry.key)
+                out = above + (store_name(entry.key, ENDING[self.job.rules.base.container]) if image else entry.key)
                 one = Item(kind="image" if image else "copy", key=entry.key, out=out, size=entry.size)
                 self._file(part, made, one, prefix=f"{item.key}/" if item.key else "")
             self.convert()  # while the images are there to be read
@@ -363,28 +329,22 @@ class _Worker:
 
 
 class _Chosen:
-    """A place without the files that a selection does not take."""
+    """A place without the files that the rules do not take."""
 
-    def __init__(self, place: Place, selection: Selection) -> None:
-        self.name, self.label, self.open, self.size = place.name, place.label, place.open, place.size
-        self._place, self._selection = place, selection
+    def __init__(self, place: Place, rules: Rules) -> None:
+        self.name, self.label, self.open = place.name, place.label, place.open
+        self._place, self._rules = place, rules
+
+    def size(self, key: str) -> int | None:
+        return self._place.size(key) if self._rules.takes(key) else None
 
     def walk(self, prefix: str = "") -> Iterator[Entry]:
-        return (entry for entry in self._place.walk(prefix) if self._selection.takes(entry.key))
+        return (entry for entry in self._place.walk(prefix) if self._rules.takes(entry.key))
 
 
 def _not_dicom(place: Place, folder: str) -> list[str]:
     """Return the files of a folder that the plan took for DICOM images by their names, and that are none."""
     above = len(folder) + 1 if folder else 0
-    own = [e.key for e in place.walk(folder) if "/" not in e.key[above:] and not e.problem and not is_image(e.key)]
-    return [key for key in sorted(doubtful(place, own)) if not is_dicom_file(place, key)]
-
-
-def has_label_intent(header: bytes) -> bool:
-    """Return whether the header of a NIfTI image says that its values are labels (intent_code 1002)."""
-    for order in "<>":
-        if len(header) >= 348 and struct.unpack_from(f"{order}i", header)[0] == 348:
-            return bool(struct.unpack_from(f"{order}h", header, 68)[0] == _LABEL_INTENT)
-        if len(header) >= 540 and struct.unpack_from(f"{order}i", header)[0] == 540:
-            return bool(struct.unpack_from(f"{order}i", header, 504)[0] == _LABEL_INTENT)
-    return False
+    own = [entry.key for entry in place.walk(folder) if "/" not in entry.key[above:] and not entry.problem]
+    others = doubtful(place, [key for key in own if image_of(place, key) is None])
+    return [key for key in sorted(others) if not is_dicom_file(place, key)]

@@ -58,6 +58,32 @@ def bits(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return array.view(bits_dtype(array.dtype.itemsize))
 
 
+def is_short(dtype: np.dtype[Any]) -> bool:
+    """Return whether values are numbers of at most four bytes: what the lossless modes with a model hold."""
+    return dtype.kind in "iuf" and dtype.itemsize <= 4
+
+
+def ordered(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Map a little-endian array to unsigned integers of the same width in the same order, bit for bit."""
+    pattern = bits(array).copy()
+    top = pattern.dtype.type(1 << (8 * array.dtype.itemsize - 1))
+    if array.dtype.kind == "i":
+        pattern ^= top
+    elif array.dtype.kind == "f":
+        pattern ^= np.where(pattern & top, ~pattern.dtype.type(0), top)
+    return pattern
+
+
+def unordered(pattern: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Undo `ordered` in place and return a view of `dtype`."""
+    top = pattern.dtype.type(1 << (8 * dtype.itemsize - 1))
+    if dtype.kind == "i":
+        pattern ^= top
+    elif dtype.kind == "f":
+        pattern ^= np.where(pattern & top, top, ~pattern.dtype.type(0))
+    return pattern.view(dtype)
+
+
 def check_outputs(low: int, high: int, exponent: int, dtype: np.dtype[Any], mode: str) -> None:
     """Refuse outputs low..high times 2^exponent that the type does not hold (section 5); errors name the mode."""
     if low > high:

@@ -1,10 +1,12 @@
-"""Chunks -> frames: the one place where the bytes (`inrstore.chunk`) meet the fitting (`inrstore.chunk.inr.fit`).
+"""Chunks -> frames: the modes bid, and the smallest bid that keeps its target is taken (mode decision).
 
-Torch is imported only when a lossy target asks for a network.
+The mirror of `inrstore.chunk.decode`: array -> envelope -> mode -> frame. Nothing is stored on the word of an encoder:
+what is taken has been decoded by the reader's own decoder, once, and compared with what was promised.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,19 +16,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk import candidates, dtypes, frame, normalize, quality
-from inrstore.chunk import frames as chunks_
-from inrstore.chunk.inr import siren
+from inrstore import limits
+from inrstore.chunk import dtypes, frame, quality
+from inrstore.chunk.context import Context
+from inrstore.chunk.decode import values_of
+from inrstore.chunk.frame import Frame
 from inrstore.chunk.mask import Mask, narrow
-from inrstore.chunk.neural.network import Network
-from inrstore.chunk.problem import FitProblem
-from inrstore.chunk.target import Target
-from inrstore.errors import ConfigurationError, MissingDependencyError
+from inrstore.chunk.modes import FALLBACK, MODEL, MODES, RAW, SIMPLE, Mode
+from inrstore.chunk.quality import Target
+from inrstore.chunk.shared import Shared
+from inrstore.chunk.task import Task
+from inrstore.errors import ConfigurationError, CorruptChunkError, MissingDependencyError
 from inrstore.options import EncodeOptions, Progress, ProgressCallback, available_cores
 
-_LARGEST = 1e30  # magnitudes whose squares leave float32 are not for networks
 _VALUES_AT_ONCE = 1 << 26  # an encoder needs some 50 bytes for each
-_SMALLEST_FIT = 1024  # bytes of fallback under which no network can pay
 
 
 def encode_chunks(
@@ -35,13 +38,12 @@ def encode_chunks(
     options: EncodeOptions | None = None,
     progress: ProgressCallback | None = None,
     masks: Sequence[npt.NDArray[np.bool_] | None] | None = None,
-    models: Sequence[Network] = (),
+    shared: Shared | None = None,
 ) -> list[bytes]:
     """Encode chunks together, so that their networks are fitted in batches.
 
-    Every candidate is decoded by the reader's own decoder; the smallest frame that keeps its target is
-    returned, so a frame is never worse than asked and never larger than the raw chunk and its frame (but for
-    a mask, which is kept even where raw values would be smaller).
+    The smallest frame that keeps its target is returned, so a frame is never worse than asked and never larger than
+    the raw chunk and its frame (but for a mask, which is kept even where raw values would be smaller).
 
     Parameters
     ----------
@@ -55,8 +57,8 @@ def encode_chunks(
     masks : sequence of (ndarray of bool or None), optional
         One for each chunk, broadcastable to its shape: True is inside. Values outside are not looked at, cost
         next to nothing and decode to 0.
-    models : sequence of Network, optional
-        Networks that the codec configuration brings; a lossless chunk may name one. Readers need them, too.
+    shared : mapping of bytes to bytes, optional
+        Parameters that the codec configuration brings, by digest; a chunk may name one. Readers need them, too.
 
     Returns
     -------
@@ -79,40 +81,124 @@ def encode_chunks(
         raise ConfigurationError(f"{len(given)} masks for {len(chunks)} chunks")
     if options.networks and any(t.rmse is not None for t in each):
         require_fit()
-    arrays, outlines = [], []
-    for chunk, outline in zip(chunks, given, strict=True):
-        array = np.asarray(chunk)
-        if array.dtype.kind == "b":
-            array = np.asarray(array.view(np.uint8) != 0)  # other bytes than 0 and 1 are true, too
-        array, mask = _masked(array, outline)
-        arrays.append(array)
-        outlines.append(mask)
+    context = Context.of(None, None, shared)
+    tasks = [Task(*_masked(np.asarray(chunk), outline), target, options, context)
+             for chunk, target, outline in zip(chunks, each, given, strict=True)]  # fmt: skip
     frames: list[bytes] = []
-    jobs = [partial(_encode_without_network, a, t, m, models, options)
-            for a, t, m in zip(arrays, each, outlines, strict=True)]  # fmt: skip
-    together = max(1, _VALUES_AT_ONCE // max((a.size for a in arrays if a.size), default=1))
+    together = max(1, _VALUES_AT_ONCE // max((t.chunk.size for t in tasks if t.chunk.size), default=1))
+    jobs = [partial(_decide, task) for task in tasks]
     for made in _in_order(jobs, min(together, options.threads or available_cores())):
         frames.append(made)
         if progress is not None and not options.networks:
             done = len(frames)
             progress(Progress(chunks_done=done, chunks_total=len(chunks), fraction=done / len(chunks), rmse=None,
                               stage="coding"))  # fmt: skip
-    problems: list[FitProblem] = []
-    if options.networks:
-        for index, (array, target, made, mask) in enumerate(zip(arrays, each, frames, outlines, strict=True)):
-            problem = _problem(index, array, target, len(made), mask)
-            if problem is not None:
-                problems.append(problem)
-    if problems:
-        from inrstore.chunk.inr.fit.search import fit_networks
-
-        for problem, network in fit_networks(problems, options, progress):
-            coded = _seal_network(problem, network)
-            if coded is not None and len(coded) < len(frames[problem.index]):
-                frames[problem.index] = coded
+    for mode in MODES:
+        if mode.fit is not None:
+            for index, payload in mode.fit(tasks, [len(f) for f in frames], options, progress):
+                coded = _checked(mode, payload, tasks[index])
+                if coded is not None and len(coded) < len(frames[index]):
+                    frames[index] = coded
     if progress is not None:
         progress(Progress(chunks_done=len(chunks), chunks_total=len(chunks), fraction=1.0, rmse=None, stage="done"))
     return frames
+
+
+def encode_as(mode: Mode, chunk: npt.NDArray[Any], target: Target | None = None, mask: Mask | None = None,
+              options: EncodeOptions | None = None, shared: Shared | None = None) -> bytes | None:  # fmt: skip
+    """Return the frame that one mode alone makes of a chunk, or None where it makes none that keeps the target.
+
+    Parameters
+    ----------
+    mode : Mode
+    chunk : ndarray
+    target : Target, optional
+        Lossless without one.
+    mask : ndarray of bool, optional
+        As `narrow` gives it; the chunk is 0 outside.
+    options, shared : optional
+        As for `encode_chunks`.
+    """
+    task = Task(
+        chunk, mask, target or Target(lossless=True), options or EncodeOptions(), Context.of(None, None, shared)
+    )
+    payload = None if mode.bid is None else mode.bid(task)
+    return None if payload is None else _checked(mode, payload, task)
+
+
+def seal(
+    mode: Mode, like: npt.NDArray[Any], payload: bytes | memoryview, decoded: npt.NDArray[Any] | None = None
+) -> bytes:
+    """Return the frame of a payload.
+
+    Parameters
+    ----------
+    mode : Mode
+    like : ndarray
+        Gives dtype, byte order, shape and memory layout.
+    payload : bytes-like
+    decoded : ndarray, optional
+        What readers make of the payload; without it, it is decoded here.
+
+    Raises
+    ------
+    ConfigurationError
+        A shape that the format does not hold.
+    """
+    if math.prod(max(1, n) for n in like.shape) > limits.MAX_CHUNK_VALUES:  # as readers count
+        raise ConfigurationError(f"a chunk of shape {like.shape}; the most is {limits.MAX_CHUNK_VALUES} values")
+    if like.ndim > limits.MAX_DIMS:
+        raise ConfigurationError(f"a chunk of {like.ndim} axes; the most is {limits.MAX_DIMS}")
+    if decoded is None:
+        decoded = values_of(Frame(mode.number, like.dtype, like.shape, 0, memoryview(payload)))
+    return frame.pack(mode.number, like, frame.crc_of(decoded), payload)
+
+
+# ---- mode decision -----------------------------------------------------------------------------------------
+
+
+def _decide(task: Task) -> bytes:
+    """Return the frame of the smallest bid that keeps the target."""
+    dtypes.code_of(task.chunk.dtype)  # names an unsupported dtype before any work
+    task = replace(task)  # what it keeps of its box goes with it
+    if not task.chunk.size:  # section 2: such a chunk is always raw
+        return seal(RAW, task.chunk, b"", task.chunk)
+    for asked, turns in _rounds(task):
+        asking = [(mode, mode.bid) for mode in MODES if mode.bid is not None and mode.turn in turns]
+        bids = [(mode, payload) for mode, bid in asking if (payload := bid(asked)) is not None]
+        for mode, payload in sorted(bids, key=lambda b: len(b[1])):
+            coded = _checked(mode, payload, asked)
+            if coded is not None:
+                return coded
+    return seal(RAW, task.chunk, task.values.tobytes(), task.chunk)
+
+
+def _rounds(task: Task) -> Iterator[tuple[Task, tuple[int, ...]]]:
+    """Yield what is asked for, and whose turn it is; a round is for what those before it left without a frame."""
+    exact = replace(task, target=Target(lossless=True))
+    yield exact, (SIMPLE,)
+    task.target.channel_scale(task.chunk.shape)  # names a scale of the wrong length
+    if not task.target.lossless and task.chunk.dtype.kind != "b":
+        yield task, (MODEL,)
+        yield task, (FALLBACK,)
+    yield exact, (MODEL, FALLBACK)
+
+
+def _checked(mode: Mode, payload: bytes | memoryview, task: Task) -> bytes | None:
+    """Return the frame of a bid if what readers make of it keeps the target, else None."""
+    like, lossless = task.chunk, task.target.lossless
+    if not lossless and len(payload) >= like.size * like.dtype.itemsize:
+        return None
+    try:
+        decoded = values_of(Frame(mode.number, like.dtype, like.shape, 0, memoryview(payload)), task.context)
+    except CorruptChunkError:  # a limit of readers that the encoder did not foresee
+        return None
+    around = None if task.target.rmse is None else task.split[1]
+    if around is None:
+        kept = quality.meets(task.values, decoded, task.target)
+    else:
+        kept = quality.meets(task.values, decoded, task.target, around.box, around.mask)
+    return seal(mode, like, payload, decoded) if kept else None
 
 
 def _in_order(jobs: Sequence[Callable[[], bytes]], threads: int) -> Iterator[bytes]:
@@ -143,6 +229,8 @@ def require_fit() -> None:
 
 def _masked(chunk: npt.NDArray[Any], outline: npt.NDArray[np.bool_] | None) -> tuple[npt.NDArray[Any], Mask | None]:
     """Return the chunk with zeros outside its mask, and the mask, or None where all is inside."""
+    if chunk.dtype.kind == "b":
+        chunk = np.asarray(chunk.view(np.uint8) != 0)  # other bytes than 0 and 1 are true, too
     if outline is None:
         return chunk, None
     mask = narrow(outline, chunk.shape)
@@ -152,69 +240,3 @@ def _masked(chunk: npt.NDArray[Any], outline: npt.NDArray[np.bool_] | None) -> t
     chunk = np.array(chunk, order="F" if fortran else "C")
     np.copyto(chunk, np.zeros((), chunk.dtype), where=~mask)
     return chunk, mask
-
-
-def _encode_without_network(chunk: npt.NDArray[Any], target: Target, mask: Mask | None, models: Sequence[Network],
-                            options: EncodeOptions) -> bytes:  # fmt: skip
-    dtypes.code_of(chunk.dtype)  # names an unsupported dtype before any work
-    trivial = chunks_.encode_trivial(chunk, mask)
-    if trivial is not None:
-        return trivial
-    target.channel_scale(chunk.shape)  # names a scale of the wrong length
-    if not target.lossless and chunk.dtype.kind != "b":
-        most = frame.max_encoded_size(chunk.shape, chunk.dtype)
-        for coded in sorted(_lossy(chunk, target, mask, options), key=len):
-            if len(coded) < most and candidates.keeps(coded, chunk, target, mask):
-                return coded
-    exact = [chunks_.encode_lossless(chunk, mask), candidates.predicted(chunk, mask)]
-    if models:
-        exact.append(candidates.neural(chunk, mask, models, device=options.device))
-    for best in sorted((coded for coded in exact if coded is not None), key=len):
-        if candidates.keeps(best, chunk, Target(lossless=True), mask, models):
-            return best
-    return chunks_.encode_raw(chunk)
-
-
-def _lossy(chunk: npt.NDArray[Any], target: Target, mask: Mask | None, options: EncodeOptions) -> list[bytes]:
-    """Return frames that should keep a target; the grid alone, which is far larger, where nothing else does."""
-    found = [candidates.predicted_on_grid(chunk, target, mask)]
-    if options.mode != "network":
-        found.append(candidates.transformed(chunk, target, options.preset, mask))
-    out = [coded for coded in found if coded is not None]
-    if not out:
-        coded = candidates.on_grid(chunk, target, mask)
-        out += [] if coded is None else [coded]
-    return out
-
-
-def _problem(
-    index: int, chunk: npt.NDArray[Any], target: Target, fallback: int, mask: Mask | None = None
-) -> FitProblem | None:
-    """Return what there is to fit, or None when no network is wanted or could pay."""
-    if target.rmse is None or fallback < _SMALLEST_FIT or chunk.dtype.kind == "b":
-        return None
-    values = np.array(chunk, dtypes.little(chunk.dtype), order="C")
-    core, envelope = normalize.split(values, mask)
-    if mask is not None:
-        fallback -= len(normalize.write(replace(envelope, exceptions=None), chunk.shape))  # both must carry it
-        if fallback < _SMALLEST_FIT:
-            return None
-    axis = target.resolve_channel_axis(chunk.ndim)
-    if core.ndim - (axis is not None) < 1 or max(abs(float(core.min())), abs(float(core.max()))) > _LARGEST:
-        return None
-    per_channel = candidates.scales_of(target, chunk.shape, envelope, axis)
-    if axis is not None and per_channel.size == 1:
-        per_channel = np.repeat(per_channel, core.shape[axis])
-    return FitProblem(index=index, chunk=values, like=chunk, core=core, envelope=envelope,
-                      channel_axis=axis, scale=per_channel, target=target, budget=fallback)  # fmt: skip
-
-
-def _seal_network(problem: FitProblem, network: siren.Network | None) -> bytes | None:
-    """Return the frame of a fitted network if what readers decode keeps the target."""
-    if network is None:
-        return None
-    payload = normalize.write(problem.envelope, problem.chunk.shape) + siren.write(network)
-    coded = chunks_.seal_checked(frame.SIREN, problem.like, payload)
-    decoded = chunks_.decode_chunk(coded).astype(problem.chunk.dtype, copy=False)
-    envelope = problem.envelope
-    return coded if quality.meets(problem.chunk, decoded, problem.target, envelope.box, envelope.mask) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,8 @@ from inrstore.errors import CorruptChunkError, LimitExceededError, UnsupportedVe
 MAGIC = b"\x89INR"
 VERSION = 1
 
-RAW, CONSTANT, PLANES, SIREN, TRANSFORM, PREDICTOR, NEURAL = range(7)
-MODE_NAMES = {RAW: "raw", CONSTANT: "constant", PLANES: "planes", SIREN: "siren", TRANSFORM: "transform",
-              PREDICTOR: "predictor", NEURAL: "neural"}  # fmt: skip
+RAW = 0
+"""The mode of a chunk without values; `inrstore.chunk.modes` lists all."""
 
 
 class Reader:
@@ -65,7 +65,7 @@ class Frame:
     Parameters
     ----------
     mode : int
-        How the payload is coded.
+        How the payload is coded; not looked up yet.
     dtype : numpy.dtype
         With byte order.
     shape : tuple of int
@@ -105,16 +105,29 @@ def crc_of(array: npt.NDArray[Any]) -> int:
     return crc
 
 
-def pack(mode: int, like: npt.NDArray[Any], decoded_crc: int, payload: bytes) -> bytes:
+def pack(mode: int, like: npt.NDArray[Any], decoded_crc: int, payload: bytes | memoryview) -> bytes:
     """Return the frame around a payload; `like` gives dtype, byte order, shape and memory layout."""
     layout = dtypes.FORTRAN * (like.flags.f_contiguous and not like.flags.c_contiguous)
     head = MAGIC + struct.pack("<4B", VERSION, mode, dtypes.code_of(like.dtype) | layout, like.ndim)
-    body = head + struct.pack(f"<{like.ndim}I2I", *like.shape, decoded_crc, len(payload)) + payload
-    return body + struct.pack("<I", int(google_crc32c.value(body)))
+    head += struct.pack(f"<{like.ndim}I2I", *like.shape, decoded_crc, len(payload))
+    crc = int(google_crc32c.extend(int(google_crc32c.value(head)), bytes(payload)))
+    return b"".join([head, payload, struct.pack("<I", crc)])
 
 
-def unpack(data: bytes | memoryview, shape: tuple[int, ...] | None = None, dtype: np.dtype[Any] | None = None) -> Frame:
+def unpack(
+    data: bytes | memoryview,
+    shape: tuple[int, ...] | None = None,
+    dtype: np.dtype[Any] | None = None,
+    known: Container[int] | None = None,
+) -> Frame:
     """Parse and check a frame; `shape` and `dtype`, when given, must be those of the frame.
+
+    Parameters
+    ----------
+    data : bytes-like
+    shape, dtype : optional
+    known : container of int, optional
+        Modes that the reader knows; another one is refused in its place among the checks (section 2.1).
 
     Raises
     ------
@@ -136,7 +149,7 @@ def unpack(data: bytes | memoryview, shape: tuple[int, ...] | None = None, dtype
     if version != VERSION:
         raise UnsupportedVersionError("version", f"{version} is not one this reader knows ({VERSION})")
     mode = reader.number("B", "mode")
-    if mode not in MODE_NAMES:
+    if known is not None and mode not in known:
         raise UnsupportedVersionError("mode", f"{mode} is not one this reader knows")
     code = reader.number("B", "dtype")
     kind = dtypes.dtype_of(code & ~dtypes.FORTRAN)

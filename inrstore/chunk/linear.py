@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk.predictor.regression import product_into
+from inrstore.chunk.products import product_into
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.floating[Any]]

@@ -26,6 +26,7 @@ _GROUP = 64
 _GROUPS = ((0, _ALL + 1), (_ALL, _ALL + 2))
 """Contexts that hardly leave a doubt, and the tables that tell which groups of their bits are coded at all."""
 _TABLES = _ALL + 3
+_AT_ONCE = 1 << 16  # symbols whose counts are held at a time
 _SYMBOLS_PER_LANE = 2048  # the writer's choice: about two bytes a lane against time
 _BITS_PER_LANE, _MOST_LANES = 1 << 15, (1 << 16) - 1
 _CLASSES = ((1, 1, 1), (0, 1, 1), (1, 0, 1), (1, 1, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0))
@@ -101,14 +102,14 @@ def write(mask: Mask) -> bytes:
     counts = np.where((ones == 0) | (ones == total), rans.TOTAL * (ones > 0), mixed)
     lanes = min(max(_fewest_lanes(bits.size), -(-int(total.sum()) // _SYMBOLS_PER_LANE)), _MOST_LANES)
 
-    def rows() -> Iterator[tuple[rans.Ints, rans.Ints]]:
+    def rows() -> Iterator[rans.Row]:
         for table, symbols in reversed(coded):
             for begin in range((len(symbols) - 1) // lanes * lanes, -1, -lanes):
                 row = slice(begin, begin + lanes)
                 count, one = counts[table[row]], symbols[row] > 0
-                yield np.where(one, count, rans.TOTAL - count), np.where(one, 0, count)
+                yield np.where(one, count, rans.TOTAL - count), np.where(one, 0, count), rans.PRECISION
 
-    return struct.pack("<H", lanes) + counts.astype("<u2").tobytes() + rans.write_rows(rows(), lanes)
+    return struct.pack("<H", lanes) + counts.astype("<u2").tobytes() + rans.write(rows(), lanes)
 
 
 def read(reader: Reader, shape: tuple[int, ...], field: str) -> Mask:
@@ -123,10 +124,10 @@ def read(reader: Reader, shape: tuple[int, ...], field: str) -> Mask:
     fewest, width = _fewest_lanes(math.prod(folded)), reader.number("H", f"{field}.lanes")
     if width < fewest:
         raise LimitExceededError(f"{field}.lanes", f"{width} for {math.prod(folded)} bits; the least is {fewest}")
-    counts = reader.array("<u2", _TABLES, f"{field}.counts").astype(np.int64)
+    counts = reader.array("<u2", _TABLES, f"{field}.counts").astype(np.uint32)
     if (counts > rans.TOTAL).any():
         raise CorruptChunkError(f"{field}.counts", f"a count is above {rans.TOTAL}")
-    lanes = rans.Lanes(reader, width, field)
+    lanes = rans.Stream(reader, width, field)
     bits = np.zeros(folded, np.uint8)
     for target, context in _passes(bits):
         coded = (context > 0) & (context < _ALL)
@@ -155,17 +156,14 @@ def _symbols(bits: Bits, context: Bits) -> Iterator[tuple[Bits, Bits]]:
     yield context[coded], bits[coded]
 
 
-def _take(lanes: rans.Lanes, counts: rans.Ints, table: Bits) -> Bits:
-    """Return the next symbols, 0 or 1, one from each of the tables."""
-    symbols, width = np.empty(len(table), np.uint8), len(lanes.states)
-    for begin in range(0, len(table), width):
-        count = counts[table[begin : begin + width]]
-        x = lanes.states[: len(count)]
-        slot, share = x & (rans.TOTAL - 1), count * (x >> rans.PRECISION)
-        one = slot < count
-        symbols[begin : begin + width] = one
-        lanes.store(np.where(one, share + slot, x - share - count))
-    return symbols
+def _take(lanes: rans.Stream, counts: npt.NDArray[np.uint32], table: Bits) -> Bits:
+    """Return the next symbols, 0 or 1, one from each of the tables; each pass begins at the first lane."""
+    symbols = np.empty(len(table), np.bool_)
+    lanes.restart()
+    for begin in range(0, len(table), _AT_ONCE):
+        part = slice(begin, begin + _AT_ONCE)
+        symbols[part] = lanes.flags(counts[table[part]])
+    return symbols.view(np.uint8)
 
 
 def _fewest_lanes(size: int) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from inrstore.cli import output
-from inrstore.cli.options import DeviceName, FormatName, Include, Json, ModeName, PresetName
+from inrstore.cli.options import DeviceName, FormatName, Include, Json, ModeName, PresetName, StoreName
 from inrstore.cli.progress import progress
 
 _MANY = "Many images"
@@ -21,7 +21,9 @@ def convert(
     destination: Annotated[
         str,
         typer.Argument(
-            metavar="DST", help="The store (.zarr) of an image; the archive of a folder or zip.", show_default=False
+            metavar="DST",
+            help="The store (.ozx or .zarr) of an image; the archive of a folder or zip.",
+            show_default=False,
         ),
     ],
     psnr: Annotated[
@@ -46,6 +48,14 @@ def convert(
         ModeName, typer.Option(help="What chunks may be: the smallest, networks, no networks.")
     ] = ModeName.auto,
     device: Annotated[DeviceName, typer.Option(help="Where networks are fitted.")] = DeviceName.auto,
+    store: Annotated[
+        StoreName | None,
+        typer.Option(
+            help="Stores of an archive: a file each (the default), or a folder.",
+            show_default=False,
+            rich_help_panel=_MANY,
+        ),
+    ] = None,
     zarr_format: Annotated[FormatName, typer.Option(help="Zarr format of the store.")] = FormatName.v3,
     mask: Annotated[
         str | None,
@@ -96,7 +106,7 @@ def convert(
     ] = 1,
     as_json: Json = False,
 ) -> None:
-    """Convert an image to a store, or a folder or zip to an archive. The same command again resumes."""
+    """Convert an image to a store, or a folder or zip to an archive, which the same command again resumes."""
     with output.errors(as_json), progress(quiet=as_json) as step:
         from inrstore import api
 
@@ -110,6 +120,7 @@ def convert(
             preset=preset.value,
             mode=mode.value,
             device=device.value,
+            store=None if store is None else store.value,
             zarr_format=3 if zarr_format is FormatName.v3 else 2,
             mask=mask,
             include=include or (),

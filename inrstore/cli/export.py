@@ -17,14 +17,14 @@ def export(
         str,
         typer.Argument(
             metavar="OUT",
-            help="What to make, must not exist: .nii or .nii.gz of a store; a folder or .zip of an archive.",
+            help="What to make, must not exist: a file with the ending of the source; a folder or .zip of an archive.",
             show_default=False,
         ),
     ],
     include: Include = None,
     as_json: Json = False,
 ) -> None:
-    """Write the image of a store as NIfTI, with the header of its source, or the tree or zip that an archive was."""
+    """Write the image of a store with the header of its source, or the tree or zip that an archive was."""
     with output.errors(as_json), progress(quiet=as_json) as step:
         from inrstore import api
 

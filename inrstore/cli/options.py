@@ -32,6 +32,13 @@ class DeviceName(StrEnum):
     cuda = "cuda"
 
 
+class StoreName(StrEnum):
+    """What stores are."""
+
+    ozx = "ozx"
+    zarr = "zarr"
+
+
 class FormatName(StrEnum):
     """Format of the store."""
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import typer
 
 from inrstore.archive.export import ArchiveExportReport
-from inrstore.archive.reports import ArchiveConvertReport, ArchiveInfo, ArchiveReport
+from inrstore.archive.outcomes import ArchiveConvertReport, ArchiveInfo, ArchiveReport
 from inrstore.archive.verify import ArchiveVerifyReport
 from inrstore.errors import ConfigurationError, InrstoreError
 from inrstore.store.export import ExportReport

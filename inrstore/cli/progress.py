@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from inrstore.archive.reports import ArchiveProgress, Step, StepCallback
+from inrstore.archive.outcomes import ArchiveProgress, Step, StepCallback
 from inrstore.cli.output import size_text
 from inrstore.store.reports import JobProgress
 

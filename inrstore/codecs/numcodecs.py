@@ -8,11 +8,11 @@ import numpy as np
 from numcodecs.abc import Codec
 from numcodecs.compat import ensure_bytes, ndarray_copy
 
-from inrstore.chunk.frames import decode_chunk
-from inrstore.chunk.neural import models as shared
-from inrstore.chunk.target import Target
+from inrstore.chunk.decode import decode_chunk
+from inrstore.chunk.modes import check_shared
+from inrstore.chunk.quality import Target
+from inrstore.chunk.shared import parse, texts_of
 from inrstore.codecs.batching import encode_batch
-from inrstore.errors import ConfigurationError
 from inrstore.options import Device, EncodeOptions, Mode, Preset
 
 
@@ -22,9 +22,9 @@ class InrNumcodec(Codec):  # type: ignore[misc]  # numcodecs ships no types
     Parameters
     ----------
     rmse, max_error, lossless, scale, channel_axis
-        The promised quality in stored units; see `inrstore.chunk.target.Target`.
-    models : sequence of (str, bytes or Network), optional
-        Networks that lossless chunks may name; stored with the array.
+        The promised quality in stored units; see `inrstore.chunk.quality.Target`.
+    shared : sequence of (str, bytes or Network), optional
+        Parameters that chunks may name, as a network that predicts lossless ones; stored with the array.
     preset, mode, device
         Effort and place of fitting; see `inrstore.options.EncodeOptions`. Not stored.
 
@@ -43,7 +43,7 @@ class InrNumcodec(Codec):  # type: ignore[misc]  # numcodecs ships no types
         lossless: bool = False,
         scale: Any = None,
         channel_axis: int | None = None,
-        models: Any = (),
+        shared: Any = (),
         preset: Preset = "balanced",
         mode: Mode = "auto",
         device: Device = "auto",
@@ -52,30 +52,28 @@ class InrNumcodec(Codec):  # type: ignore[misc]  # numcodecs ships no types
         given = {"rmse": rmse, "max_error": max_error, "lossless": lossless, "scale": scale,
                  "channel_axis": channel_axis}  # fmt: skip
         self._target = Target.from_dict({**given, **unknown})
-        self._models = shared.checked(models)
-        if self._models and not self._target.lossless:
-            raise ConfigurationError("models go with lossless only")
+        self._shared = texts_of(shared)
+        check_shared(parse(self._shared))
         self._options = EncodeOptions(preset=preset, mode=mode, device=device)
 
     def encode(self, buf: Any) -> bytes:
         """Return the frame of a chunk."""
-        networks = list(shared.networks_of(self._models).values())
-        return encode_batch([np.asarray(buf)], self._target, self._options, networks)[0]
+        return encode_batch([np.asarray(buf)], self._target, self._options, parse(self._shared))[0]
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """Return the chunk of a frame, with the shape, dtype and byte order it was encoded from."""
-        return ndarray_copy(decode_chunk(ensure_bytes(buf), models=shared.networks_of(self._models)), out)
+        return ndarray_copy(decode_chunk(ensure_bytes(buf), shared=parse(self._shared)), out)
 
     def get_config(self) -> dict[str, Any]:
         """Return the stored configuration: the promise, not the effort."""
-        models = {"models": list(self._models)} if self._models else {}
-        return {"id": self.codec_id, **self._target.to_dict(), **models}
+        shared = {"shared": list(self._shared)} if self._shared else {}
+        return {"id": self.codec_id, **self._target.to_dict(), **shared}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> InrNumcodec:
         """Build from a stored configuration; unknown options are refused by name."""
-        target = Target.from_dict({k: v for k, v in config.items() if k not in ("id", "models")})
-        return cls(**target.to_dict(), models=config.get("models", ()))
+        target = Target.from_dict({k: v for k, v in config.items() if k not in ("id", "shared")})
+        return cls(**target.to_dict(), shared=config.get("shared", ()))
 
     def __repr__(self) -> str:
         inner = ", ".join(f"{k}={v!r}" for k, v in self._target.to_dict().items())

@@ -12,9 +12,10 @@ from zarr.abc.codec import ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin
 from zarr.core.common import parse_named_configuration
 
 from inrstore.chunk import dtypes
-from inrstore.chunk.frames import decode_chunk, decode_region
-from inrstore.chunk.neural import models as shared
-from inrstore.chunk.target import Target
+from inrstore.chunk.decode import decode_chunk, decode_region
+from inrstore.chunk.modes import check_shared
+from inrstore.chunk.quality import Target
+from inrstore.chunk.shared import Shared, parse, texts_of
 from inrstore.codecs.batching import encode_batch
 from inrstore.errors import ConfigurationError
 from inrstore.options import Device, EncodeOptions, Mode, Preset
@@ -29,10 +30,11 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
     Parameters
     ----------
     rmse, max_error, lossless, scale, channel_axis
-        The promised quality in stored units; see `inrstore.chunk.target.Target`. Exactly one of the first
+        The promised quality in stored units; see `inrstore.chunk.quality.Target`. Exactly one of the first
         three.
-    models : sequence of (str, bytes or Network), optional
-        Networks that lossless chunks may name; stored with the array, so that plain zarr decodes them.
+    shared : sequence of (str, bytes or Network), optional
+        Parameters that chunks may name, as a network that predicts lossless ones; stored with the array, so that
+        plain zarr decodes them.
     preset, mode, device
         Effort and place of fitting; see `inrstore.options.EncodeOptions`. Not stored.
 
@@ -46,7 +48,7 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
     lossless: bool = False
     scale: tuple[float, ...] | None = None
     channel_axis: int | None = None
-    models: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
     preset: Preset = "balanced"
     mode: Mode = "auto"
     device: Device = "auto"
@@ -57,9 +59,8 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
         checked = self.target
         for name in ("rmse", "max_error", "scale"):
             object.__setattr__(self, name, getattr(checked, name))
-        object.__setattr__(self, "models", shared.checked(self.models))
-        if self.models and not self.lossless:
-            raise ConfigurationError("models go with lossless only")
+        object.__setattr__(self, "shared", texts_of(self.shared))
+        check_shared(self._parameters)
         EncodeOptions(preset=self.preset, mode=self.mode, device=self.device)
 
     @property
@@ -68,20 +69,24 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
         return Target(rmse=self.rmse, max_error=self.max_error, lossless=self.lossless, scale=self.scale,
                       channel_axis=self.channel_axis)  # fmt: skip
 
+    @property
+    def _parameters(self) -> Shared:
+        return parse(self.shared)
+
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> InrCodec:
         """Build from the codec's entry in zarr.json; unknown options are refused by name."""
         _, configuration = parse_named_configuration(data, CODEC_NAME, require_configuration=False)
         options: dict[str, Any] = dict(configuration or {})
-        models = options.pop("models", ())
+        shared = options.pop("shared", ())
         target = Target.from_dict(options)
         return cls(rmse=target.rmse, max_error=target.max_error, lossless=target.lossless, scale=target.scale,
-                   channel_axis=target.channel_axis, models=models)  # fmt: skip
+                   channel_axis=target.channel_axis, shared=shared)  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Return the codec's entry for zarr.json: the promise, not the effort."""
-        models = {"models": list(self.models)} if self.models else {}
-        return {"name": CODEC_NAME, "configuration": {**self.target.to_dict(), **models}}
+        shared = {"shared": list(self.shared)} if self.shared else {}
+        return {"name": CODEC_NAME, "configuration": {**self.target.to_dict(), **shared}}
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
         """Refuse dtypes and options that no chunk of this array could be encoded with."""
@@ -130,21 +135,21 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
         return out
 
     def _encode(self, chunks: list[Any], options: EncodeOptions) -> list[bytes]:
-        return encode_batch(chunks, self.target, options, list(shared.networks_of(self.models).values()))
+        return encode_batch(chunks, self.target, options, self._parameters)
 
     def _decode_many(self, items: list[tuple[Any, Any]]) -> list[Any]:
-        models = shared.networks_of(self.models)
+        shared = self._parameters
         return [None if data is None else self._wrap(
-                    decode_chunk(data.to_bytes(), spec.shape, spec.dtype.to_native_dtype(), models), spec)
+                    decode_chunk(data.to_bytes(), spec.shape, spec.dtype.to_native_dtype(), shared), spec)
                 for data, spec in items]  # fmt: skip
 
     def _decode_selection(self, buffer: Any, selection: Any, spec: Any) -> Any:
-        data, dtype, models = buffer.to_bytes(), spec.dtype.to_native_dtype(), shared.networks_of(self.models)
+        data, dtype, shared = buffer.to_bytes(), spec.dtype.to_native_dtype(), self._parameters
         basic = isinstance(selection, tuple) and all(isinstance(s, int | np.integer | slice) for s in selection)
         if basic and len(selection) == len(spec.shape):
             plain = tuple(s if isinstance(s, slice) else int(s) for s in selection)
-            return self._wrap(decode_region(data, plain, spec.shape, dtype, models), spec)
-        return self._wrap(decode_chunk(data, spec.shape, dtype, models)[selection], spec)
+            return self._wrap(decode_region(data, plain, spec.shape, dtype, shared), spec)
+        return self._wrap(decode_chunk(data, spec.shape, dtype, shared)[selection], spec)
 
     @staticmethod
     def _wrap(values: Any, spec: Any) -> Any:

@@ -3,81 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
 
-from inrstore.errors import FileTooLargeError, SourceError
+from inrstore.files.bucket import Bucket
+from inrstore.files.local import Folder
+from inrstore.files.place import Entry, Place, WritablePlace, blocks, read, read_text
 
-_BLOCK = 1 << 20
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A file of a place.
-
-    Parameters
-    ----------
-    key : str
-        Its path inside the place, with slashes.
-    size : int
-        Bytes, 0 if there is a problem.
-    problem : str
-        Why it cannot be read ("a link to a folder", "a broken link"); empty when it can.
-    """
-
-    key: str
-    size: int
-    problem: str = ""
-
-
-class Place(Protocol):
-    """Files under one root, to be read.
-
-    Attributes
-    ----------
-    name : str
-        The root, for people and for opening it again: a path or a URL.
-    """
-
-    name: str
-
-    def label(self, key: str) -> str:
-        """Return how messages name a file of this place."""
-
-    def open(self, key: str) -> BinaryIO:
-        """Open a file for reading from its start to its end; seeking is not promised.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is none.
-        OSError
-            If it cannot be read.
-        """
-
-    def size(self, key: str) -> int | None:
-        """Return the bytes of a file, or None if there is no such file."""
-
-    def walk(self, prefix: str = "") -> Iterator[Entry]:
-        """Yield every file below `prefix` (a folder's key or ""), in the order of its name, folder by folder."""
-
-
-class WritablePlace(Place, Protocol):
-    """A place that takes files. A write is whole or not at all, and on the disk when it returns."""
-
-    def write(self, key: str, data: bytes) -> None:
-        """Write a file; one that is there is replaced."""
-
-    def write_blocks(self, key: str, blocks: Iterable[bytes]) -> None:
-        """Write a file that comes in blocks and need not fit into memory; nothing if they end in an error."""
-
-    def create(self, key: str, data: bytes) -> bool:
-        """Write a file unless there is one; return whether it was written. Of several at once, one wins."""
-
-    def remove(self, key: str) -> None:
-        """Remove a file; it is no error if there is none."""
+__all__ = ["Entry", "Place", "WritablePlace", "blocks", "is_url", "place", "read", "read_text", "split"]
 
 
 def place(where: str | os.PathLike[str]) -> WritablePlace:
@@ -95,13 +27,7 @@ def place(where: str | os.PathLike[str]) -> WritablePlace:
     MissingDependencyError
         For a URL without the packages of the extra `remote`.
     """
-    if is_url(where):
-        from inrstore.files.remote import ObjectPlace
-
-        return ObjectPlace(str(where))
-    from inrstore.files.local import Folder
-
-    return Folder(Path(where))
+    return Bucket(str(where)) if is_url(where) else Folder(Path(where))
 
 
 def split(where: str | os.PathLike[str]) -> tuple[WritablePlace, str]:
@@ -116,31 +42,3 @@ def split(where: str | os.PathLike[str]) -> tuple[WritablePlace, str]:
 def is_url(where: str | os.PathLike[str]) -> bool:
     """Return whether this is a URL rather than a path."""
     return isinstance(where, str) and "://" in where
-
-
-def read(where: Place, key: str, limit: int) -> bytes:
-    """Return a whole file that may not be larger than `limit` bytes.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    FileTooLargeError
-        If it is larger.
-    """
-    data = bytearray()
-    with where.open(key) as file:
-        # In blocks: some files allocate what they are asked for, not what they hold.
-        while block := file.read(min(_BLOCK, limit + 1 - len(data))):
-            data += block
-    if len(data) > limit:
-        raise FileTooLargeError(f"{where.label(key)}: larger than {limit} bytes")
-    return bytes(data)
-
-
-def read_text(where: Place, key: str, limit: int) -> str:
-    """Return a text file; one that cannot be read is a SourceError that names it."""
-    try:
-        return read(where, key, limit).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError, FileTooLargeError) as error:
-        raise SourceError(f"{where.label(key)}: cannot be read as text: {error}") from error

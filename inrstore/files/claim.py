@@ -73,11 +73,13 @@ class Claim(Closing):
 
     def _take(self) -> Version:
         there: Found | None = None
+        self.fresh = True  # there was no claim before
         for _ in range(5):
             version = self._place.swap(self._key, self._record(), None if there is None else there.version)
             if version is not None:
                 return version if there is not None else self._prove(version)
             there = self._fetch()
+            self.fresh = there is None
             if there is not None and not self._is_free(there):
                 raise DestinationHeldError(f"{self.what}: being written by {self._who(there)}")
         raise DestinationHeldError(f"{self.what}: being written by another process, which was faster")
@@ -89,7 +91,7 @@ class Claim(Closing):
             return version
         other = {name: '"0"' if name == "e_tag" else "1" for name in version}
         data = json.dumps({"token": secrets.token_hex(8), "released": True}).encode()
-        if self._place.create(self._key, data) or self._place.swap(self._key, data, other) is not None:
+        if self._place.create(self._key, [data]) or self._place.swap(self._key, data, other) is not None:
             raise StoreError(f"{bucket}: this service does not keep conditional puts, so nothing can be claimed there")
         _proven.add(bucket)
         return version

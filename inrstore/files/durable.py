@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
+import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-TEMPORARY = ".tmp~"
-"""End of the names of files that are being written."""
+PREFIX = ".inrstore-"
+"""Begin of the names of what is being written; the rest is random, so that nobody else has it."""
+
+
+def temporary(folder: Path) -> Path:
+    """Return a name in a folder that nothing has."""
+    return folder / f"{PREFIX}{secrets.token_hex(8)}"
 
 
 def make_folder(path: Path) -> None:
@@ -24,59 +32,81 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir()
     except FileExistsError:
-        if not path.is_dir():
-            raise
+        with suppress(FileNotFoundError):
+            if not path.is_dir() and not stat.S_ISDIR(path.lstat().st_mode):
+                raise
+        make_folder(path)  # another made it just now, and may have removed it again
     else:
         sync(path.parent)
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name, have the disk hold it, then give it its name."""
-    write_blocks(path, (data,))
+def write_file(path: Path, data: bytes, work: Path | None = None) -> None:
+    """Write a file under a random name, have the disk hold it, then give it its name; one that is there is replaced."""
+    write_blocks(path, (data,), work)
 
 
-def write_blocks(path: Path, blocks: Iterable[bytes]) -> None:
+def write_blocks(path: Path, blocks: Iterable[bytes], work: Path | None = None) -> None:
     """Write a file that comes in blocks, as `write_file` does; if they end in an error nothing is left.
 
-    Of two that write the same file at once, the first to begin fails; the file of the second is whole.
+    Parameters
+    ----------
+    path : Path
+    blocks : iterable of bytes
+    work : Path, optional
+        Folder of the same file system for what is unfinished; that of `path` otherwise.
     """
     make_folder(path.parent)
-    temporary = path.with_name(path.name + TEMPORARY)
-    handle = _create(temporary)
+    rename(write_new(work or path.parent, blocks), path)
+
+
+def write_new(folder: Path, blocks: Iterable[bytes]) -> Path:
+    """Write blocks to a new file of a random name, have the disk hold it; if they end in an error nothing is left."""
+    make_folder(folder)
+    path = temporary(folder)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
-        try:
-            for block in blocks:
-                _write(handle, block)
-            os.fsync(handle)
-            if not _same(handle, temporary):
-                raise OSError(errno.EBUSY, "another process writes the same file", str(path))
-        except Exception:
-            if _same(handle, temporary):
-                remove(temporary)
-            raise
+        for block in blocks:
+            _write(handle, block)
+        os.fsync(handle)
+    except BaseException:
+        with suppress(OSError):
+            path.unlink()
+        raise
     finally:
         os.close(handle)
-    rename(temporary, path)
+    return path
 
 
-def _create(path: Path) -> int:
-    """Make a new file; one that is there is of a writer that died, or that will find it gone."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    while True:
-        try:
-            return os.open(path, flags, 0o644)
-        except FileExistsError:
-            remove(path)
-
-
-def _same(handle: int, path: Path) -> bool:
-    """Return whether a path still names an open file."""
+def write_first(path: Path, data: bytes) -> None:
+    """Write a file that nothing may have the name of, and have the disk hold it."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return False
-    own = os.fstat(handle)
-    return (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
+        _write(handle, data)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def give_name(made: Path, path: Path) -> None:
+    """Give a file that this process made its name, which nothing may have.
+
+    Raises
+    ------
+    FileExistsError
+        If something has it. The file is still there then.
+    """
+    make_folder(path.parent)
+    try:
+        os.link(made, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: between the look and the rename lies a moment
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.rename(made, path)
+    else:
+        made.unlink()
+    sync(path.parent)
 
 
 def rename(path: Path, to: Path) -> None:

@@ -23,9 +23,18 @@ MAX_LINE_BYTES = 1 << 22
 
 
 def encode(number: int, record: dict[str, Any]) -> bytes:
-    """Return a record as a line."""
+    """Return a record as a line.
+
+    Raises
+    ------
+    StoreError
+        If it is longer than a line can be: it would be damage to everyone who reads it.
+    """
     text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
-    return b"%d %08x %s\n" % (number, _checksum(number, text), text)
+    line = b"%d %08x %s\n" % (number, _checksum(number, text), text)
+    if len(line) > MAX_LINE_BYTES:
+        raise StoreError(f"a record of {len(line)} bytes; a line of a journal has {MAX_LINE_BYTES} at most")
+    return line
 
 
 def decode(number: int, line: bytes) -> dict[str, Any] | None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
+import weakref
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from inrstore.files import Entry, durable
+from inrstore.files import durable, journal
+from inrstore.files.closing import Closing
+from inrstore.files.journal import Journal
+from inrstore.files.lock import Lock
+from inrstore.files.place import Entry
 
 
 class Folder:
@@ -19,10 +24,13 @@ class Folder:
     ----------
     path : Path
         It need not exist until something is written.
+    work : str
+        Key of a folder for files that are being written; empty for the folder of each file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, work: str = "") -> None:
         self.path = path
+        self.work = path / work if work else None
         self.name = str(path)
 
     def label(self, key: str) -> str:
@@ -98,26 +106,77 @@ class Folder:
 
     def write(self, key: str, data: bytes) -> None:
         """Write a file through a temporary name."""
-        durable.write_file(self.at(key), data)
+        durable.write_file(self.at(key), data, self.work)
 
     def write_blocks(self, key: str, blocks: Iterable[bytes]) -> None:
         """Write a file that comes in blocks, through a temporary name."""
-        durable.write_blocks(self.at(key), blocks)
+        durable.write_blocks(self.at(key), blocks, self.work)
 
-    def create(self, key: str, data: bytes) -> bool:
-        """Write a file unless there is one, through a hard link, of which one of several makers gets the name."""
+    def create(self, key: str, blocks: Iterable[bytes]) -> bool:
+        """Write a file unless there is one; of several makers one gets the name."""
         path = self.at(key)
-        own = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-        durable.write_file(own, data)
+        made = durable.write_new(self.work or path.parent, blocks)
         try:
-            os.link(own, path)
+            durable.give_name(made, path)
         except FileExistsError:
             return False
         finally:
-            durable.remove(own)
-        durable.sync(path.parent)
+            durable.remove(made)
         return True
+
+    def random(self, key: str) -> LocalBytes:
+        """Open a regular file for reading anywhere in it."""
+        return LocalBytes(self.open(key))
 
     def remove(self, key: str) -> None:
         """Remove a file; it is no error if there is none."""
         durable.remove(self.at(key))
+
+    def clear(self, key: str) -> None:
+        """Remove from a folder what has a name of those that this program makes up, and the folder if that is all."""
+        folder = self.at(key)
+        for path in list(folder.iterdir()) if folder.is_dir() else ():
+            if path.name.startswith(durable.PREFIX):
+                durable.remove_folder(path) if path.is_dir() and not path.is_symlink() else durable.remove(path)
+        with suppress(OSError):
+            folder.rmdir()
+
+    def lock(self, key: str) -> Lock:
+        """Lock the folder, as long as this process lives."""
+        return Lock(self.at(key), self.name)
+
+    def journal(self, key: str) -> Journal:
+        """Open a journal for appending."""
+        return Journal(self.at(key))
+
+    def records(self, key: str) -> Iterator[dict[str, Any]]:
+        """Yield the records of a journal, one at a time."""
+        return journal.records(self.at(key))
+
+
+class LocalBytes(Closing):
+    """A file of this machine, read anywhere.
+
+    Parameters
+    ----------
+    file : BinaryIO
+        An open file; it is closed.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        with file:
+            self._handle = os.dup(file.fileno())
+        self._end = weakref.finalize(self, os.close, self._handle)
+        self.size = os.fstat(self._handle).st_size
+
+    def read_at(self, start: int, length: int) -> bytes:
+        """Return up to `length` bytes from `start` on; fewer at the end."""
+        parts = []
+        while length > 0 and (part := os.pread(self._handle, length, start)):
+            parts.append(part)
+            start, length = start + len(part), length - len(part)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._end()

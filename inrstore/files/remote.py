@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 from urllib.parse import quote, unquote
 
 from inrstore.errors import ConfigurationError, FileTooLargeError, MissingDependencyError
-from inrstore.files import Entry
+from inrstore.files.place import Entry
 
 if TYPE_CHECKING:
     from obstore import Bytes, ObjectMeta, PutMode
@@ -35,6 +35,12 @@ FIRST_BYTES = 1 << 18
 
 MOST_BYTES = 1 << 23
 """Bytes of one request when an object is read on and on, and of one part of a large write."""
+
+MOST_PUT = 5 << 30
+"""Bytes of the largest object that one put can make."""
+
+LAST_BYTES = (1 << 16) + 22
+"""Bytes of the first request for what is read from its end: the longest comment of a zip and its end record."""
 
 Version: TypeAlias = dict[str, str]
 """What tells one state of an object from the next: its etag, its generation."""
@@ -135,6 +141,22 @@ class ObjectPlace:
         with explained(self.label(key)):
             return self._piece(self._at(key), start, stop, same)[0]
 
+    def random(self, key: str) -> RemoteBytes:
+        """Open an object for reading anywhere in it; the first request brings its end."""
+        return RemoteBytes(self, key)
+
+    def end(self, key: str) -> tuple[Bytes, ObjectMeta]:
+        """Return the last bytes of an object, at least `LAST_BYTES` of them or all, and what the server says of it."""
+        from obstore.exceptions import GenericError, NotSupportedError
+
+        path = self._at(key)
+        with explained(self.label(key)):
+            try:
+                got = self._store.get(path, options={"range": {"suffix": LAST_BYTES}})
+            except (NotSupportedError, GenericError):  # a server that knows no ranges, or an empty object
+                got = self._store.get(path)
+            return got.bytes(), got.meta
+
     def size(self, key: str) -> int | None:
         """Return the bytes of an object, or None if there is none."""
         try:
@@ -199,14 +221,22 @@ class ObjectPlace:
             return
         self._put(key, chain(first, rest), "overwrite")
 
-    def create(self, key: str, data: bytes) -> bool:
-        """Write an object unless there is one; of several at once, one wins.
+    def create(self, key: str, blocks: Iterable[bytes]) -> bool:
+        """Write an object unless there is one, in one conditional put; of several at once, one wins.
 
         If the answer of the server is lost, the request is repeated, and then finds what it wrote itself: who gets
         False compares the bytes.
+
+        Raises
+        ------
+        OSError
+            Also for more than `MOST_PUT` bytes, which no service takes in one put.
         """
         from obstore.exceptions import AlreadyExistsError
 
+        data = b"".join(blocks)
+        if len(data) > MOST_PUT:
+            raise OSError(errno.EFBIG, f"{len(data)} bytes; one put takes {MOST_PUT}", self.label(key))
         try:
             self._put(key, data, "create")
         except AlreadyExistsError:
@@ -301,6 +331,40 @@ def _reason(error: Exception) -> str:
         return "http:// without encryption has to be allowed: AWS_ALLOW_HTTP=true, or the like"
     said = re.search(r"<Code>([^<]*)</Code>\s*<Message>([^<]*)</Message>", text)
     return f"{said[2]} ({said[1]})" if said else " ".join(text.split())[:300]
+
+
+class RemoteBytes:
+    """An object, read anywhere; what was read stays for a while if it is small, so that neighbours cost no request.
+
+    Parameters
+    ----------
+    place : ObjectPlace
+    key : str
+    """
+
+    def __init__(self, place: ObjectPlace, key: str) -> None:
+        self._place, self._key = place, key
+        data, info = place.end(key)
+        self.size, self._same = int(info["size"]), _version(info)
+        self._pieces = [(self.size - len(data), data.to_bytes())]
+
+    def read_at(self, start: int, length: int) -> bytes:
+        """Return up to `length` bytes from `start` on, in one request at most; fewer at the end."""
+        stop = min(start + length, self.size)
+        if start >= stop:
+            return b""
+        for begin, data in self._pieces:
+            if begin <= start and stop <= begin + len(data):
+                return data[start - begin : stop - begin]
+        found = self._place.piece(self._key, start, stop, self._same).to_bytes()
+        if len(found) != stop - start:
+            raise OSError(errno.EIO, "the server sent less than was asked for", self._place.label(self._key))
+        if len(found) <= FIRST_BYTES:
+            self._pieces = [*self._pieces[:1], *self._pieces[-2:], (start, found)]
+        return found
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class _Object(io.RawIOBase):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
-import os
 import stat
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from inrstore import limits
+from inrstore.files.names import check_name, first_clash
+
+ReadAt: TypeAlias = Callable[[int, int], bytes]
+"""Called with a place in a file and a number of bytes."""
 
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _PATCH = 0x20
@@ -20,6 +23,7 @@ _LATER = 0x8
 _UTF8 = 0x800
 
 _METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstd", 95: "xz", 98: "ppmd"}
+_END = struct.Struct("<4sHHHHLLH")
 _LOCAL = struct.Struct("<4sHHHHHLLLHH")
 _FULL = 0xFFFFFFFF
 """Stands for a size that is in the zip64 field instead."""
@@ -141,23 +145,58 @@ def member(info: zipfile.ZipInfo) -> Member:
     )
 
 
-def check_local(handle: int, info: zipfile.ZipInfo) -> tuple[int, str]:
+def check_members(infos: Sequence[zipfile.ZipInfo], size: int) -> tuple[str | None, str] | None:
+    """Return the name of a member and what is wrong with it by the directory of a zip of `size` bytes; None if nothing.
+
+    Instead of a name None stands for the zip as a whole.
+    """
+    if len(infos) > limits.MAX_ZIP_MEMBERS:
+        return None, f"{len(infos)} members, more than {limits.MAX_ZIP_MEMBERS}"
+    for info in infos:
+        problem = check_name(info.orig_filename.removesuffix("/")) or check_member(info)
+        if problem:
+            return info.orig_filename, problem
+    names = [info.orig_filename for info in infos]
+    clash = first_clash(
+        (name for name in names if not name.endswith("/")),
+        (name.removesuffix("/") for name in names if name.endswith("/")),
+    )
+    total = sum(info.file_size for info in infos)
+    if clash is None and total > limits.most_expanded(size):
+        return None, f"its members {bomb(total, size)}"
+    return clash
+
+
+def check_end(read_at: ReadAt, size: int, comment: bytes, count: int) -> str:
+    """Return what is wrong with the end of a zip: that it goes on behind it, or ends before, zipfile lets pass."""
+    end = read_at(size - _END.size - len(comment), _END.size) if size >= _END.size + len(comment) else b""
+    if len(end) < _END.size:
+        return "its end record is cut off"
+    magic, *_, listed, _, _, length = _END.unpack(end)
+    if magic != b"PK\5\6" or length != len(comment):
+        return "its end record is not at its end"
+    if listed not in (min(count, 0xFFFF), 0xFFFF):
+        return f"{listed} members in its end record, {count} in its list"
+    return ""
+
+
+def check_local(read_at: ReadAt, info: zipfile.ZipInfo) -> tuple[int, str]:
     """Return where the data of a member begins, and what is wrong with its local header.
 
     Parameters
     ----------
-    handle : int
-        The open zip.
+    read_at : callable
+        Returns bytes of the zip, from a place on, so many.
     info : ZipInfo
         What the directory says.
     """
     if info.header_offset < 0:
         return 0, "lies before the start of the zip"
-    fixed = os.pread(handle, _LOCAL.size, info.header_offset)
+    fixed = read_at(info.header_offset, _LOCAL.size)
     if len(fixed) < _LOCAL.size or not fixed.startswith(b"PK\3\4"):
         return 0, "has no local header where the directory says"
     _, _, flags, method, _, _, crc, packed, size, name_bytes, extra_bytes = _LOCAL.unpack(fixed)
-    rest = os.pread(handle, name_bytes + extra_bytes, info.header_offset + _LOCAL.size)
+    rest = read_at(info.header_offset + _LOCAL.size, name_bytes + extra_bytes)
     name, extra = rest[:name_bytes], rest[name_bytes:]
     for what, local, listed in (
         ("name", name, info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")),

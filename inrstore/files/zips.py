@@ -6,8 +6,8 @@ as a whole: who forged one member has forged the rest.
 
 from __future__ import annotations
 
+import errno
 import io
-import os
 import shutil
 import struct
 import tempfile
@@ -18,18 +18,17 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from inrstore import limits
 from inrstore.errors import SourceError
-from inrstore.files import Entry, Place
 from inrstore.files.closing import Closing
-from inrstore.files.names import check_name, first_clash
-from inrstore.files.zip_members import Member, bomb, check_local, check_member, member
+from inrstore.files.local import LocalBytes
+from inrstore.files.place import Entry, Place, RandomBytes
+from inrstore.files.zip_members import Member, check_end, check_local, check_members, member
 
 __all__ = ["Member", "ZipPlace", "stored_size"]
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-_END = struct.Struct("<4sHHHHLLH")
-_DAMAGE = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, EOFError, OverflowError, OSError)
+DAMAGE = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, EOFError, OverflowError, OSError)
 """What zipfile raises for bytes that are no zip."""
 
 
@@ -50,7 +49,7 @@ class ZipPlace(Closing):
     def __init__(self, place: Place, key: str) -> None:
         self.name = place.label(key)
         try:
-            self._file = _on_disk(place.open(key))
+            self._bytes = LocalBytes(_on_disk(place.open(key)))
         except OSError as error:
             raise SourceError(f"{self.name}: cannot be read: {error.strerror or error}") from error
         try:
@@ -61,41 +60,21 @@ class ZipPlace(Closing):
 
     def _open(self) -> None:
         try:
-            with zipfile.ZipFile(_Bounded(self._file)) as listed:
+            with zipfile.ZipFile(Bounded(self._bytes)) as listed:
                 infos, self.comment, end = listed.infolist(), listed.comment, listed.start_dir
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise SourceError(f"{self.name}: not a whole zip: {error}") from error
-        self._check_end(len(infos))
-        if len(infos) > limits.MAX_ZIP_MEMBERS:
-            raise SourceError(f"{self.name}: {len(infos)} members, more than {limits.MAX_ZIP_MEMBERS}")
-        for info in infos:
-            problem = check_name(info.orig_filename.removesuffix("/")) or check_member(info)
-            if problem:
-                raise self._refused(info.orig_filename, problem)
-        names = [info.orig_filename for info in infos]
-        clash = first_clash(
-            (name for name in names if not name.endswith("/")),
-            (name.removesuffix("/") for name in names if name.endswith("/")),
-        )
-        if clash:
-            raise self._refused(*clash)
-        total, stored = sum(info.file_size for info in infos), os.fstat(self._file.fileno()).st_size
-        if total > limits.most_expanded(stored):
-            raise SourceError(f"{self.name}: its members {bomb(total, stored)}")
+        problem = check_end(self._bytes.read_at, self._bytes.size, self.comment, len(infos))
+        if problem:
+            raise SourceError(f"{self.name}: not a whole zip: {problem}")
+        wrong = check_members(infos, self._bytes.size)
+        if wrong:
+            name, why = wrong
+            raise SourceError(f"{self.name}: {why}") if name is None else self._refused(name, why)
         self._starts = self._locate(infos, end)
         self._members = [member(info) for info in infos]
         infos.sort(key=lambda info: info.orig_filename.replace("/", "\0"))
         self._files = {info.orig_filename: info for info in infos if not info.orig_filename.endswith("/")}
-
-    def _check_end(self, count: int) -> None:
-        """Refuse a zip that goes on behind its end, or ends before, which zipfile lets pass."""
-        size = os.fstat(self._file.fileno()).st_size
-        end = os.pread(self._file.fileno(), _END.size, size - _END.size - len(self.comment))
-        magic, *_, listed, _, _, comment = _END.unpack(end)
-        if magic != b"PK\5\6" or comment != len(self.comment):
-            raise SourceError(f"{self.name}: not a whole zip: its end record is not at its end")
-        if listed != min(count, 0xFFFF) and listed != 0xFFFF:
-            raise SourceError(f"{self.name}: not a whole zip: {listed} members in its end record, {count} in its list")
 
     def _refused(self, name: str, problem: str) -> SourceError:
         shown = name if len(name) <= 120 else name[:100] + "..."
@@ -105,7 +84,7 @@ class ZipPlace(Closing):
         """Return where the data of each member begins; its local header must say what the directory says."""
         starts = {}
         for info in sorted(infos, key=lambda info: info.header_offset, reverse=True):
-            start, problem = check_local(self._file.fileno(), info)
+            start, problem = check_local(self._bytes.read_at, info)
             if not problem and start + info.compress_size > end:
                 problem = "overlaps what follows it"
             if problem:
@@ -130,7 +109,7 @@ class ZipPlace(Closing):
         """
         if key not in self._files:
             raise FileNotFoundError(f"{self.label(key)}: no such member")
-        raw = _Data(self._file.fileno(), self._starts[key], self._files[key], self.label(key))
+        raw = _Data(self._bytes, self._starts[key], self._files[key], self.label(key))
         return io.BufferedReader(raw, 1 << 16)
 
     def size(self, key: str) -> int | None:
@@ -154,14 +133,14 @@ class ZipPlace(Closing):
 
     def close(self) -> None:
         """Close the zip; members that are open cannot be read any more."""
-        self._file.close()
+        self._bytes.close()
 
 
 class _Data(io.RawIOBase):
     """The uncompressed data of one member."""
 
-    def __init__(self, handle: int, start: int, info: zipfile.ZipInfo, label: str) -> None:
-        self._handle = handle
+    def __init__(self, zipped: RandomBytes, start: int, info: zipfile.ZipInfo, label: str) -> None:
+        self._zipped = zipped
         self._at = start
         self._end = start + info.compress_size
         self._left = info.file_size
@@ -205,32 +184,47 @@ class _Data(io.RawIOBase):
         return b""
 
     def _stored(self, most: int) -> bytes:
-        data = os.pread(self._handle, min(most, self._end - self._at), self._at)
+        data = self._zipped.read_at(self._at, min(most, self._end - self._at))
         self._at += len(data)
         return data
 
 
-class _Bounded(io.RawIOBase):
-    """A file of which no one read takes more than the directory of a zip may have."""
+class Bounded(io.RawIOBase):
+    """A file for zipfile, of which no one read takes more than the directory of a zip may have.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    Parameters
+    ----------
+    zipped : RandomBytes
+    """
+
+    def __init__(self, zipped: RandomBytes) -> None:
+        self._zipped, self._at = zipped, 0
 
     def seekable(self) -> bool:
+        """Return True."""
         return True
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        return self._file.seek(offset, whence)
+        """Go to a place; one before the start is an error, as of any file."""
+        at = offset + (0, self._at, self._zipped.size)[whence]
+        if at < 0:
+            raise OSError(errno.EINVAL, "before the start")
+        self._at = at
+        return at
 
     def tell(self) -> int:
-        return self._file.tell()
+        """Return the place."""
+        return self._at
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """Return bytes from the place on."""
         if size is None or size < 0:
             size = limits.MAX_ZIP_DIRECTORY_BYTES
         if size > limits.MAX_ZIP_DIRECTORY_BYTES:
             raise zipfile.BadZipFile(f"a directory of {size} bytes, more than {limits.MAX_ZIP_DIRECTORY_BYTES}")
-        return self._file.read(size)
+        data = self._zipped.read_at(self._at, size)
+        self._at += len(data)
+        return data
 
 
 def stored_size(place: Place, key: str) -> int:

@@ -1,88 +1,32 @@
-"""Where images come from: one module for each kind of input, all giving the same `Source`."""
+"""Where images come from: whatever the format, `read_source` and `read_image` give the same `Source`."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from inrstore import files
 from inrstore.errors import SourceError
-from inrstore.sources.pairs import header_of, image_files, is_image, store_name
+from inrstore.files.local import Folder
+from inrstore.sources.gradients import read_gradients
+from inrstore.sources.registry import (
+    file_names,
+    format_of,
+    format_of_content,
+    image_files,
+    image_of,
+    is_image,
+    store_name,
+)
+from inrstore.sources.source import Source
 
-__all__ = ["Source", "header_of", "image_files", "is_image", "read_image", "read_source", "store_name"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """An image as it came, ready to be stored.
-
-    Parameters
-    ----------
-    name : str
-        The file's name; of a pair that of the header.
-    label : str
-        How messages name the file.
-    kind : str
-        Its format, for people: "NIfTI-1", "NIfTI-1 pair".
-    files : tuple of str
-        The names of its files: one, or the header's and the voxels'.
-    sha256 : str
-        Digest of the file as it lies on disk; of a pair, of the header's file followed by the voxels'.
-    file_bytes : int
-        Size of the file, or of both, as it lies on disk.
-    header : bytes
-        Every byte before the voxels: header, extensions and padding. Of a pair the whole file of the header.
-    leading : bytes
-        Bytes before the voxels in the file of a pair that holds them; empty for a single file.
-    voxels : ndarray
-        Stored (unscaled) values, (..., t, z, y, x), in the source's dtype and byte order, read-only.
-    trailing : bytes
-        Bytes after the voxels.
-    affine : ndarray
-        (4, 4), voxel index (x, y, z) to millimetres of the world (in `units["space"]` if that is known).
-    affine_from : str
-        The header fields that the affine comes from.
-    slope, inter : float
-        Real value = slope x stored value + inter; 1 and 0 when the source asks for no scaling.
-    voxel_size : tuple of float
-        Step along x, y, z, t, ... in the units below.
-    time_offset : float
-        Time of the first volume.
-    units : dict
-        "space" and "time", as the source names them: mm, sec, unknown.
-    bval : ndarray or None
-        b-value of each volume, (t,), in s/mm².
-    bvec : ndarray or None
-        Gradient direction of each volume, (t, 3), as in the sidecar.
-    """
-
-    name: str
-    label: str
-    kind: str
-    files: tuple[str, ...]
-    sha256: str
-    file_bytes: int
-    header: bytes
-    leading: bytes = b""
-    voxels: npt.NDArray[Any]
-    trailing: bytes = b""
-    affine: npt.NDArray[np.float64]
-    affine_from: str
-    slope: float
-    inter: float
-    voxel_size: tuple[float, ...]
-    time_offset: float
-    units: dict[str, str]
-    bval: npt.NDArray[np.float64] | None = None
-    bvec: npt.NDArray[np.float64] | None = None
+__all__ = ["Source", "file_names", "image_files", "image_of", "is_image", "read_image", "read_source", "store_name"]
 
 
 def read_source(path: str | os.PathLike[str]) -> Source:
-    """Read an image of any supported kind, given by a path or a URL.
+    """Read an image of any known format, given by a path or a URL.
 
     Parameters
     ----------
@@ -100,27 +44,56 @@ def read_source(path: str | os.PathLike[str]) -> Source:
 
 
 def read_image(place: files.Place, key: str) -> Source:
-    """Read an image of any supported kind from a place, with its gradients; each file is read once.
+    """Read an image of any known format from a place, with its gradients; each file is read once.
 
     Parameters
     ----------
     place : Place
         A folder, a zip, a bucket.
     key : str
-        The image in it; of a pair either file.
+        The image in it: any of its files. If the name says nothing, the format is seen from the content.
 
     Raises
     ------
     UnsupportedImageError
         For an intact image of a kind that a store cannot hold.
     SourceError
-        Naming the file and what is wrong with it.
+        Naming the file and what is wrong with it; also if a file of a folder changes while it is read.
     MissingDependencyError
         When the package that reads this kind is not installed.
     """
-    from inrstore.sources.nifti import read_nifti
-
     try:
-        return read_nifti(place, key)
+        key = image_of(place, key) or key
+        found = format_of(key) if is_image(key) else None
+        found = found or format_of_content(place, key)
+        parts = found.files(place, key)
+        with _unchanged(place, parts):
+            source = found.read(place, parts)
+        bval, bvec = read_gradients(place, key, source.voxels.shape[0] if source.voxels.ndim == 4 else None)
     except OSError as error:  # of a look at what lies beside it
         raise SourceError(f"{place.label(key)}: cannot be read: {error.strerror or error}") from error
+    return replace(source, bval=bval, bvec=bvec)
+
+
+@contextmanager
+def _unchanged(place: files.Place, keys: tuple[str, ...]) -> Iterator[None]:
+    """Raise SourceError if a file is written or replaced meanwhile: what was read is neither the old nor the new."""
+    before = _states(place, keys)
+    try:
+        yield
+    finally:  # what was read in between may be refused for another reason
+        after = _states(place, keys)
+        for key in keys:
+            if before.get(key) != after.get(key):
+                raise SourceError(f"{place.label(key)}: was changed while it was read; convert it when it is at rest")
+
+
+def _states(place: files.Place, keys: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """Return what tells a file of a folder from what it becomes. Buckets see to it themselves; zips are held open."""
+    found: dict[str, tuple[int, ...]] = {}
+    if isinstance(place, Folder):
+        for key in keys:
+            with suppress(OSError):
+                info = place.at(key).stat()
+                found[key] = info.st_size, info.st_mtime_ns, info.st_dev, info.st_ino
+    return found

@@ -20,7 +20,7 @@ from inrstore import limits
 from inrstore.errors import MissingDependencyError, SourceError
 from inrstore.files import Place
 from inrstore.files.local import Folder
-from inrstore.sources.pairs import is_header, is_image
+from inrstore.sources.registry import image_of, is_image
 
 _MAGIC_AT = 128
 _START = 4096
@@ -53,7 +53,8 @@ def is_dicom_file(place: Place, key: str) -> bool:
 
     Reports, presentation states, DICOMDIR and the like are not: they are files like any other.
     """
-    if (is_image(key) and not is_header(key)) or key.lower().endswith(_OTHER):
+    # The ending .hdr alone says nothing: other programs use it too.
+    if key.lower().endswith(_OTHER) or (is_image(key) and image_of(place, key) is not None):
         return False
     try:
         with place.open(key) as file:

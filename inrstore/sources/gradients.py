@@ -13,7 +13,7 @@ import numpy.typing as npt
 from inrstore import limits
 from inrstore.errors import SourceError
 from inrstore.files import Place, read_text
-from inrstore.sources.pairs import stem
+from inrstore.sources.registry import stem
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,8 @@ import numpy.typing as npt
 from inrstore import limits
 from inrstore.errors import MissingDependencyError, SourceError, UnsupportedImageError
 from inrstore.files import Place
-from inrstore.sources import Source
-from inrstore.sources.gradients import read_gradients
-from inrstore.sources.pairs import header_of, image_files, is_header
+from inrstore.sources.format import Around, Format, Output, is_packed
+from inrstore.sources.source import Source
 from inrstore.sources.streams import Digest, Stream, expansion, opened
 
 _DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8",
@@ -30,17 +30,32 @@ _VERSIONS = {
     540: ("NIfTI-2", b"n+2\0\r\n\032\n", b"ni2\0\r\n\032\n"),
 }
 """sizeof_hdr: name, magic of a single file, magic of a pair."""
+_LABEL_INTENT = 1002
 
 
-def read_nifti(place: Place, key: str) -> Source:
-    """Read a NIfTI image (.nii, .hdr with .img, any of them gzipped) and the gradient sidecars beside it.
+def write_single(names: tuple[str, ...], around: Around) -> tuple[Output, ...]:
+    """Return a single file: header, voxels, and what followed them."""
+    return (Output(name=names[0], head=around.header, tail=around.trailing, packed=is_packed(names[0])),)
+
+
+def write_pair(names: tuple[str, ...], around: Around) -> tuple[Output, ...]:
+    """Return a header, and a file of the voxels with what was around them."""
+    header, image = names
+    return (
+        Output(name=header, head=around.header, voxels=False, packed=is_packed(header)),
+        Output(name=image, head=around.leading, tail=around.trailing, packed=is_packed(image)),
+    )
+
+
+def read(place: Place, files: tuple[str, ...], *, pair: bool) -> Source:
+    """Read an image.
 
     Parameters
     ----------
-    place : Place
-        A folder, a zip, a bucket.
-    key : str
-        The image in it; of a pair either file. Whether a file is gzipped is seen from its content.
+    place, files : Place, tuple of str
+        Where it is. Whether a file is gzipped is seen from its content.
+    pair : bool
+        Whether the first is the header of a pair by its name. A single file may be called like one.
 
     Returns
     -------
@@ -56,17 +71,19 @@ def read_nifti(place: Place, key: str) -> Source:
     MissingDependencyError
         Without nibabel.
     """
-    key = header_of(place, key) or key
     digest = Digest()
-    with opened(place, key, digest) as stream:
-        head = _read_header(stream, is_header(key))
+    with opened(place, files[0], digest) as stream:
+        head = _read_header(stream, pair)
         if head.paired:
             header = head.block + _header_rest(stream)
+        elif len(files) > 1:
+            # Both are kept as files: the other one would be lost if this one became a store.
+            raise UnsupportedImageError(f"{stream.label}: magic: a single file, but {_name(files[1])} is beside it")
         else:
             _check_room(stream, head)
             header = head.block + stream.exactly(head.offset - len(head.block), "header extensions").tobytes()
             values, trailing = _voxels(stream, head)
-    leading, files = b"", image_files(place, key) if head.paired else (key,)
+    leading = b""
     if head.paired:
         if len(files) == 1:
             raise SourceError(f"{stream.label}: the file that holds its voxels, .img or .img.gz, is not beside it")
@@ -74,10 +91,9 @@ def read_nifti(place: Place, key: str) -> Source:
             _check_room(stream, head)
             leading = stream.exactly(head.offset, "vox_offset").tobytes()
             values, trailing = _voxels(stream, head)
-    bval, bvec = read_gradients(place, key, head.shape[0] if len(head.shape) == 4 else None)
     return Source(
-        name=_name(key),
-        label=place.label(key),
+        name=_name(files[0]),
+        label=place.label(files[0]),
         kind=head.kind,
         files=tuple(_name(file) for file in files),
         sha256=digest.sha256,
@@ -93,8 +109,7 @@ def read_nifti(place: Place, key: str) -> Source:
         voxel_size=head.voxel_size,
         time_offset=head.time_offset,
         units=head.units,
-        bval=bval,
-        bvec=bvec,
+        labels=head.labels,
     )
 
 
@@ -115,6 +130,7 @@ class _Header:
     voxel_size: tuple[float, ...]
     time_offset: float
     units: dict[str, str]
+    labels: bool
 
     @property
     def voxel_bytes(self) -> int:
@@ -125,8 +141,7 @@ def _read_header(stream: Stream, named_header: bool) -> _Header:
     label = stream.label
     nibabel = _nibabel()
     start = stream.start(4)
-    sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
-    version = next((v for v in _VERSIONS if v in sizes), 0)
+    version = _version(start)
     if len(start) < 4 or not version:
         # Other programs call their files .hdr too: intact for all we know, but no image of ours.
         kind = UnsupportedImageError if named_header and len(start) == 4 else SourceError
@@ -172,7 +187,13 @@ def _read_header(stream: Stream, named_header: bool) -> _Header:
         voxel_size=_steps(label, header, dims[0]),
         time_offset=_finite(label, "toffset", header["toffset"]),
         units={"space": space, "time": time},
+        labels=int(header["intent_code"]) == _LABEL_INTENT,
     )
+
+
+def _version(start: bytes) -> int:
+    """Return the size of the header that begins like this, which tells the version; 0 if it is none."""
+    return next((v for v in _VERSIONS if start[:4] in (v.to_bytes(4, "little"), v.to_bytes(4, "big"))), 0)
 
 
 def _header_rest(stream: Stream) -> bytes:
@@ -280,3 +301,16 @@ def _steps(label: str, header: Any, ndim: int) -> tuple[float, ...]:
         step = abs(_finite(label, f"pixdim[{axis}]", header["pixdim"][axis]))
         steps.append(float(str(np.float32(step))) or 1.0)
     return tuple(steps)
+
+
+_KINDS = tuple(name for name, *_ in _VERSIONS.values())
+
+SINGLE = Format(
+    kinds=_KINDS, suffixes=((".nii", ".nii.gz"),), sniff=lambda start: _version(start) != 0,
+    read=partial(read, pair=False), write=write_single,
+)  # fmt: skip
+PAIR = Format(
+    kinds=tuple(f"{kind} pair" for kind in _KINDS), suffixes=((".hdr", ".hdr.gz"), (".img", ".img.gz")),
+    sniff=lambda start: False,  # the voxels are found by the name of the header, or not at all
+    read=partial(read, pair=True), write=write_pair,
+)  # fmt: skip

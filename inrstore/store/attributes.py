@@ -4,9 +4,9 @@ Where a store follows a convention and where it has to differ:
 
 * OME-Zarr 0.5 (Zarr v3) or 0.4 (v2): one multiscales level, axes and voxel sizes. It has no affine, and no
   place for axes beyond t, so images of more than four axes go without.
-* nifti-zarr 1.0.rc1: the array `nifti` holds the header bytes and takes precedence. It differs in the codec
-  (the convention asks for blosc or zlib), in the name of the image array, and in that the bytes up to the
-  voxels are all kept, padding included.
+* CF conventions: coordinates of a regular grid are packed, index x scale_factor + add_offset, which xarray undoes.
+* nifti-zarr 1.0.rc1 keeps the header in an array of its own, which costs half a kilobyte; here the attribute `header`
+  holds the first bytes, and the array `nifti` what an unusually long header has beyond them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ _TIME_UNITS = {"sec": "s", "msec": "ms", "usec": "us"}
 SMALL_DIMS = {"x": ("x",), "y": ("y",), "z": ("z",), "t": ("t",), "bval": ("t",), "bvec": ("t", "component")}
 """Axes of the arrays that are coordinates of the image."""
 
-_NOTE = "x, y, z: voxel index times voxel size; the affine maps voxel indices (x, y, z, 1) to the world"
-
 
 def small_arrays(source: Source, dims: tuple[str, ...]) -> list[tuple[Array, bytes]]:
     """Return the arrays beside the image, each with the bytes of its chunk.
@@ -44,8 +42,8 @@ def small_arrays(source: Source, dims: tuple[str, ...]) -> list[tuple[Array, byt
     Returns
     -------
     list of (Array, bytes)
-        x, y, z in millimetres along the voxel grid; t if its unit is one of time; bval, bvec; nifti, and what
-        other bytes the source has around its voxels.
+        x, y, z in millimetres along the voxel grid; t if its unit is one of time; bval, bvec; nifti if the header is
+        longer than `layout.HEADER_BYTES`, and what other bytes the source has around its voxels.
     """
     out = []
     to_mm = _TO_MM.get(source.units["space"], 1.0)
@@ -53,24 +51,38 @@ def small_arrays(source: Source, dims: tuple[str, ...]) -> list[tuple[Array, byt
         axis = layout.DIMS.index(name)
         if length * 4 > layout.MAX_SMALL_BYTES:
             continue
-        steps = np.arange(length) * source.voxel_size[axis]
+        step = source.voxel_size[axis]
         if name in "xyz":
-            out.append(layout.small_array(name, _single(steps * to_mm), SMALL_DIMS[name], units="mm"))
+            out.append(_coordinate(name, length, step * to_mm, 0.0, "mm"))
         elif name == "t" and source.units["time"] in _TIME_UNITS:
-            unit = _TIME_UNITS[source.units["time"]]
-            out.append(layout.small_array("t", _single(source.time_offset + steps), SMALL_DIMS["t"], units=unit))
+            out.append(_coordinate("t", length, step, source.time_offset, _TIME_UNITS[source.units["time"]]))
     if source.bval is not None:
         out.append(layout.small_array("bval", _shorter(source.bval), SMALL_DIMS["bval"], units="s/mm2"))
     if source.bvec is not None:
         out.append(layout.small_array("bvec", _shorter(source.bvec), SMALL_DIMS["bvec"]))
     for name, data in (
-        (layout.HEADER, source.header),
+        (layout.HEADER, source.header[layout.HEADER_BYTES :]),
         (layout.LEADING, source.leading),
         (layout.TRAILING, source.trailing),
     ):
         if data:
             out.append(layout.small_array(name, np.frombuffer(data, np.uint8), ("byte",)))
     return out
+
+
+def _coordinate(name: str, length: int, step: float, offset: float, units: str) -> tuple[Array, bytes]:
+    """Return the coordinate of a regular grid, packed as the CF conventions say (section 8.1)."""
+    packed = np.arange(length, dtype=next(kind for kind in ("u1", "u2", "u4") if length <= np.iinfo(kind).max + 1))
+    moved = {"add_offset": offset} if offset else {}
+    return layout.small_array(name, packed, SMALL_DIMS[name], units=units, scale_factor=step, **moved)
+
+
+def unpacked(values: npt.NDArray[Any], said: dict[str, Any]) -> npt.NDArray[Any]:
+    """Return the values of a small array whose attributes say how they are packed, in single precision if so."""
+    scale, offset = said.get("scale_factor"), said.get("add_offset", 0.0)
+    if not isinstance(scale, int | float) or not isinstance(offset, int | float):
+        return values
+    return (values * float(scale) + float(offset)).astype(np.float32)
 
 
 def image_attributes(source: Source) -> dict[str, Any]:
@@ -109,10 +121,10 @@ def group_attributes(
         },
         "affine": [[float(value) for value in row] for row in source.affine],
         "affine_from": source.affine_from,
-        "coordinates": _NOTE,
         "scl_slope": source.slope,
         "scl_inter": source.inter,
         "units": source.units,
+        "header": layout.pack_header(source.header[: layout.HEADER_BYTES]),
         "quality": quality,
     }
     return {layout.ATTRIBUTES: own, **_ome(source, dims, zarr_format)}
@@ -138,11 +150,6 @@ def _ome(source: Source, dims: tuple[str, ...], zarr_format: ZarrFormat) -> dict
     if zarr_format == 3:
         return {"ome": {"version": "0.5", "multiscales": multiscales}}
     return {"multiscales": [{"version": "0.4", **multiscales[0]}]}
-
-
-def _single(values: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
-    """Return coordinates in single precision, that of the header they are computed from."""
-    return values.astype(np.float32)
 
 
 def _shorter(values: npt.NDArray[np.float64]) -> npt.NDArray[Any]:

@@ -4,53 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk.frame import VERSION as FORMAT_VERSION
-from inrstore.chunk.frames import decode_chunk, describe_chunk
-from inrstore.chunk.target import Target
+from inrstore.chunk.decode import decode_chunk, describe_chunk
+from inrstore.chunk.quality import Target
 from inrstore.errors import ConfigurationError, QualityError
 from inrstore.evaluate.metrics import ErrorStatistics, Measures, Ranges
-from inrstore.options import EncodeOptions
 from inrstore.sources import Source
 from inrstore.store import attributes, layout, manifest, masks
+from inrstore.store.container import Member, is_zip, publish, refuse_existing
 from inrstore.store.layout import Array, Grid, ZarrFormat
-from inrstore.store.partial import Partial
-from inrstore.store.quality import Promise
+from inrstore.store.options import Options
 from inrstore.store.reader import Store, naming
 from inrstore.store.reports import Clock, ConvertReport
-from inrstore.store.writer import open_partial
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a store is to be.
-
-    Parameters
-    ----------
-    promise : Promise
-        Its quality.
-    options : EncodeOptions
-        Effort, device, seed.
-    zarr_format : {3, 2}
-        Format of the store.
-    mask : str
-        Path or URL of an image of the same grid; where it is 0 nothing is kept and 0 is read. Empty for none.
-    """
-
-    promise: Promise
-    options: EncodeOptions = field(default_factory=EncodeOptions)
-    zarr_format: ZarrFormat = 3
-    mask: str = ""
-
-    def __post_init__(self) -> None:
-        if self.zarr_format not in (2, 3):
-            raise ConfigurationError(f"zarr_format must be 2 or 3, not {self.zarr_format!r}")
 
 
 class Conversion:
@@ -58,30 +28,30 @@ class Conversion:
 
     Attributes
     ----------
-    pending : list of tuple of int
-        Chunks that are to be encoded.
     targets : dict
         What each chunk has to reach.
+    frames : dict
+        Chunks that are encoded.
     """
 
-    def __init__(self, source: Source, destination: str, wish: Wish) -> None:
-        self.source, self.destination, self.wish = source, destination, wish
+    def __init__(self, source: Source, destination: str, options: Options, work: str = "") -> None:
+        self.source, self.destination, self.options, self.work = source, destination, options, work
+        if is_zip(destination) and options.zarr_format == 2:
+            raise ConfigurationError(f"{destination}: a zipped OME-Zarr is of Zarr format 3")
+        refuse_existing(destination)
         self.dims = layout.image_dims(source.voxels.ndim)
         least = layout.TRANSFORMED_VALUES
-        if wish.promise.lossless or wish.promise.max_error is not None:
+        if options.quality.lossless or options.quality.max_error is not None:
             least = layout.LOSSLESS_VALUES
-        elif wish.options.mode == "network":
+        elif options.mode == "network":
             least = 0
         self.grid = Grid(source.voxels.shape, layout.choose_chunks(source.voxels.shape, self.dims, least))
-        self.inside = masks.read_mask(wish.mask, source) if wish.mask else None
+        self.inside = masks.read_mask(options.mask, source) if options.mask else None
         self.ranges = Ranges.of(source.voxels, layout.measurement_axes(self.dims), self.inside)
-        self.nominal = wish.promise.psnr_at_target(self.ranges)
-        self.partial: Partial = open_partial(destination, self._job())
-        finished = self.partial.finished()
-        self.resumed = len(finished)
-        self.pending = [index for index in self.grid if self.key(index) not in finished]
-        targets = wish.promise.chunk_targets(self.grid, self.ranges, self.dims, self.cut) if self.pending else []
-        self.targets: dict[tuple[int, ...], Target] = dict(zip(self.grid, targets, strict=False))
+        self.nominal = options.quality.psnr_at_target(self.ranges)
+        targets = options.quality.chunk_targets(self.grid, self.ranges, self.dims, self.cut)
+        self.targets: dict[tuple[int, ...], Target] = dict(zip(self.grid, targets, strict=True))
+        self.frames: dict[tuple[int, ...], bytes] = {}
 
     def cut(self, index: tuple[int, ...]) -> tuple[npt.NDArray[Any], masks.Inside | None]:
         """Return a chunk, and its part of the mask if there is one."""
@@ -90,39 +60,22 @@ class Conversion:
 
     def key(self, index: tuple[int, ...]) -> str:
         """Return the path of a chunk inside the store."""
-        return layout.chunk_key(self.wish.zarr_format, layout.IMAGE, index)
-
-    def _job(self) -> dict[str, Any]:
-        """Return what decides the bytes of a store. Where it is fitted may change between two runs."""
-        wish = self.wish
-        return {
-            "source": self.source.name,
-            "sha256": self.source.sha256,
-            "quality": wish.promise.to_dict(),
-            "preset": wish.options.preset,
-            "mode": wish.options.mode,
-            "seed": wish.options.seed,
-            "zarr_format": wish.zarr_format,
-            "mask": "" if self.inside is None else masks.describe(self.inside, "")["digest"],
-            "tool": version("inrstore"),
-            "format": FORMAT_VERSION,
-        }
+        return layout.chunk_key(self.options.zarr_format, layout.IMAGE, index)
 
     def finish(self, clock: Clock) -> ConvertReport:
-        """Decode what was written, write everything else, publish."""
-        measures, worst, decoded, modes, files = self._measure(clock)
-        broken = self.wish.promise.broken_by(measures)
+        """Decode the chunks, measure, write everything and give the store its name."""
+        measures, worst, decoded, modes = self._measure(clock)
+        broken = self.options.quality.broken_by(measures)
         if broken:
             raise QualityError(f"{self.source.label}: {broken}; nothing was written")
-        root = self._write_metadata(measures, worst, decoded, files)
-        self.partial.publish(layout.root_key(self.wish.zarr_format), root)
-        size = sum(size for size, _ in files.values()) + len(root)
+        members, ome = self._members(measures, worst, decoded)
+        size = publish(self.destination, members, work=self.work, ome=ome)
         seconds, nbytes = clock.seconds, self.source.voxels.nbytes
         return ConvertReport(
             store=self.destination,
             **measures.to_dict(),
             worst_voxel=worst,
-            promised=self.wish.promise.to_dict(),
+            promised=self.options.quality.to_dict(),
             source_bytes=nbytes,
             stored_bytes=size,
             ratio=nbytes / size,
@@ -130,23 +83,18 @@ class Conversion:
             modes=modes,
             seconds=seconds,
             mb_per_s=nbytes / 1e6 / seconds,
-            seal=manifest.read_seal(root),
-            resumed_chunks=self.resumed,
+            seal=manifest.read_seal(members[0][1]),
         )
 
-    def _measure(
-        self, clock: Clock
-    ) -> tuple[Measures, tuple[int, ...], str, dict[str, int], dict[str, manifest.Record]]:
-        """Decode every chunk from the files just written and compare it with the source."""
+    def _measure(self, clock: Clock) -> tuple[Measures, tuple[int, ...], str, dict[str, int]]:
+        """Decode every chunk and compare it with the source."""
         voxels = self.source.voxels
         statistics = ErrorStatistics(self.ranges)
         dtype = layout.stored_dtype(voxels.dtype)
         worst = (0,) * voxels.ndim
-        sha256, modes, files = hashlib.sha256(), Counter[str](), dict[str, manifest.Record]()
+        sha256, modes = hashlib.sha256(), Counter[str]()
         for done, index in enumerate(self.grid, 1):
-            key = self.key(index)
-            data = self.partial.read(key)
-            files[key] = (len(data), manifest.digest(data))
+            data, key = self.frames[index], self.key(index)
             with naming(key):
                 chunk = decode_chunk(data, self.grid.chunks, dtype)
                 modes[describe_chunk(data).mode] += 1
@@ -164,36 +112,38 @@ class Conversion:
         if statistics.not_finite_changed:
             raise QualityError(f"{self.source.label}: {statistics.not_finite_changed} non-finite voxels changed")
         # As people and NIfTI name a voxel: x first.
-        return statistics.result(), worst[::-1], manifest.whole(sha256.digest()), dict(modes), files
+        return statistics.result(), worst[::-1], manifest.whole(sha256.digest()), dict(modes)
 
-    def _write_metadata(
-        self, measures: Measures, worst: tuple[int, ...], decoded: str, files: dict[str, manifest.Record]
-    ) -> bytes:
-        """Write every file but the chunks of the image and the last one, which is returned; add them to `files`."""
-        zarr_format = self.wish.zarr_format
+    def _members(self, measures: Measures, worst: tuple[int, ...], decoded: str) -> tuple[list[Member], bool]:
+        """Return every file of the store, the sealed document of the group first, and whether it is an OME-Zarr."""
+        zarr_format = self.options.zarr_format
         image = Array(
             layout.IMAGE,
             self.grid,
             layout.stored_dtype(self.source.voxels.dtype),
             self.dims,
-            codec_document(self.wish.promise.target(self.ranges, self.dims), zarr_format),
+            codec_document(self.options.quality.bound(self.ranges, self.dims), zarr_format),
             attributes.image_attributes(self.source),
         )
         small = attributes.small_arrays(self.source, self.dims)
         arrays = [image, *(array for array, _ in small)]
-        quality = {"asked": self.wish.promise.to_dict(), **measures.to_dict(), "worst_voxel": list(worst)}
+        quality = {"asked": self.options.quality.to_dict(), **measures.to_dict(), "worst_voxel": list(worst)}
         tool = f"inrstore {version('inrstore')}"
-        own = attributes.group_attributes(self.source, self.dims, zarr_format, tool, quality)
+        group = attributes.group_attributes(self.source, self.dims, zarr_format, tool, quality)
+        own = group[layout.ATTRIBUTES]
         if self.inside is not None:
-            own[layout.ATTRIBUTES]["mask"] = masks.describe(self.inside, self.wish.mask.rpartition("/")[2])
-        others = layout.metadata_files(zarr_format, own, arrays)
+            own["mask"] = masks.describe(self.inside, self.options.mask.rpartition("/")[2])
+        content = layout.metadata_files(zarr_format, group, arrays)
         for array, data in small:
-            others[layout.chunk_key(zarr_format, array.name, (0,) * len(array.grid.shape))] = data
-        for path, data in others.items():
-            self.partial.write(path, data)
-            files[path] = (len(data), manifest.digest(data))
-        own[layout.ATTRIBUTES][manifest.MANIFEST] = manifest.make(files, decoded)
-        return manifest.seal(layout.root_file(zarr_format, own, arrays))
+            content[layout.chunk_key(zarr_format, array.name, (0,) * len(array.grid.shape))] = data
+        content |= {self.key(index): frame for index, frame in self.frames.items()}
+        grids = [(array.name, array.grid) for array in arrays]
+        keys = list(layout.chunk_keys(zarr_format, grids))
+        digests = (manifest.digest(content[key]) for key in keys)
+        own[manifest.MANIFEST] = manifest.make(digests, decoded, content.get(".zmetadata", b""))
+        root = manifest.seal(layout.root_file(zarr_format, group, arrays))
+        order = [*layout.document_keys(zarr_format, (name for name, _ in grids)), *keys]
+        return [(layout.root_key(zarr_format), root), *((key, content[key]) for key in order)], len(group) > 1
 
 
 def _worst(
@@ -225,7 +175,6 @@ def report_of(store: Store) -> ConvertReport:
         seconds=0.0,
         mb_per_s=0.0,
         seal=store.seal,
-        resumed_chunks=len(store.grid),
     )
 
 

@@ -1,4 +1,4 @@
-"""A store -> the NIfTI file it was made from, header byte for byte, voxels chunk by chunk."""
+"""A store -> the files it was made from, header byte for byte, voxels chunk by chunk; their format says how."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from inrstore.errors import ConfigurationError, StoreError
+from inrstore.sources.format import Around, Output
+from inrstore.sources.registry import format_of_kind
 from inrstore.store import layout
-from inrstore.store.partial import explain
+from inrstore.store.container import NewFile, explain
 from inrstore.store.reader import Store
 from inrstore.store.reports import Clock, JobCallback
-from inrstore.store.writer import PartialFile
-
-_SINGLE, _HEADER = (".nii", ".nii.gz"), (".hdr", ".hdr.gz")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,7 @@ class ExportReport:
     source_bytes : int
         Uncompressed voxels.
     file_bytes : int
-        Size of the file.
+        Size of the file; of several, of all.
     seconds, mb_per_s : float
         Time taken, and million bytes of voxels written in a second.
     """
@@ -56,7 +55,7 @@ class ExportReport:
 def export(
     store: str | os.PathLike[str], out: str | os.PathLike[str], *, progress: JobCallback | None = None
 ) -> ExportReport:
-    """Write the image of a store as a NIfTI file.
+    """Write the image of a store as a file of the format that it was made from.
 
     Every byte before the voxels is that of the source; the voxels have its dtype and byte order. A lossless
     store gives back the whole uncompressed file. Memory holds one chunk at a time.
@@ -66,8 +65,8 @@ def export(
     store : path-like
         Path or URL of the store.
     out : path-like
-        File to make, .nii or .nii.gz; must not exist. The same store always gives the same bytes. A store
-        made from a pair gives a pair: .hdr or .hdr.gz, and the .img beside it.
+        File to make, with an ending of that format, in small letters or capitals; must not exist. The same store
+        always gives the same bytes. Of a format of several files the first: .hdr, which gets its .img beside it.
     progress : callable, optional
         Called with a `JobProgress` for each chunk.
 
@@ -80,32 +79,16 @@ def export(
     StoreError, CorruptChunkError, DestinationExistsError, ConfigurationError
     """
     destination = Path(out)
-    if not destination.name.endswith(_SINGLE + _HEADER):
-        raise ConfigurationError(f"{destination}: the name must end in {', '.join(_SINGLE + _HEADER)}")
     opened = Store(store)
-    if not opened.sealed:
-        raise StoreError(f"{opened.label}: {opened.root_key} was changed after the store was made")
-    pair = _is_pair(opened)
-    if pair != destination.name.endswith(_HEADER):
-        kind, ends = ("pair", _HEADER) if pair else ("single file", _SINGLE)
-        raise ConfigurationError(
-            f"{destination}: the store was made from a {kind}; the name must end in {' or '.join(ends)}"
-        )
+    outputs = [(destination.with_name(output.name), output) for output in _outputs(opened, destination)]
     clock = Clock(progress, len(opened.grid), opened.source_bytes)
-    header = opened.small_bytes(layout.HEADER)
-    if pair:
-        image = destination.with_name(image_name(destination.name))
-        with PartialFile(image) as voxels, PartialFile(destination) as first:
-            _write(opened, opened.small_bytes(layout.LEADING), image, voxels.path, clock)
-            _write_small(header, destination, first.path)
-            voxels.commit()
-            first.commit()
-        size = destination.stat().st_size + image.stat().st_size
-    else:
-        with PartialFile(destination) as packed:
-            _write(opened, header, destination, packed.path, clock)
-            packed.commit()
-        size = destination.stat().st_size
+    with ExitStack() as stack:
+        partials = [stack.enter_context(NewFile(path)) for path, _ in outputs]
+        for partial, (path, output) in zip(partials, outputs, strict=True):
+            _write(opened, output, path, partial.path, clock)
+        for partial in partials[::-1]:  # the file that an image is known by last
+            partial.commit()
+    size = sum(path.stat().st_size for path, _ in outputs)
     seconds = clock.seconds
     return ExportReport(
         store=opened.label,
@@ -117,64 +100,66 @@ def export(
     )
 
 
-def image_name(header_name: str) -> str:
-    """Return the name of the .img file that belongs to a .hdr file."""
-    stem, end = header_name.rsplit(".hdr", 1)
-    return f"{stem}.img{end}"
+def _outputs(store: Store, destination: Path) -> tuple[Output, ...]:
+    """Return what the format of a store writes under a name."""
+    kind = str(store.attributes["source"].get("kind"))
+    found = format_of_kind(kind)
+    if found is None:
+        raise StoreError(f"{store.label}: {store.root_key}: source: kind: {kind!r} is no format that can be written")
+    names = found.names(destination.name)
+    if not names or names[0] != destination.name:
+        raise ConfigurationError(
+            f"{destination}: the store was made from a {kind}; the name must end in {' or '.join(found.suffixes[0])}"
+        )
+    around = Around(
+        header=store.header(),
+        leading=store.small_bytes(layout.LEADING),
+        trailing=store.small_bytes(layout.TRAILING),
+    )
+    return found.write(names, around)
 
 
-def _is_pair(store: Store) -> bool:
-    return str(store.attributes["source"]["name"]).lower().endswith((*_HEADER, ".img", ".img.gz"))
-
-
-def _write(store: Store, head: bytes, destination: Path, path: Path, clock: Clock) -> None:
-    """Write `head`, the voxels and what followed them, gzipped if the name of the destination says so."""
-    if not destination.name.endswith(".gz"):
-        _write_plain(store, head, destination, path, clock)
-        return
-    # Chunks hold all of t, the file is sorted by t: the voxels are laid out plain, then packed.
-    with PartialFile(destination) as plain:
-        _write_plain(store, head, destination, plain.path, clock)
-        try:
-            with plain.path.open("rb") as source, _packer(path) as file:
-                shutil.copyfileobj(source, file, 1 << 20)
-        except OSError as error:
-            raise explain(destination, error) from error
-
-
-def _write_small(data: bytes, destination: Path, path: Path) -> None:
-    try:
-        if destination.name.endswith(".gz"):
-            with _packer(path) as file:
-                file.write(data)
-        else:
-            path.write_bytes(data)
-    except OSError as error:
-        raise explain(destination, error) from error
+def _write(store: Store, output: Output, destination: Path, path: Path, clock: Clock) -> None:
+    """Write a file: what is around the voxels, and the voxels if they are in it."""
+    with _explained(destination), path.open("xb") as file:
+        _write_all(file.fileno(), output.plain, 0)
+        if not output.packed:
+            _write_content(store, output, file, len(output.plain), clock)
+            return
+        # Chunks hold all of t, the file is sorted by t: the voxels are laid out plain, then packed.
+        with NewFile(destination) as laid, laid.path.open("x+b") as content:
+            _write_content(store, output, content, 0, clock)
+            content.seek(0)
+            file.seek(len(output.plain))
+            # A gzip stream that holds neither a name nor a time.
+            with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
+                shutil.copyfileobj(content, packed, 1 << 20)
 
 
 @contextmanager
-def _packer(path: Path) -> Iterator[gzip.GzipFile]:
-    """Open a gzip file that holds neither a name nor a time."""
-    with (
-        path.open("xb") as raw,
-        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as file,
-    ):
-        yield file
-
-
-def _write_plain(store: Store, head: bytes, destination: Path, path: Path, clock: Clock) -> None:
+def _explained(destination: Path) -> Iterator[None]:
     try:
-        with path.open("xb", buffering=0) as file:
-            _write_all(file.fileno(), head, 0)
-            for done, index in enumerate(store.grid, 1):
-                chunk = store.chunk(index).astype(store.source_dtype, copy=False)
-                for offset, run in _runs(chunk, store.grid.region(index), store.grid.shape):
-                    _write_all(file.fileno(), run.tobytes(), len(head) + offset)
-                clock.tell("exporting", done)
-            _write_all(file.fileno(), store.small_bytes(layout.TRAILING), len(head) + store.source_bytes)
+        yield
     except OSError as error:
         raise explain(destination, error) from error
+
+
+def _write_content(store: Store, output: Output, file: BinaryIO, start: int, clock: Clock) -> None:
+    """Write all but the plain bytes of a file, from `start` on."""
+    handle = file.fileno()
+    _write_all(handle, output.head, start)
+    start += len(output.head)
+    if output.voxels:
+        axes = output.axes or tuple(range(len(store.grid.shape)))
+        shape = tuple(store.grid.shape[axis] for axis in axes)
+        for done, index in enumerate(store.grid, 1):
+            chunk = store.chunk(index).astype(store.source_dtype, copy=False)
+            region = store.grid.region(index)
+            for offset, run in _runs(chunk.transpose(axes), tuple(region[axis] for axis in axes), shape):
+                _write_all(handle, run.tobytes(), start + offset)
+            clock.tell("exporting", done)
+        start += store.source_bytes
+    _write_all(handle, output.tail, start)
 
 
 def _runs(

@@ -7,10 +7,12 @@ zarr-python reads them like its own.
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal, TypeAlias
@@ -28,6 +30,9 @@ LAYOUT_VERSION = 1
 IMAGE = "image"
 HEADER = "nifti"
 ATTRIBUTES = "inrstore"
+HEADER_BYTES = 1024
+"""Of a header so many bytes lie in the attributes; few have more, and those have an array for the rest."""
+
 LEADING, TRAILING = "leading", "trailing"
 """Bytes before the voxels in the .img file of a pair, and bytes after the voxels; most files have none."""
 SMALL_ARRAYS = frozenset({"x", "y", "z", "t", "bval", "bvec", HEADER, LEADING, TRAILING})
@@ -135,6 +140,8 @@ class Grid:
     def cut(self, array: npt.NDArray[Any], index: tuple[int, ...]) -> npt.NDArray[Any]:
         """Return chunk `index` of `array`: full shape, C order, native little-endian, padded with zeros."""
         part = array[self.region(index)]
+        if part.shape == self.chunks and part.dtype == stored_dtype(part.dtype):
+            return np.ascontiguousarray(part)
         chunk = np.zeros(self.chunks, stored_dtype(array.dtype))
         chunk[tuple(slice(n) for n in part.shape)] = part
         return chunk
@@ -149,6 +156,23 @@ def chunk_key(zarr_format: ZarrFormat, array: str, index: Sequence[int]) -> str:
     """Return the path of a chunk inside the store."""
     parts = [str(i) for i in index]
     return "/".join([array, "c", *parts] if zarr_format == 3 else [array, *parts])
+
+
+def decode_json(data: bytes) -> dict[str, Any]:
+    """Return the JSON object in a metadata document.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    try:
+        document = json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")
+    return document
 
 
 def encode_json(document: Mapping[str, Any]) -> bytes:
@@ -174,6 +198,8 @@ class Array:
         The array-to-bytes codec (Zarr v3) or the compressor (v2); empty for the gzip of small arrays.
     attributes : dict
         JSON attributes.
+    packed : bool
+        Whether the chunk of a small array is gzipped.
     """
 
     name: str
@@ -182,11 +208,14 @@ class Array:
     dims: tuple[str, ...]
     codec: dict[str, Any]
     attributes: dict[str, Any]
+    packed: bool = True
 
     def document_v3(self) -> dict[str, Any]:
         """Return the content of zarr.json."""
         endian = {"configuration": {"endian": "little"}} if self.dtype.itemsize > 1 else {}
-        small = [{"name": "bytes", **endian}, {"name": "gzip", "configuration": {"level": GZIP_LEVEL}}]
+        small = [{"name": "bytes", **endian}]
+        if self.packed:
+            small.append({"name": "gzip", "configuration": {"level": GZIP_LEVEL}})
         document = {
             "zarr_format": 3,
             "node_type": "array",
@@ -197,9 +226,8 @@ class Array:
             "fill_value": 0,
             "codecs": [self.codec] if self.codec else small,
             "dimension_names": list(self.dims),
-            "attributes": self.attributes,
         }
-        return document
+        return document | ({"attributes": self.attributes} if self.attributes else {})
 
     def documents_v2(self) -> dict[str, dict[str, Any]]:
         """Return the content of .zarray and .zattrs.
@@ -212,7 +240,7 @@ class Array:
             "shape": list(self.grid.shape),
             "chunks": list(self.grid.chunks),
             "dtype": self.dtype.str,
-            "compressor": self.codec or {"id": "gzip", "level": GZIP_LEVEL},
+            "compressor": self.codec or ({"id": "gzip", "level": GZIP_LEVEL} if self.packed else None),
             "fill_value": None,
             "order": "C",
             "filters": None,
@@ -224,11 +252,138 @@ class Array:
         }
 
 
+@dataclass(frozen=True)
+class ArrayDocument:
+    """What a store's metadata say of an array, checked; the counterpart of `Array` for what comes from outside.
+
+    Parameters
+    ----------
+    grid : Grid
+        Shape and chunks.
+    dtype : numpy.dtype
+        Little-endian.
+    attributes : dict
+    packed : bool
+        Whether the chunk of a small array is gzipped.
+    """
+
+    grid: Grid
+    dtype: np.dtype[Any]
+    attributes: dict[str, Any]
+    packed: bool
+
+    @classmethod
+    def parse(cls, document: Any, attributes: Any = None) -> ArrayDocument:
+        """Take a zarr.json of an array, or a .zarray and its .zattrs.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If something is missing, or not as this package writes it.
+        """
+        if document["zarr_format"] == 3:
+            if document["node_type"] != "array" or document["chunk_grid"]["name"] != "regular":
+                raise ValueError("not an array with a regular grid")
+            if document["chunk_key_encoding"] != {"name": "default"}:
+                raise ValueError("chunk_key_encoding: not the default one")
+            kind, chunks = document["data_type"], document["chunk_grid"]["configuration"]["chunk_shape"]
+            attributes = document.get("attributes", {})
+            packed = len(document["codecs"]) > 1
+        else:
+            kind, chunks = document["dtype"], document["chunks"]
+            packed = document["compressor"] is not None
+            if document["dimension_separator"] != "/":
+                raise ValueError("dimension_separator: not '/'")
+        shape = document["shape"]
+        if not isinstance(attributes, dict) or not isinstance(kind, str):
+            raise TypeError("attributes or data type")
+        for lengths in (shape, chunks):
+            if not isinstance(lengths, list) or any(type(n) is not int or not 0 < n < 1 << 62 for n in lengths):
+                raise ValueError(f"shape or chunks: {str(lengths)[:80]}")
+        if len(shape) != len(chunks) or len(shape) > len(DIMS):
+            raise ValueError(f"{len(shape)} axes, chunks of {len(chunks)}")
+        dtype = stored_dtype(kind)
+        if dtype.kind not in "iuf" or kind not in (dtype.name, dtype.str):
+            raise ValueError(f"data type {kind!r}")
+        return cls(Grid(tuple(shape), tuple(chunks)), dtype, attributes, packed)
+
+
 def small_array(name: str, values: npt.NDArray[Any], dims: tuple[str, ...], **attributes: Any) -> tuple[Array, bytes]:
-    """Return a small array of one chunk, and the bytes of that chunk (gzip carries a checksum)."""
+    """Return a small array of one chunk, and the bytes of that chunk, gzipped if that makes them fewer."""
     values = np.ascontiguousarray(values, stored_dtype(values.dtype))
-    array = Array(name, Grid(values.shape, values.shape), values.dtype, dims, {}, attributes)
-    return array, gzip.compress(values.tobytes(), GZIP_LEVEL, mtime=0)
+    raw = values.tobytes()
+    packed = gzip.compress(raw, GZIP_LEVEL, mtime=0)
+    smaller = len(packed) < len(raw)
+    array = Array(name, Grid(values.shape, values.shape), values.dtype, dims, {}, attributes, smaller)
+    return array, packed if smaller else raw
+
+
+def unpack_chunk(data: bytes, packed: bool, size: int) -> bytes:
+    """Return the `size` bytes of a small array's chunk.
+
+    Raises
+    ------
+    ValueError
+        If it does not hold them.
+    """
+    if packed:
+        engine = zlib.decompressobj(wbits=31)
+        try:
+            data = engine.decompress(data, size + 1)
+        except zlib.error as error:
+            raise ValueError(str(error)) from error
+        if not engine.eof:
+            raise ValueError(f"it does not hold {size} bytes")
+    if len(data) != size:
+        raise ValueError(f"it does not hold {size} bytes")
+    return data
+
+
+def pack_header(header: bytes) -> str:
+    """Return the first bytes of a header as the attributes hold them."""
+    return base64.b64encode(zlib.compress(header, 9)).decode()
+
+
+def unpack_header(text: Any) -> bytes:
+    """Return what `pack_header` took.
+
+    Raises
+    ------
+    ValueError
+        If the text is not that, or holds more than `HEADER_BYTES`.
+    """
+    if not isinstance(text, str) or len(text) > 4 * HEADER_BYTES:
+        raise ValueError("header: not a short text")
+    engine = zlib.decompressobj()
+    try:
+        header = engine.decompress(base64.b64decode(text, validate=True), HEADER_BYTES + 1)
+    except zlib.error as error:
+        raise ValueError(f"header: {error}") from error
+    if len(header) > HEADER_BYTES or not engine.eof:
+        raise ValueError(f"header: more than {HEADER_BYTES} bytes")
+    return header
+
+
+def document_keys(zarr_format: ZarrFormat, names: Iterable[str]) -> list[str]:
+    """Return the paths of the metadata documents but the one at `root_key`; of Zarr v2 the consolidated one first."""
+    if zarr_format == 3:
+        return [f"{name}/zarr.json" for name in names]
+    return [".zmetadata", ".zgroup", *(f"{name}/{own}" for name in names for own in (".zarray", ".zattrs"))]
+
+
+def chunk_keys(zarr_format: ZarrFormat, arrays: Iterable[tuple[str, Grid]]) -> Iterator[str]:
+    """Yield the paths of all chunks in the order of the manifest: the small arrays in their order, then the image.
+
+    So what opening needs lies together in a zip, behind the documents.
+
+    Parameters
+    ----------
+    zarr_format : {2, 3}
+    arrays : iterable of (str, Grid)
+        Name, shape and chunks of each array, in the order of the consolidated metadata.
+    """
+    for name, grid in sorted(arrays, key=lambda array: array[0] == IMAGE):
+        yield from (chunk_key(zarr_format, name, index) for index in grid)
 
 
 def root_key(zarr_format: ZarrFormat) -> str:

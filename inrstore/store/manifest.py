@@ -1,21 +1,17 @@
-"""The manifest of a store: every file with its size and digest, sealed in the file that is written last.
+"""The manifest of a store: a digest of every chunk, sealed in the group's document, which holds the others, too.
 
 It lies in the attributes of the group: `zarr.json` of Zarr v3, `.zattrs` of v2. A store without it is not
-complete, for this package and, with v3, for every reader of Zarr. Specified in specs/store-1.md.
+complete, for this package and, with v3, for every reader of Zarr. Specified in specs/store-1.md, section 2.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import math
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterable
+from typing import Any
 
 from inrstore.errors import StoreError
-
-Record: TypeAlias = tuple[int, str]
-"""Size and digest of a file."""
 
 MANIFEST = "manifest"
 DIGEST_CHARACTERS = 22
@@ -42,17 +38,20 @@ def _base64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def make(files: Mapping[str, Record], decoded: str) -> dict[str, Any]:
+def make(digests: Iterable[str], decoded: str, documents: bytes = b"") -> dict[str, Any]:
     """Return a manifest that is not sealed yet.
 
     Parameters
     ----------
-    files : mapping of str to (int, str)
-        Size and digest of every file of the store but the one that will hold the manifest.
+    digests : iterable of str
+        Of every chunk, in the order of `inrstore.store.layout.chunk_keys`.
     decoded : str
         Digest of the decoded image: SHA-256 over the voxels of its chunks, in the order of the grid.
+    documents : bytes
+        The consolidated metadata, if they lie in a file of their own (Zarr v2).
     """
-    return {"files": {key: list(files[key]) for key in sorted(files)}, "decoded": decoded, "seal": NO_SEAL}
+    own = {"documents": digest(documents)} if documents else {}
+    return {"digests": "".join(digests), "decoded": decoded, **own, "seal": NO_SEAL}
 
 
 def seal(document: bytes) -> bytes:
@@ -83,20 +82,32 @@ def _place(document: bytes) -> int:
     return start + len(_MARK)
 
 
-def parse(found: Any, where: str) -> tuple[dict[str, Record], str]:
-    """Return files and decoded digest of a manifest that comes from outside.
+def parse(found: Any, keys: Iterable[str], count: int, where: str) -> tuple[dict[str, str], str]:
+    """Return the digest of each chunk, and that of the decoded image, of a manifest that comes from outside.
+
+    Parameters
+    ----------
+    found : object
+        The manifest.
+    keys : iterable of str
+        The chunks, in order.
+    count : int
+        How many they are; a forged grid has more than there are digests, and is not counted through.
+    where : str
+        How messages name it.
 
     Raises
     ------
     StoreError
-        If it is not one.
+        If it is not one, or not one of these chunks.
     """
     try:
-        files = {}
-        for key, (size, mark) in found["files"].items():
-            if type(size) is not int or not 0 <= size < math.inf or not isinstance(mark, str):
-                raise ValueError(f"{key}: {size!r}, {mark!r}")
-            files[str(key)] = (size, mark)
-        return files, str(found["decoded"])
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        digests, decoded = found["digests"], found["decoded"]
+        if not isinstance(digests, str) or not isinstance(decoded, str):
+            raise TypeError("digests or decoded is no text")
+        if len(digests) != DIGEST_CHARACTERS * count:
+            raise ValueError(f"digests of {len(digests) / DIGEST_CHARACTERS:g} chunks where there are {count}")
+    except (TypeError, KeyError, ValueError) as error:
         raise StoreError(f"{where}: the manifest is damaged: {error}") from error
+    parts = (digests[i : i + DIGEST_CHARACTERS] for i in range(0, len(digests), DIGEST_CHARACTERS))
+    return dict(zip(keys, parts, strict=True)), decoded

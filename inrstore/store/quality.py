@@ -1,4 +1,4 @@
-"""The promise: what quality the user asks for -> targets of the chunks, and whether the image keeps it."""
+"""What quality the user asks for -> targets of the chunks, and whether the image keeps it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk.normalize import coded_values
-from inrstore.chunk.target import Target
+from inrstore.chunk.envelope import coded_values
+from inrstore.chunk.quality import Target
 from inrstore.errors import ConfigurationError
 from inrstore.evaluate.metrics import Measures, Ranges
 from inrstore.store.layout import Grid, measurement_axes
@@ -23,7 +23,7 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Promise:
+class Quality:
     """The quality of a whole image. Exactly one is set; none of them means `psnr=40`.
 
     Parameters
@@ -42,7 +42,7 @@ class Promise:
     lossless: bool = False
 
     @classmethod
-    def of(cls, psnr: float | None, rmse: float | None, max_error: float | None, lossless: bool) -> Promise:
+    def of(cls, psnr: float | None, rmse: float | None, max_error: float | None, lossless: bool) -> Quality:
         """Check what a user asks for."""
         given = {"psnr": psnr, "rmse": rmse, "max_error": max_error}
         named = [name for name, value in given.items() if value is not None] + ["lossless"] * bool(lossless)
@@ -59,7 +59,7 @@ class Promise:
         return cls(rmse=target.rmse, max_error=target.max_error, lossless=target.lossless)
 
     @classmethod
-    def from_dict(cls, asked: Mapping[str, Any]) -> Promise:
+    def from_dict(cls, asked: Mapping[str, Any]) -> Quality:
         """Take what `to_dict` gave."""
         values = {name: asked.get(name) for name in ("psnr", "rmse", "max_error")}
         return cls.of(**values, lossless=bool(asked.get("lossless", False)))
@@ -91,6 +91,16 @@ class Promise:
         # With more axes each chunk has scales of its own; of all chunks only this holds.
         spread = float(ranges.each.max()) if leading else ranges.whole
         return Target(rmse=relative * spread, channel_axis=axis)
+
+    def bound(self, ranges: Ranges, dims: tuple[str, ...]) -> Target:
+        """Return a target that holds for all measurements together, without a scale for each.
+
+        It stands in the metadata, where a hundred scales would cost more than all the rest.
+        """
+        exact = self.target(ranges, dims)
+        if exact.scale is None or exact.rmse is None:
+            return exact
+        return replace(exact, rmse=exact.rmse * max(exact.scale), scale=None)
 
     def chunk_targets(
         self,

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, cast
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from inrstore import files, limits
-from inrstore.chunk.frames import ChunkInfo, decode_chunk, decode_inside, describe_chunk
+from inrstore.chunk.decode import ChunkInfo, decode_chunk, decode_inside, describe_chunk
+from inrstore.chunk.frame import max_encoded_size
 from inrstore.errors import CorruptChunkError, FileTooLargeError, InrstoreError, StoreError
 from inrstore.evaluate.metrics import Measures
 from inrstore.files import Place
+from inrstore.files.stored_zip import StoredZip
 from inrstore.store import layout, manifest
-from inrstore.store.layout import Grid, ZarrFormat
+from inrstore.store.container import open_files
+from inrstore.store.layout import ZarrFormat
 
 ALLOWED_CODECS = frozenset({"inrstore", "bytes", "gzip", "zstd", "crc32c", "blosc", "zlib"})
 """Codecs a store may name. Others, found through entry points, could run code of their own on reading."""
@@ -27,16 +28,17 @@ ALLOWED_CODECS = frozenset({"inrstore", "bytes", "gzip", "zstd", "crc32c", "blos
 MAX_METADATA_BYTES = 1 << 26
 """Size of one metadata file."""
 
-_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
-
 
 class Store:
     """A store opened for reading. Nothing of the image is read before it is asked for.
 
+    The group's document is used only when its seal is that of its bytes, and every other file only when its digest
+    is the one in that document.
+
     Parameters
     ----------
     where : path-like or str
-        Path or URL of the store.
+        Path or URL of the store: a zip (.ozx) or a folder.
 
     Attributes
     ----------
@@ -44,84 +46,113 @@ class Store:
         Its path or URL, for people.
     files : Place
         Its files.
-    manifest : dict of str to (int, str)
-        Size and digest of every file but the one that holds the manifest.
+    arrays : dict of str to ArrayDocument
+        Its arrays.
+    documents : dict of str to bytes
+        Its metadata documents.
+    manifest : dict of str to str
+        Digest of every chunk of every array.
     seal : str
-        Digest of that file.
+        Digest of the group's document.
 
     Raises
     ------
     StoreError
-        If it is not a complete store of this package, or names a codec that is not allowed.
+        If it is not a complete store of this package, was changed, or names a codec that is not allowed.
     """
 
     def __init__(self, where: str | os.PathLike[str]) -> None:
-        self.files: Place = files.place(where)
+        self._where = os.fspath(where)
+        self.files: Place = open_files(where)
         self.label = self.files.name
-        document = self._root()
-        check_codecs(self.files)
-        import zarr
-
+        if isinstance(self.files, StoredZip):
+            self.files.fetch_together(key for key in self.files.keys() if not key.startswith(f"{layout.IMAGE}/c/"))
+        self.root = document = self._root()
         try:
-            # Without the consolidated copy: the arrays' own documents are what every reader can see.
-            self.group = zarr.open_group(self.zarr_store(), mode="r", use_consolidated=False)
-            image = self.group[layout.IMAGE]
-            if not isinstance(image, zarr.Array):
-                raise TypeError("image is not an array")
-            attributes = cast(dict[str, Any], self.group.attrs[layout.ATTRIBUTES])
-            self.zarr_format: ZarrFormat = image.metadata.zarr_format
-            self.grid = Grid(tuple(image.shape), tuple(image.chunks))
-            self.dtype = np.dtype(image.dtype)
-            version = attributes["version"]
-            self.source_dtype = np.dtype(attributes["source"]["dtype"])
-            self.promised = dict(attributes["quality"]["asked"])
-            self.measured = dict(attributes["quality"])
+            self.seal, sealed = manifest.read_seal(document), manifest.sealed(document)
+        except ValueError as error:
+            text = f"{self.label}: {self.root_key}: {error}; not an inrstore store, or an incomplete one"
+            raise StoreError(text) from error
+        if not sealed:
+            raise StoreError(f"{self.label}: {self.root_key} was changed after the store was made")
+        try:
+            self._read_metadata(layout.decode_json(document))
         except InrstoreError:
             raise
-        except Exception as error:  # zarr raises many kinds for damaged metadata
-            raise StoreError(f"{self.label}: not an inrstore store: {error}") from error
-        if version != layout.LAYOUT_VERSION:
-            raise StoreError(f"{self.label}: layout version {version} is not known")
-        if manifest.MANIFEST not in attributes:
-            raise StoreError(f"{self.label}: {self.root_key} has no manifest; the store is incomplete")
-        if layout.stored_dtype(self.dtype) != layout.stored_dtype(self.source_dtype):
-            raise StoreError(f"{self.label}: image: {self.dtype} voxels of a {self.source_dtype} source")
-        if not 1 <= len(self.grid.shape) <= len(layout.DIMS) or not all(self.grid.shape):
-            raise StoreError(f"{self.label}: image: no image has the shape {self.grid.shape}")
-        if math.prod(self.grid.chunks) > limits.MAX_CHUNK_VALUES:
-            raise StoreError(f"{self.label}: image: a chunk of {self.grid.chunks} is larger than allowed")
-        self.attributes = attributes
-        self.manifest, self.decoded_digest = manifest.parse(attributes[manifest.MANIFEST], self.label)
-        try:
-            self.seal, self.sealed = manifest.read_seal(document), manifest.sealed(document)
-        except ValueError as error:
-            raise StoreError(f"{self.label}: {self.root_key}: {error}") from error
-        if not self.sealed:
-            raise StoreError(f"{self.label}: {self.root_key} was changed after the store was made")
-        for key in self.manifest:
-            if key.rpartition("/")[2] in _METADATA:
-                self.check_file(key)
-        self.dims = layout.image_dims(len(self.grid.shape))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+            raise StoreError(f"{self.label}: not an inrstore store: {error!r}") from error
+        self._check_image()
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        return type(self), (self._where,)
 
     def _root(self) -> bytes:
         """Return the file that makes a store complete."""
         try:
-            for self.root_key in (layout.root_key(3), layout.root_key(2)):
-                if self.files.size(self.root_key) is not None:
+            for root_format in (3, 2):
+                self.zarr_format: ZarrFormat = 3 if root_format == 3 else 2
+                self.root_key = layout.root_key(self.zarr_format)
+                with suppress(FileNotFoundError, NotADirectoryError):
                     return files.read(self.files, self.root_key, MAX_METADATA_BYTES)
         except FileTooLargeError as error:
             raise StoreError(str(error)) from error
         except OSError as error:
             raise StoreError(f"{self.label}: {self.root_key} cannot be read: {error.strerror or error}") from error
-        first = next(iter(self.files.walk()), None)
+        try:
+            first = next(iter(self.files.walk()), None)
+        except OSError:  # a web server cannot be listed
+            first = None
         if first is None or first.problem:
             raise StoreError(f"{self.label}: no such store")
         raise StoreError(f"{self.label}: neither zarr.json nor .zattrs: not a Zarr store, or an incomplete one")
 
-    def zarr_store(self) -> Any:
-        """Return what zarr and xarray open: a path, or a store object for a URL."""
-        opener = getattr(self.files, "zarr_store", None)
-        return self.label if opener is None else opener()
+    def _read_metadata(self, root: dict[str, Any]) -> None:
+        """Take what the sealed document says, and check the other documents before they are used."""
+        group = root["attributes"] if self.zarr_format == 3 else root
+        attributes = group[layout.ATTRIBUTES]
+        if attributes["version"] != layout.LAYOUT_VERSION:
+            raise StoreError(f"{self.label}: layout version {attributes['version']} is not known")
+        if self.zarr_format == 3:
+            found = root["consolidated_metadata"]["metadata"]
+            documents = {f"{name}/zarr.json": document for name, document in found.items()}
+            self.arrays = {str(name): layout.ArrayDocument.parse(document) for name, document in found.items()}
+        else:
+            documents = self._consolidated(attributes[manifest.MANIFEST]["documents"])
+            names = [key.removesuffix("/.zarray") for key in documents if key.endswith("/.zarray")]
+            self.arrays = {name: layout.ArrayDocument.parse(documents[f"{name}/.zarray"], documents[f"{name}/.zattrs"])
+                           for name in names}  # fmt: skip
+        check_codecs(self.label, documents)
+        grids = [(name, array.grid) for name, array in self.arrays.items()]
+        keys, count = layout.chunk_keys(self.zarr_format, grids), sum(math.prod(grid.counts) for _, grid in grids)
+        self.manifest, self.decoded_digest = manifest.parse(attributes[manifest.MANIFEST], keys, count, self.label)
+        self.documents = {self.root_key: self.root}
+        for key in layout.document_keys(self.zarr_format, self.arrays):
+            self.documents[key] = self._file(key, MAX_METADATA_BYTES)
+            if key in documents and self.documents[key] != layout.encode_json(documents[key]):
+                raise StoreError(f"{self.label}: {key} was changed: it is not what {self.root_key} says")
+        self.head = layout.unpack_header(attributes["header"])
+        image = self.arrays[layout.IMAGE]
+        self.attributes, self.grid, self.dtype = attributes, image.grid, image.dtype
+        self.source_dtype = np.dtype(attributes["source"]["dtype"])
+        self.promised, self.measured = dict(attributes["quality"]["asked"]), dict(attributes["quality"])
+        self.dims = layout.image_dims(len(self.grid.shape))
+
+    def _consolidated(self, digest: str) -> dict[str, Any]:
+        """Return the documents of a store of Zarr v2, which lie in a file of their own."""
+        key = ".zmetadata"
+        data = self._file(key, MAX_METADATA_BYTES)
+        if manifest.digest(data) != digest:
+            raise StoreError(f"{self.label}: {key} was changed: its digest is not that of the manifest")
+        found: dict[str, Any] = layout.decode_json(data)["metadata"]
+        return {key: document for key, document in found.items() if key != self.root_key}
+
+    def _check_image(self) -> None:
+        if self.dtype != layout.stored_dtype(self.source_dtype):
+            raise StoreError(f"{self.label}: image: {self.dtype} voxels of a {self.source_dtype} source")
+        if not self.grid.shape:
+            raise StoreError(f"{self.label}: image: no image has no axes")
+        if math.prod(self.grid.chunks) > limits.MAX_CHUNK_VALUES:
+            raise StoreError(f"{self.label}: image: a chunk of {self.grid.chunks} is larger than allowed")
 
     @property
     def source_bytes(self) -> int:
@@ -129,7 +160,9 @@ class Store:
         return math.prod(self.grid.shape) * self.dtype.itemsize
 
     def stored_bytes(self) -> int:
-        """Return the size of all files that are there."""
+        """Return the size of all files that are there, of a zip that of the zip."""
+        if isinstance(self.files, StoredZip):
+            return self.files.size_on_disk
         return sum(entry.size for entry in self.files.walk())
 
     def stated(self) -> Measures:
@@ -178,21 +211,23 @@ class Store:
         return out
 
     def read(self, name: str) -> npt.NDArray[Any]:
-        """Return a small array: one chunk, gzipped, its checksum tested and its size bounded by its shape."""
-        array = self._array(name)
-        shape, dtype = tuple(array.shape), layout.stored_dtype(array.dtype)
-        size = math.prod(shape) * dtype.itemsize
+        """Return a small array as it is stored: one chunk, its size bounded by its shape."""
+        if name not in self.arrays:
+            raise StoreError(f"{self.label}: array {name} is missing")
+        array = self.arrays[name]
+        shape, size = array.grid.shape, math.prod(array.grid.shape) * array.dtype.itemsize
         key = layout.chunk_key(self.zarr_format, name, (0,) * len(shape))
-        if tuple(array.chunks) != shape or size > layout.MAX_SMALL_BYTES or dtype.kind not in "iuf":
+        if array.grid.chunks != shape or size > layout.MAX_SMALL_BYTES:
             raise StoreError(f"{self.label}: {name} is not a small array of one chunk")
-        engine = zlib.decompressobj(wbits=31)
         try:
-            raw = engine.decompress(self.file(key), size + 1)
-        except zlib.error as error:
+            raw = layout.unpack_chunk(self.file(key), array.packed, size)
+        except ValueError as error:
             raise StoreError(f"{self.label}: {key} is corrupt: {error}") from error
-        if len(raw) != size or not engine.eof:
-            raise StoreError(f"{self.label}: {key} is corrupt: it does not hold {size} bytes")
-        return np.frombuffer(raw, dtype).reshape(shape)
+        return np.frombuffer(raw, array.dtype).reshape(shape)
+
+    def header(self) -> bytes:
+        """Return every byte of the source before its voxels: header, extensions and padding."""
+        return self.head + self.small_bytes(layout.HEADER)
 
     def small_bytes(self, name: str) -> bytes:
         """Return the bytes of a small array, none if the store has no such array."""
@@ -200,55 +235,44 @@ class Store:
 
     def small_names(self) -> list[str]:
         """Return the names of the arrays beside the image."""
-        return sorted(layout.SMALL_ARRAYS & {key.split("/")[0] for key in self.manifest})
+        return sorted(layout.SMALL_ARRAYS & self.arrays.keys())
 
     def missing_files(self) -> list[str]:
-        """Return the files of the manifest that are not there."""
+        """Return the chunks of the manifest that are not there."""
         present = {entry.key for entry in self.files.walk()}
         return [key for key in self.manifest if key not in present]
 
-    def check_file(self, key: str) -> None:
-        """Compare a file with the manifest.
+    def file(self, key: str) -> bytes:
+        """Return a chunk of any array; its size is bounded by what it may be, and its digest is compared.
 
         Raises
         ------
         StoreError
             If it is missing, or is not what was written.
         """
-        size, digest = self.manifest[key]
-        data = self.file(key)
-        if len(data) != size:
-            raise StoreError(f"{self.label}: {key} has {len(data)} bytes, the manifest says {size}")
-        if manifest.digest(data) != digest:
-            raise StoreError(f"{self.label}: {key} was changed: its digest is not that of the manifest")
-
-    def file(self, key: str) -> bytes:
-        """Return a file of the manifest; how much is read depends on what the manifest says."""
         if key not in self.manifest:
             raise StoreError(f"{self.label}: {key} is not in the manifest; the store is damaged")
+        data = self._file(key, self._most(self.arrays[key.partition("/")[0]]))
+        if manifest.digest(data) != self.manifest[key]:
+            raise StoreError(f"{self.label}: {key} was changed: its digest is not that of the manifest")
+        return data
+
+    def _file(self, key: str, most: int) -> bytes:
         try:
-            data = files.read(self.files, key, self.manifest[key][0])
-        except FileTooLargeError:
-            size = self.manifest[key][0]
-            raise StoreError(
-                f"{self.label}: {key} was changed: it has more than the {size} bytes in the manifest"
-            ) from None
+            return files.read(self.files, key, most)
+        except FileTooLargeError as error:
+            raise StoreError(f"{self.label}: {key} was changed: {error}") from None
         except FileNotFoundError:
             raise StoreError(f"{self.label}: {key} is missing; the store is incomplete") from None
         except OSError as error:
             raise StoreError(f"{self.label}: {key} cannot be read: {error.strerror or error}") from error
-        if manifest.digest(data) != self.manifest[key][1]:
-            raise StoreError(f"{self.label}: {key} was changed: its digest is not that of the manifest")
-        return data
 
-    def _array(self, name: str) -> Any:
-        """Return an array by its name."""
-        try:
-            array = self.group[name]
-            _ = array.shape, array.chunks  # type: ignore[union-attr]
-        except Exception as error:  # zarr raises many kinds for damaged metadata
-            raise StoreError(f"{self.label}: array {name} is missing or damaged: {error}") from error
-        return array
+    def _most(self, array: layout.ArrayDocument) -> int:
+        """Return the most bytes that a chunk of an array can have."""
+        if array is not self.arrays[layout.IMAGE]:
+            return layout.MAX_SMALL_BYTES
+        mask = math.prod(array.grid.chunks) // 4 + (1 << 16)
+        return max_encoded_size(array.grid.chunks, array.dtype) + mask
 
 
 @contextmanager
@@ -260,31 +284,18 @@ def naming(key: str) -> Iterator[None]:
         raise type(error)(error.field, f"{error.reason} [{key}]") from error
 
 
-def check_codecs(place: Place) -> None:
-    """Refuse a store whose metadata names a codec outside `ALLOWED_CODECS`, before zarr makes any of them.
-
-    Parameters
-    ----------
-    place : Place
-        Files of the store.
+def check_codecs(label: str, documents: dict[str, Any]) -> None:
+    """Refuse metadata documents that name a codec outside `ALLOWED_CODECS`, before zarr makes any of them.
 
     Raises
     ------
     StoreError
         Naming the file and the codec.
     """
-    for entry in place.walk():
-        folders, _, name = entry.key.rpartition("/")
-        if name not in _METADATA or "/" in folders:
-            continue
-        where = place.label(entry.key)
-        try:
-            document = json.loads(files.read(place, entry.key, MAX_METADATA_BYTES))
-        except (OSError, ValueError, RecursionError, FileTooLargeError) as error:
-            raise StoreError(f"{where}: damaged metadata: {error}") from error
+    for key, document in documents.items():
         for codec in _codecs(document):
             if codec not in ALLOWED_CODECS:
-                raise StoreError(f"{where}: codec {codec!r} is not allowed in a store")
+                raise StoreError(f"{label}: {key}: codec {codec!r} is not allowed in a store")
 
 
 def _codecs(document: Any) -> Iterator[str]:

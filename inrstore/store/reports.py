@@ -155,14 +155,11 @@ class ConvertReport(StoreReport):
         Where the largest error is: (x, y, z, t, ...).
     seal : str
         Digest of the store's last file, which lists the digests of all others.
-    resumed_chunks : int
-        Chunks that an earlier run of the same job had finished.
     """
 
     mb_per_s: float
     worst_voxel: tuple[int, ...]
     seal: str
-    resumed_chunks: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

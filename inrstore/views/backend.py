@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from inrstore.errors import MissingDependencyError, StoreError
 from inrstore.store import layout
-from inrstore.store.attributes import SMALL_DIMS
+from inrstore.store.attributes import SMALL_DIMS, unpacked
 from inrstore.store.reader import Store
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def open(store: str | os.PathLike[str]) -> xarray.Dataset:
     Raises
     ------
     StoreError
-        If it is not a store of this package, names a codec that is not allowed, or lacks a chunk.
+        If it is not a store of this package, was changed, names a codec that is not allowed, or lacks a chunk; when
+        values are read, if the digest of a chunk is not that in the store's manifest.
     MissingDependencyError
         Without xarray and dask.
     """
@@ -44,6 +45,8 @@ def open(store: str | os.PathLike[str]) -> xarray.Dataset:
     try:
         import dask.array  # noqa: F401
         import xarray
+
+        from inrstore.store.sealed import SealedStore
     except ImportError as error:
         raise MissingDependencyError(
             'opening a store as a Dataset needs xarray and dask: pip install "inrstore[xarray]"'
@@ -51,15 +54,16 @@ def open(store: str | os.PathLike[str]) -> xarray.Dataset:
     small = opened.small_names()
     # The small arrays are read by this package, which bounds their size, and not once more by zarr.
     try:
-        dataset: xarray.Dataset = xarray.open_zarr(opened.zarr_store(), consolidated=False, drop_variables=small)
+        dataset: xarray.Dataset = xarray.open_zarr(SealedStore(opened), consolidated=False, drop_variables=small)
         for name in set(small) & SMALL_DIMS.keys():
-            attributes = {key: value for key, value in opened.group[name].attrs.items() if key == "units"}
-            dataset = dataset.assign_coords({name: (SMALL_DIMS[name], opened.read(name), attributes)})
+            said = opened.arrays[name].attributes
+            units = {key: value for key, value in said.items() if key == "units"}
+            dataset = dataset.assign_coords({name: (SMALL_DIMS[name], unpacked(opened.read(name), said), units)})
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{opened.label}: its arrays do not fit together: {error}") from error
     own = opened.attributes
     # The manifest is for checking, not for reading: people would have to scroll past it.
-    names = ("affine", "affine_from", "coordinates", "scl_slope", "scl_inter", "units", "quality", "source")
+    names = ("affine", "affine_from", "scl_slope", "scl_inter", "units", "quality", "source")
     dataset.attrs = {name: own[name] for name in names if name in own}
     dataset[layout.IMAGE].attrs.update({name: own[name] for name in ("scl_slope", "scl_inter") if name in own})
     return dataset

@@ -1,6 +1,6 @@
 """The conformance vectors of the chunk format, and the golden chunks of a release.
 
-`python -m tools.vectors` writes them. `specs/vectors/{subset,uncommon,faulty}` hold frames and an `index.json`
+`python -m tools.vectors` writes them. `specs/vectors/{subset,uncommon,shared,faulty}` hold frames and an `index.json`
 each: what a valid frame decodes to, as the SHA-256 of its values (little-endian, C order), or the error and field
 that a faulty one must be refused with. `tests/golden/1` holds the chunks that every later release must
 decode to the same bits.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 from collections.abc import Sequence
@@ -12,12 +13,15 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk import dtypes, frame, normalize
-from inrstore.chunk import frames as chunks
-from inrstore.chunk.byteplanes import planes
-from inrstore.chunk.byteplanes.levels import Grid
+from inrstore.chunk import dtypes, frame, modes
+from inrstore.chunk import envelope as envelopes
+from inrstore.chunk.byteplanes import encode as byteplanes
+from inrstore.chunk.byteplanes.quantiser import Quantiser
+from inrstore.chunk.encode import seal
+from inrstore.chunk.envelope import Envelope
 from inrstore.chunk.inr import siren
-from inrstore.chunk.normalize import Envelope
+from inrstore.chunk.inr.layers import BY_NAME, Layer
+from inrstore.chunk.inr.network import Coordinates, Network, pack_gain, unpack_gain
 
 Array = npt.NDArray[Any]
 
@@ -96,23 +100,35 @@ def ball(shape: tuple[int, ...]) -> Array:
     return np.asarray(sum((a + 0.05 * i) ** 2 for i, a in enumerate(axes)) <= 1)
 
 
-def planes_frame(like: Array, grid: Grid | None, envelope: Envelope | None = None, core: Array | None = None) -> bytes:
-    """Return a frame in mode planes; `like` gives shape, dtype and layout, `core` the values of the box."""
-    envelope = envelope or normalize.whole(like.shape)
+def planes_frame(
+    like: Array, grid: Quantiser | None, envelope: Envelope | None = None, core: Array | None = None
+) -> bytes:
+    """Return a frame in mode byteplanes; `like` gives shape, dtype and layout, `core` the values of the box."""
+    envelope = envelope or envelopes.whole(like.shape)
     if core is None:
         core = np.array(like, like.dtype.newbyteorder("<"), order="C")[envelope.box]
-    payload = normalize.write(envelope, like.shape) + planes.encode(np.ascontiguousarray(core), grid)
-    return chunks.seal_checked(frame.PLANES, like, payload)
+    payload = envelopes.write(envelope, like.shape) + byteplanes.encode(np.ascontiguousarray(core), grid)
+    return seal(modes.BYTEPLANES, like, payload)
 
 
-def grid_of(core: Array, step: float | Sequence[float], axis: int | None = None) -> Grid:
+def grid_of(core: Array, step: float | Sequence[float], axis: int | None = None) -> Quantiser:
     """Return the grid of these steps over an array."""
-    return Grid.over(core, np.atleast_1d(np.asarray(step, np.float64)), axis)
+    return Quantiser.over(core, np.atleast_1d(np.asarray(step, np.float64)), axis)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Net:
-    """A random network to order; see `inrstore.chunk.inr.siren.Network` for the fields that are passed on."""
+    """A random network to order; see `siren.Siren` and `network.Network` for the fields that are passed on.
+
+    Parameters
+    ----------
+    layers, width : int
+        Hidden layers, and units in each.
+    activations : str
+        Names, repeated as often as there are layers.
+    widths : tuple of int, optional
+        Units in each layer, where they differ.
+    """
 
     seed: int
     layers: int
@@ -128,43 +144,75 @@ class Net:
     each: bool = False
     density: float = 1.0
     frequency: float = 0.15
+    activations: str = "sine"
+    widths: tuple[int, ...] | None = None
 
-    def build(self, box: tuple[int, ...]) -> siren.Network:
+    def build(self, box: tuple[int, ...]) -> siren.Siren:
         """Return the network for a box of this shape."""
         rng = np.random.default_rng(self.seed)
         channels = 1 if self.axis is None else box[self.axis]
         inputs = len(box) - (self.axis is not None)
+        names = self.activations.split()
+        widths = self.widths or (self.width,) * self.layers
 
         def weights(rows: int, columns: int, density: float = 1.0) -> npt.NDArray[np.int64]:
             bell = np.rint(rng.laplace(0, self.spread / 2, (rows, columns)))
             kept = rng.random((rows, columns)) < density
             return (np.clip(bell, -1023, 1023) * kept).astype(np.int64)
 
-        sine = [weights(self.width, inputs)] + [
-            weights(self.width, self.width, self.density) for _ in range(self.layers - 1)
-        ]
+        matrices = [weights(widths[0], inputs)]
+        matrices += [weights(b, a, self.density) for a, b in itertools.pairwise(widths)]
         turn = 2**32
         # A step of the first layer turns by about `frequency` for a typical weight; inner sums by about a third.
         first = round(self.frequency * turn / (2 * self.spread))
         inner = round(turn / (3 * 700 * self.spread * max(1, self.width * self.density) ** 0.5))
-        multipliers = [first, *(inner + 2 * i for i in range(self.layers - 1)), turn // 64 + 1]
-        typical = 700 * self.spread * self.width**0.5
+        multipliers = [first, *(inner + 2 * i for i in range(len(widths) - 1))]
+        typical = 700 * self.spread * widths[-1] ** 0.5
         gain = self.amplitude / typical * (rng.uniform(0.3, 1.5, channels) if self.each else np.ones(1))
         shift = min(self.shift, math.floor(26.9 - math.log2(gain.max())))
         gain *= 2.0**shift
-        codes = np.array([siren.pack_gain(float(g)) for g in gain])
+        codes = np.array([pack_gain(float(g)) for g in gain])
         offsets = np.rint(16 * (self.centre + rng.uniform(-0.2, 0.2, channels) * self.amplitude)).astype(np.int64)
-        return siren.Network(
-            self.axis, sine, weights(self.layers, self.width), multipliers, weights(channels, self.width),
-            siren.unpack_gain(codes), offsets, shift, self.exponent, self.low, self.high,
-        )  # fmt: skip
+        offsets = offsets.astype(np.int32)  # those of the largest amplitudes wrap
+        biases = np.split(weights(1, sum(widths))[0], np.cumsum(widths)[:-1])
+        readout = weights(channels, widths[-1])
+        layers = []
+        for i, (matrix, bias, multiplier) in enumerate(zip(matrices, biases, multipliers, strict=True)):
+            activation = BY_NAME[names[i % len(names)]]
+            if not activation.wraps:  # a third of a turn would be an output of 85: the others have to fill 1023
+                multiplier *= 8
+            layers.append(Layer(activation, matrix, bias, multiplier))
+        network = Network(Coordinates(inputs), tuple(layers), turn // 64 + 1, readout, unpack_gain(codes), offsets,
+                          shift)  # fmt: skip
+        return siren.Siren(self.axis, network, self.exponent, self.low, self.high)
 
 
-def siren_frame(like: Array, net: Net | siren.Network, envelope: Envelope | None = None) -> bytes:
+def altered(made: siren.Siren, **fields: Any) -> siren.Siren:
+    """Return a siren with other fields; those of its network are replaced there, those of layers layer by layer.
+
+    `activations`, `weights`, `biases` and `multipliers` are sequences with an entry for each layer; the last
+    multiplier is that of the biases.
+    """
+    network, own = made.network, {f: fields.pop(f) for f in ("channel_axis", "exponent", "low", "high") if f in fields}
+    layers = list(network.layers)
+    if "multipliers" in fields:
+        *each, last = fields.pop("multipliers")
+        layers = [replace(a, multiplier=m) for a, m in zip(layers, each, strict=True)]
+        fields["bias_multiplier"] = last
+    if "activations" in fields:
+        layers = [replace(a, activation=BY_NAME[n]) for a, n in zip(layers, fields.pop("activations"), strict=True)]
+    if "weights" in fields:
+        layers = [replace(a, weights=w) for a, w in zip(layers, fields.pop("weights"), strict=True)]
+    if "biases" in fields:
+        layers = [replace(a, biases=b) for a, b in zip(layers, fields.pop("biases"), strict=True)]
+    return replace(made, network=replace(network, layers=tuple(layers), **fields), **own)
+
+
+def siren_frame(like: Array, net: Net | siren.Siren, envelope: Envelope | None = None) -> bytes:
     """Return a frame in mode siren; `like` gives shape, dtype and layout."""
-    envelope = envelope or normalize.whole(like.shape)
+    envelope = envelope or envelopes.whole(like.shape)
     network = net.build(envelope.box_shape) if isinstance(net, Net) else net
-    return chunks.seal_checked(frame.SIREN, like, normalize.write(envelope, like.shape) + siren.write(network))
+    return seal(modes.SIREN, like, envelopes.write(envelope, like.shape) + siren.write(network))
 
 
 def like(shape: tuple[int, ...], dtype: str, order: str = "C") -> Array:

@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk import frame, normalize
-from inrstore.chunk import frames as chunks
-from inrstore.chunk.byteplanes import levels
+from inrstore.chunk import decode as chunks
+from inrstore.chunk import dtypes, modes
+from inrstore.chunk import envelope as envelopes
+from inrstore.chunk.encode import seal
+from inrstore.chunk.entropy.student import StudentTable
+from inrstore.chunk.envelope import Envelope
 from inrstore.chunk.neural.decode import Header
 from inrstore.chunk.neural.encode import Coding
-from inrstore.chunk.neural.hood import PYRAMID, Hood, Volume, cube, fold
+from inrstore.chunk.neural.neighbourhood import PYRAMID, Neighbourhood, Volume, cube, fold
 from inrstore.chunk.neural.network import Network
-from inrstore.chunk.normalize import Envelope
-from inrstore.chunk.predictor.tables import Bell
 
 from .frames import Array, ball, boxed, smooth, with_exceptions, with_mask
 
@@ -33,7 +34,7 @@ class Net:
     """A random network to order; the fields are those of the specification, section 13."""
 
     seed: int = 0
-    hood: Hood = cube(1)  # noqa: RUF009
+    neighbourhood: Neighbourhood = cube(1)  # noqa: RUF009
     widths: tuple[int, ...] = (5,)
     local: bool = True
     leak: int = 3
@@ -44,7 +45,7 @@ class Net:
 
     def build(self) -> Network:
         """Return the network."""
-        rng, sizes = np.random.default_rng(self.seed), [len(self.hood.offsets), *self.widths, 1]
+        rng, sizes = np.random.default_rng(self.seed), [len(self.neighbourhood.offsets), *self.widths, 1]
         weights, biases = [], []
         for number, (a, b) in enumerate(itertools.pairwise(sizes)):
             most = self.clip if number == 0 else 1023
@@ -54,7 +55,7 @@ class Net:
             weights.append(w // np.maximum(1, over)[:, None])
             biases.append(bias)
         shifts = (self.shift,) * len(self.widths) + (max(0, self.shift - 6),)
-        made = Network(self.hood, self.local, self.leak, self.clip, shifts, tuple(weights), tuple(biases))
+        made = Network(self.neighbourhood, self.local, self.leak, self.clip, shifts, tuple(weights), tuple(biases))
         made.check()
         return made
 
@@ -62,7 +63,7 @@ class Net:
 def coding_of(core: Array, network: Network, *, gain: int = 256, step: int = 1, base: int | None = None,
               high: int | None = None, offset: int | None = None) -> Coding:  # fmt: skip
     """Return how the values of a box are coded."""
-    pattern = levels.ordered(core).reshape(fold(core.shape)).astype(np.int64)
+    pattern = dtypes.ordered(core).reshape(fold(core.shape)).astype(np.int64)
     base = int(pattern.min()) if base is None else base
     v = (pattern - base) // step
     if not np.array_equal(v * step + base, pattern):
@@ -70,21 +71,21 @@ def coding_of(core: Array, network: Network, *, gain: int = 256, step: int = 1, 
     most = int(v.max()) if high is None else high
     middle = 0 if network.local else most // 2
     header = Header(base, step, most, middle if offset is None else offset, gain)
-    volume = Volume(fold(core.shape), network.hood)
+    volume = Volume(fold(core.shape), network.neighbourhood)
     return Coding(volume, network, header, volume.padded(v.astype(np.uint16)).reshape(-1))
 
 
-def neural_frame(values: Array, net: Net | Network, envelope: Envelope | None = None, bell: Bell | None = None,
-                 **header: Any) -> bytes:  # fmt: skip
-    """Return a frame of values; an envelope may hide some of them. The network is in the frame."""
+def neural_frame(values: Array, net: Net | Network, envelope: Envelope | None = None, table: StudentTable | None = None,
+                 shared: bool = False, **header: Any) -> bytes:  # fmt: skip
+    """Return a frame of values; an envelope may hide some of them. `shared`: only its digest is in the frame."""
     network = net.build() if isinstance(net, Net) else net
     whole = envelope is None
-    envelope = envelope or normalize.whole(values.shape)
+    envelope = envelope or envelopes.whole(values.shape)
     core = np.array(values, values.dtype.newbyteorder("<"), order="C")[envelope.box]
     coding = coding_of(np.ascontiguousarray(core).reshape(envelope.box_shape), network, **header)
-    payload = normalize.write(envelope, values.shape) + coding.payload(coding.predict(), shared=False, bell=bell)
-    data = chunks.seal_checked(frame.NEURAL, values, payload)
-    if whole and chunks.decode_chunk(data).tobytes() != values.tobytes():
+    payload = envelopes.write(envelope, values.shape) + coding.payload(coding.predict(), shared=shared, table=table)
+    data = seal(modes.NEURAL, values, payload, values if shared else None)
+    if whole and not shared and chunks.decode_chunk(data).tobytes() != values.tobytes():
         raise SystemExit(f"{net}: the package decodes to other values")
     return data
 
@@ -103,7 +104,7 @@ def pieces_of(payload: bytes) -> Pieces:
         at += size
         return out[name]
 
-    for name, size in (("base", 4), ("step", 4), ("high", 2), ("offset", 2), ("gain", 2), ("place", 1)):
+    for name, size in (("base", 4), ("step", 4), ("high", 2), ("gain", 2), ("place", 1)):
         take(name, size)
     end = struct.unpack("<I", take("network_length", 4))[0] + at
     radii = take("radii", take("slices", 1)[0])
@@ -114,18 +115,20 @@ def pieces_of(payload: bytes) -> Pieces:
     take("shifts", layers + 1)
     take("tables", 10 * (layers + 1))
     take("biases", 4 * (sum(widths) + 1))
-    weights = len(Hood(tuple(radii)).offsets) * (widths[0] if widths else 1)
+    weights = len(Neighbourhood(tuple(radii)).offsets) * (widths[0] if widths else 1)
     weights += sum(a * b for a, b in zip(widths, (*widths[1:], 1), strict=True))
     take("states", 4 * max(1, -(-weights // 1024)))
     take("words", end - at)
-    for name, columns in (("near_weights", 14), ("error_weights", 19)):
-        take(name, columns + (sum(payload[at : at + columns]) + 7) // 8)
+    take("offset", 2)
+    for name, rows in (("near_weights", 14), ("error_weights", 19)):
+        take(name, 1 + (rows * payload[at] + 7) // 8)
     forms = b""
     for _ in range(64):
-        size = 1 if payload[at] == 255 else 8
+        size = 1 if payload[at] == 255 else 7
         forms += payload[at : at + size]
         at += size
     out["contexts"] = forms
+    take("lanes", 1)
     escapes = struct.unpack("<I", take("escapes", 4))[0]
     take("escaped", 2 * escapes)
     low = struct.unpack("<I", take("low_bits", 4))[0]
@@ -137,7 +140,7 @@ def pieces_of(payload: bytes) -> Pieces:
 def joined(pieces: Pieces) -> bytes:
     """Return the payload of fields, the length of the network put right."""
     names = list(pieces)
-    inside = names[names.index("slices") : names.index("near_weights")]
+    inside = names[names.index("slices") : names.index("offset")]
     size = sum(len(pieces[name]) for name in inside)
     return b"".join((pieces | {"network_length": struct.pack("<I", size)}).values())
 
@@ -145,7 +148,7 @@ def joined(pieces: Pieces) -> bytes:
 def digest_of(pieces: Pieces) -> bytes:
     """Return the digest of the network."""
     names = list(pieces)
-    inside = names[names.index("slices") : names.index("near_weights")]
+    inside = names[names.index("slices") : names.index("offset")]
     return hashlib.sha256(b"".join(pieces[name] for name in inside)).digest()
 
 
@@ -162,10 +165,10 @@ def subset_neural() -> Iterator[tuple[str, bytes]]:
     yield "neural-f2-2d", neural_frame(smooth((8, 9), "<f2", 62, 90.0), Net(seed=62))
     values = smooth((5, 8, 9), "<i2", 63)
     yield "neural-i2-3d-fixed", neural_frame(values, Net(seed=63, local=False, clip=1023), gain=400)
-    yield "neural-i2-3d-cube-2", neural_frame(values, Net(seed=64, hood=cube(2), widths=(7, 6)), gain=90)
+    yield "neural-i2-3d-cube-2", neural_frame(values, Net(seed=64, neighbourhood=cube(2), widths=(7, 6)), gain=90)
     box = boxed((1, 0, 2), (5, 8, 8), np.array(-7, "<i2"))
     yield "neural-i2-3d-box", neural_frame(values, Net(seed=65), box)
-    mask = with_mask(normalize.whole(values.shape), ball(values.shape), np.zeros((), "<i2"))
+    mask = with_mask(envelopes.whole(values.shape), ball(values.shape), np.zeros((), "<i2"))
     yield "neural-i2-3d-mask", neural_frame(values, Net(seed=66), mask)
 
 
@@ -178,14 +181,20 @@ def uncommon_neural() -> Iterator[tuple[str, bytes]]:
     few = (rng.random((40, 20, 20)) < 0.01).astype("u1")
     yield "neural-u1-8-lanes", neural_frame(few, Net(widths=(2,), spread=6))
     for radius in range(2, 6):
-        yield f"neural-i2-cube-{radius}", neural_frame(small, Net(hood=cube(radius), widths=(2,), spread=4))
-    yield "neural-i2-pyramid", neural_frame(smooth((5, 12, 13), "<i2", 165), Net(hood=PYRAMID, widths=(3, 2), spread=4))
-    for radii in ((1,), (6,), (1, 6), (1, 0, 6), (2, 0, 0, 0, 0, 0), (6, 6, 6, 6, 6, 6)):
+        yield f"neural-i2-cube-{radius}", neural_frame(small, Net(neighbourhood=cube(radius), widths=(2,), spread=4))
+    yield (
+        "neural-i2-pyramid",
+        neural_frame(smooth((5, 12, 13), "<i2", 165), Net(neighbourhood=PYRAMID, widths=(3, 2), spread=4)),
+    )
+    for radii in ((1,), (6,), (1, 6), (1, 0, 6), (1, 1, 5), (2, 0, 0, 0, 0, 0), (6, 6, 6, 6, 6, 6)):
         name = "-".join(map(str, radii))
-        yield f"neural-i2-radii-{name}", neural_frame(small, Net(hood=Hood(radii), widths=(1,), spread=4))
+        yield (
+            f"neural-i2-radii-{name}",
+            neural_frame(small, Net(neighbourhood=Neighbourhood(radii), widths=(1,), spread=4)),
+        )
     yield "neural-i2-no-layers", neural_frame(small, Net(widths=(), shift=12))
     yield "neural-i2-8-layers", neural_frame(small, Net(widths=(4, 3, 5, 2, 4, 3, 2, 3), spread=100))
-    yield "neural-i2-width-1024", neural_frame(small, Net(hood=Hood((1,)), widths=(1024,), spread=3))
+    yield "neural-i2-width-1024", neural_frame(small, Net(neighbourhood=Neighbourhood((1,)), widths=(1024,), spread=3))
     yield "neural-i2-peaks-1023", neural_frame(small, Net(widths=(6,), spread=900, clip=300, shift=10))
     for leak in (0, 15):
         yield f"neural-i2-leak-{leak}", neural_frame(small, Net(leak=leak))
@@ -208,8 +217,10 @@ def uncommon_neural() -> Iterator[tuple[str, bytes]]:
     yield "neural-u2-high-beyond-the-values", neural_frame(np.full((6, 7), 7, "<u2"), Net(), base=3, high=900)
     nan = (0x7FC00000 + rng.integers(0, 1000, (6, 7))).astype("<u4").view("<f4")
     yield "neural-f4-nan-payloads", neural_frame(nan, Net())
-    yield "neural-i2-escapes", neural_frame(small, Net(), bell=Bell(0, True, 2, 400, 9, 2000))
-    yield "neural-i2-low-bits", neural_frame(small, Net(), bell=Bell(7, False, 2, 90, 3, 50))
+    yield "neural-i2-escapes", neural_frame(small, Net(), table=StudentTable(0, True, 400, 9, 2000))
+    yield "neural-i2-low-bits", neural_frame(small, Net(), table=StudentTable(7, False, 90, 3, 50))
+    wide = smooth((3, 8, 9), "<i2", 170, 2000.0)
+    yield "neural-i2-roots-rounded-down", neural_frame(wide, Net(), table=StudentTable(0, False, 3820, 334, 1356))
     yield "neural-i2-big-endian", neural_frame(small.astype(">i2"), Net())
     values = np.asfortranarray(smooth((4, 5, 6), "<i2", 166).astype("<f4").astype(">f4"))
     yield "neural-f4-fortran-big-endian", neural_frame(values, Net(), step=1 << 13)
@@ -219,8 +230,16 @@ def uncommon_neural() -> Iterator[tuple[str, bytes]]:
     yield "neural-f4-box-mask-exceptions", neural_frame(values, Net(), odd, step=1 << 13)
 
 
+def shared_neural() -> Iterator[tuple[str, bytes, list[bytes]]]:
+    """Yield name, bytes and the parameters of the configuration: others, too."""
+    network, other = Net(seed=168, widths=(4,)).build(), Net(seed=169, local=False).build()
+    values = smooth((3, 6, 7), "<i2", 168)
+    yield "neural-i2-shared", neural_frame(values, network, shared=True), [other.data, b"no network", network.data]
+    yield "neural-i2-shared-fixed", neural_frame(values, other, shared=True, gain=90), [other.data]
+
+
 def matrix(row: npt.NDArray[np.int64]) -> bytes:
-    """Return one row of integers as a matrix."""
+    """Return integers as a matrix of one column."""
     from .predictor import matrix as of_rows
 
-    return of_rows(row[None])
+    return of_rows(row[:, None])

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from inrstore.chunk import frames as chunks
-from inrstore.chunk.neural.hood import cube
-from inrstore.chunk.predictor.tables import Bell
+from inrstore.chunk import modes
+from inrstore.chunk.encode import encode_as
+from inrstore.chunk.entropy.student import StudentTable
+from inrstore.chunk.neural.neighbourhood import cube
 
 from .frames import edit, payload_of, repack, smooth
 from .neural import Net, Pieces, digest_of, joined, matrix, neural_frame, pieces_of
@@ -22,7 +23,7 @@ _u2, _u4 = struct.Struct("<H").pack, struct.Struct("<I").pack
 def faulty_neural() -> Faults:
     """Yield name, bytes, error and field."""
     values = smooth((2, 2, 4, 6), "<i2", 260)
-    whole = neural_frame(values, Net(seed=260, widths=(4, 3)), bell=Bell(3, False, 3, 700, 20, 400))
+    whole = neural_frame(values, Net(seed=260, widths=(4, 3)), table=StudentTable(3, False, 700, 20, 400))
     pieces = pieces_of(payload_of(whole)[1:])
     if b"\0" + joined(pieces) != payload_of(whole):
         raise SystemExit("a frame is not made of its fields")
@@ -48,9 +49,9 @@ def until(whole: bytes, pieces: Pieces, last: str) -> bytes:
 def _header(whole: bytes, pieces: Pieces) -> Faults:
     for code, name in ((4, "i8"), (8, "u8"), (11, "f8"), (12, "bool")):
         yield f"neural-of-{name}", edit(whole, 6, bytes([code])), _BAD, "neural.dtype"
-    raw = chunks.encode_raw(np.empty((0, 3), "<i2"))
+    raw = encode_as(modes.RAW, np.empty((0, 3), "<i2"))
     yield "neural-without-values", edit(raw, 5, b"\6"), _BAD, "shape"
-    for name in ("base", "step", "high", "offset", "gain", "place"):
+    for name in ("base", "step", "high", "gain", "place", "offset"):
         yield f"neural-{name}-missing", until(whole, pieces, name), _BAD, f"neural.{name}"
     yield "neural-network-length-missing", until(whole, pieces, "network_length"), _BAD, "neural.network"
     yield "neural-step-0", changed(whole, pieces, step=bytes(4)), _BAD, "neural.step"
@@ -62,7 +63,7 @@ def _header(whole: bytes, pieces: Pieces) -> Faults:
     yield "neural-gain-0", changed(whole, pieces, gain=bytes(2)), _BAD, "neural.gain"
     yield "neural-place-2", changed(whole, pieces, place=b"\2"), _BAD, "neural.place"
     names = list(pieces)
-    inside = dict.fromkeys(["network_length", *names[names.index("slices") : names.index("near_weights")]], b"")
+    inside = dict.fromkeys(["network_length", *names[names.index("slices") : names.index("offset")]], b"")
     shared = b"".join((pieces | inside | {"place": b"\1", "network_length": digest_of(pieces)}).values())
     yield "neural-shared-network-not-there", repack(whole, b"\0" + shared), _BAD, "neural.digest"
     before = b"".join(pieces[name] for name in names[: names.index("place")])
@@ -98,7 +99,7 @@ def _network(whole: bytes, pieces: Pieces) -> Faults:
     yield "neural-bias-limit", wide, _LIMIT, "neural.weights"
     least = one(biases=struct.pack("<i", -(2**31)) + pieces["biases"][4:])
     yield "neural-bias-least", least, _LIMIT, "neural.weights"
-    wild = Net(seed=261, hood=cube(1), widths=(3,), spread=600, clip=1, shift=9)
+    wild = Net(seed=261, neighbourhood=cube(1), widths=(3,), spread=600, clip=1, shift=9)
     other = neural_frame(smooth((3, 5, 6), "<i2", 261), wild)
     spoilt = pieces_of(payload_of(other)[1:])
     yield "neural-weights-limit", changed(other, spoilt, clip=_u2(9000)), _LIMIT, "neural.weights"
@@ -132,9 +133,9 @@ def _streams(whole: bytes, pieces: Pieces) -> Faults:
     contexts = pieces["contexts"]
     used = next(i for i, form in enumerate(contexts) if form != 255)
     reserved = contexts[:used] + bytes([contexts[used] | 32]) + contexts[used + 1 :]
-    yield "neural-form-reserved", one(contexts=reserved), _BAD, "predictor.form"
+    yield "neural-form-reserved", one(contexts=reserved), _BAD, "neural.form"
     yield "neural-no-contexts", one(contexts=b"\xff" * 64), _BAD, "neural.form"
-    yield "neural-contexts-missing", until(whole, pieces, "contexts"), _BAD, "predictor.form"
+    yield "neural-contexts-missing", until(whole, pieces, "contexts"), _BAD, "neural.form"
     number, size = (struct.unpack("<I", pieces[name])[0] for name in ("escapes", "low_bits"))
     if number < 2 or size < 2:
         raise SystemExit(f"this frame has to have escapes and low bits, not {number} and {size}")
@@ -145,10 +146,10 @@ def _streams(whole: bytes, pieces: Pieces) -> Faults:
     yield "neural-escape-above-high", one(escaped=escaped[:-2] + b"\xff\xff"), _BAD, field
     low = pieces["low_bytes"]
     fewer, more = one(low_bits=_u4(size - 1), low_bytes=low[:-1]), one(low_bits=_u4(size + 1), low_bytes=low + b"\0")
-    yield "neural-low-bits-too-few", fewer, _BAD, "predictor.low_bits"
-    yield "neural-low-bits-too-many", more, _BAD, "predictor.low_bits"
+    yield "neural-low-bits-too-few", fewer, _BAD, "neural.low_bits"
+    yield "neural-low-bits-too-many", more, _BAD, "neural.low_bits"
     yield "neural-low-bits-length", one(low_bits=_u4(2**32 - 1)), _BAD, "neural.low_bits"
-    symbols, field = pieces["symbols"], "predictor.symbols"
+    symbols, field = pieces["symbols"], "neural.symbols"
     yield "neural-states-of-symbols-missing", one(symbols=symbols[:15]), _BAD, f"{field}.states"
     yield "neural-state-low", one(symbols=_u4(2**16 - 1) + symbols[4:]), _BAD, f"{field}.states"
     yield "neural-odd-byte", one(symbols=symbols + b"\0"), _BAD, f"{field}.words"

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk import frame, normalize
-from inrstore.chunk import frames as chunks
-from inrstore.chunk.byteplanes import levels
-from inrstore.chunk.normalize import Envelope
+from inrstore.chunk import decode as chunks
+from inrstore.chunk import dtypes, modes
+from inrstore.chunk import envelope as envelopes
+from inrstore.chunk.encode import seal
+from inrstore.chunk.envelope import Envelope
 
 Array = npt.NDArray[Any]
 Pieces = dict[str, bytes]
@@ -43,7 +44,6 @@ class Plan:
 
     seed: int = 0
     exchanged: bool = False
-    wide: bool = False
     zeros: bool = False
     base: int | None = None
     step: int = 1
@@ -63,7 +63,6 @@ class Plan:
     error_weight: int = 40
     peak: int = 500
     shift: int | None = None
-    tail: int | None = None
     escape: int | None = None
     phased: bool | None = None
     all_contexts: bool = False
@@ -72,17 +71,18 @@ class Plan:
     region: tuple[int, int] | None = None
     region_shift: int = 0
     region_spread: int = 12
-    lanes: int | None = None
+    lanes: int = 2
+    limits: bool = False
 
 
 def predictor_frame(values: Array, plan: Plan, envelope: Envelope | None = None, core: Array | None = None) -> bytes:
     """Return a frame of values; an envelope may hide some of them, `core` is then what is coded of the box."""
     whole = envelope is None
-    envelope = envelope or normalize.whole(values.shape)
+    envelope = envelope or envelopes.whole(values.shape)
     if core is None:
         core = np.array(values, values.dtype.newbyteorder("<"), order="C")[envelope.box]
-    payload = normalize.write(envelope, values.shape) + b"".join(pieces_of(core, plan).values())
-    data = chunks.seal_checked(frame.PREDICTOR, values, payload)
+    payload = envelopes.write(envelope, values.shape) + b"".join(pieces_of(core, plan).values())
+    data = seal(modes.PREDICTOR, values, payload)
     if whole and chunks.decode_chunk(data).tobytes() != values.tobytes():
         raise SystemExit(f"{plan}: the package decodes to other values")
     return data
@@ -92,21 +92,11 @@ def matrix(rows: Array, least: int = 0) -> bytes:
     """Return a matrix of integers as bytes, each column as wide as it needs or as `least`."""
     rows = np.asarray(rows, np.int64)
     coded = np.where(rows >= 0, 2 * rows, -2 * rows - 1)
-    widths = [max(least, *(int(z).bit_length() for z in column)) for column in coded.T]
+    widths = [max([least, *(int(z).bit_length() for z in column)]) for column in coded.T]
     bits = [
         int(z) >> i & 1 for column, width in zip(coded.T, widths, strict=True) for z in column for i in range(width)
     ]
     return bytes(widths) + np.packbits(np.array(bits, np.uint8), bitorder="little").tobytes()
-
-
-def coded_matrix(rows: Array, parameter: int) -> bytes:
-    """Return a coded matrix of integers as bytes, every column with the same parameter."""
-    rows = np.asarray(rows, np.int64)
-    coded = np.where(rows >= 0, 2 * rows, -2 * rows - 1).T.ravel().tolist()
-    unary = [bit for z in coded for bit in [0] * (z >> parameter) + [1]]
-    rest = [z >> i & 1 for z in coded for i in range(parameter)]
-    packed = [np.packbits(np.array(bits, np.uint8), bitorder="little").tobytes() for bits in (unary, rest)]
-    return bytes([parameter] * rows.shape[1]) + struct.pack("<I", len(packed[0])) + packed[0] + packed[1]
 
 
 def pieces_of(core: Array, plan: Plan, *, last: int = 1 << 16, lie: bool = False) -> Pieces:
@@ -118,7 +108,7 @@ def pieces_of(core: Array, plan: Plan, *, last: int = 1 << 16, lie: bool = False
     tool, rng = reader(), np.random.default_rng(plan.seed)
     *first, z, y, x = 1, 1, 1, *core.shape
     shape = (int(np.prod(first)), z, y, x)
-    pattern = levels.ordered(core).reshape(shape).astype(np.int64)
+    pattern = dtypes.ordered(core).reshape(shape).astype(np.int64)
     if plan.exchanged:
         pattern = pattern.swapaxes(2, 3)
     base = int(pattern.min()) if plan.base is None else plan.base
@@ -127,8 +117,7 @@ def pieces_of(core: Array, plan: Plan, *, last: int = 1 << 16, lie: bool = False
         raise ValueError("the values are not base + step v")
     low = min(0, int(v.min())) if plan.low is None else plan.low
     high = max(0, int(v.max())) if plan.high is None else plan.high
-    flags = plan.exchanged | plan.wide << 1 | plan.zeros << 2
-    flags |= (plan.region is not None) << 3 | (plan.lanes is not None) << 4
+    flags = plan.exchanged | plan.zeros << 1 | (plan.region is not None) << 2
     pieces: Pieces = {
         "flags": bytes([flags]), "base": struct.pack("<I", base), "step": struct.pack("<I", plan.step),
         "low": struct.pack("<i", low), "high": struct.pack("<i", high), "top": bytes([plan.top]),
@@ -136,8 +125,6 @@ def pieces_of(core: Array, plan: Plan, *, last: int = 1 << 16, lie: bool = False
     }  # fmt: skip
     if plan.region is not None:
         pieces["region_rows"], pieces["region_columns"] = (struct.pack("<H", side) for side in plan.region)
-    if plan.lanes is not None:
-        pieces["lanes"] = bytes([plan.lanes])
     order = np.arange(shape[0]) if plan.order is None else np.array(plan.order)
     if shape[0] > 1:
         pieces["order"] = order.astype("<u2").tobytes()
@@ -148,7 +135,7 @@ def pieces_of(core: Array, plan: Plan, *, last: int = 1 << 16, lie: bool = False
         for stage, (d, slices) in enumerate(head.stages):
             made = _stage(rng, plan, tool, f"{group} {stage}", start > 0, d)
             if plan.region is not None:
-                made = _with_regions(rng, plan, head, f"{group} {stage}", made, len(slices))
+                made = _with_regions(rng, plan, head, f"{group} {stage}", made, len(slices), 40 if d else 22)
             pieces.update(made)
     model = tool.Reader(b"".join(list(pieces.values())[fields:]))
     groups = [tool.Group(model, head, *group) for group in head.groups]
@@ -178,7 +165,7 @@ def _group(rng: np.random.Generator, plan: Plan, group: int, start: int, end: in
 
 def _stage(rng: np.random.Generator, plan: Plan, tool: ModuleType, name: str, later: bool, d: int) -> Pieces:
     """Return the fields of a stage: left + above - left above, half of it from the slices beside, and some noise."""
-    own = tool.offsets(tool.WIDE if plan.wide else tool.NARROW)
+    own = tool.offsets(tool.OWN)
     j = len(own) + (18 if d else 0)
     k, m = j + (9 if later else 0), 10 + (2 if d else 0) + (1 if later else 0)
     one = 1 << plan.fraction
@@ -186,17 +173,22 @@ def _stage(rng: np.random.Generator, plan: Plan, tool: ModuleType, name: str, la
     if plan.zeros:
         votes = np.full(j + 1, 200, np.int64)
         votes[-1] = -100 * j
-        pieces[f"flag_weights {name}"] = matrix(votes[None])
+        pieces[f"flag_weights {name}"] = matrix(votes[:, None])
     weights = rng.integers(-plan.noise, plan.noise + 1, (plan.sets, k + 1))
     for place, share in (((0, -1), 6), ((-1, 0), 6), ((-1, -1), -4)):
         weights[:, own.index(place)] += one * share // (16 if d else 8)
     if d:
         weights[:, [len(own) + 4, len(own) + 13]] += one // 4
     clip = min(plan.clip, int((2**24 - 1 - one - plan.noise) // max(1, np.abs(weights[:, :-1]).sum(axis=1).max())))
-    activity = np.zeros((1, k + 1), np.int64)
-    activity[0, : min(17, j)], activity[0, -1] = 8, 3
-    steps = np.array([[40 + 30 * i for i in range(plan.sets - 1)]], np.int64).reshape(1, plan.sets - 1)
-    errors = np.full((1, m), plan.error_weight, np.int64)
+    activity = np.zeros((k + 1, 1), np.int64)
+    activity[:17], activity[-1] = 8, 3
+    steps = np.array([[43 + 32 * i] for i in range(plan.sets - 1)], np.int64).reshape(-1, 1)  # t may be 8 i + 3
+    errors = np.full((m, 1), plan.error_weight, np.int64)
+    if plan.limits:  # one more, and each would be refused
+        weights[:, -1] = 2**24 - 1 - clip * np.abs(weights[:, :-1]).sum(axis=1)
+        activity[-1] = 2**24 - 1 - clip * activity[:-1].sum()
+        steps[-1] = 2**24 - 1 - steps[:-1].sum()
+        errors[0] = 4097 - errors[1:].sum()
     least = 40 if plan.wide_columns else 0
     return pieces | {
         f"fraction {name}": bytes([plan.fraction]), f"sets {name}": bytes([plan.sets]),
@@ -206,11 +198,11 @@ def _stage(rng: np.random.Generator, plan: Plan, tool: ModuleType, name: str, la
     }  # fmt: skip
 
 
-def _with_regions(rng: np.random.Generator, plan: Plan, head: Any, name: str, made: Pieces, slices: int) -> Pieces:
+def _with_regions(
+    rng: np.random.Generator, plan: Plan, head: Any, name: str, made: Pieces, slices: int, columns: int
+) -> Pieces:
     """Return the fields of a stage with noise for each region, if the stage has enough values for all of them."""
     number = math.prod(-(-n // side) for n, side in zip((head.h, head.l), head.regions, strict=True))
-    columns = len(made[f"activity_weights {name}"])  # no column of these weights has fewer bits than its width byte
-    columns = next(c for c in range(1, columns) if c + (sum(made[f"activity_weights {name}"][:c]) + 7) // 8 == columns)
     fields: Pieces = {f"region_shift {name}": b"\xff"}
     if 2048 * number <= math.prod(head.parts) * head.h * head.l * slices:
         fields[f"region_shift {name}"] = bytes([plan.region_shift])
@@ -219,7 +211,7 @@ def _with_regions(rng: np.random.Generator, plan: Plan, head: Any, name: str, ma
         least = plan.region_spread << plan.region_shift
         reach = 4 * (1 << plan.fraction) + (plan.noise + least) * columns
         made = made | {f"clip {name}": struct.pack("<H", max(1, min(clip, (2**24 - 1 - reach) // reach)))}
-        fields[f"region_weights {name}"] = coded_matrix(spread, max(0, plan.region_spread.bit_length() - 1))
+        fields[f"region_weights {name}"] = matrix(spread)
     out: Pieces = {}
     for key, data in made.items():
         out[key] = data
@@ -275,9 +267,7 @@ def _streams(tool: ModuleType, head: Any, plan: Plan, recorder: Any, last: int, 
         half = (1 << w) >> 1
         beyond = int(np.count_nonzero((mine + half >> w) > peak))
         escape = max(1, min(2000, 16384 * beyond // max(1, mine.size))) if plan.escape is None else plan.escape
-        tail = c % 6 if plan.tail is None else plan.tail
         pieces[f"form {c}"] = bytes([w | phased << 4])
-        pieces[f"tail {c}"] = bytes([tail])
         pieces[f"scale {c}"] = struct.pack("<H", min(65535, max(16, 64 * mean >> w)))
         pieces[f"peak {c}"] = struct.pack("<H", peak)
         pieces[f"escape {c}"] = struct.pack("<H", escape)
@@ -297,8 +287,8 @@ def _streams(tool: ModuleType, head: Any, plan: Plan, recorder: Any, last: int, 
         else:
             symbols.append(k + peak)
             low += [b >> i & 1 for i in range(w)]
-    lanes = min(4096, max(4, 2 ** (head.n // 4000).bit_length())) if head.lanes is None else 2**head.lanes
-    flags = b""
+    lanes, flags = 1 << plan.lanes, b""
+    pieces["lanes"] = bytes([plan.lanes])
     if head.zeros:
         classes, bits = np.concatenate(recorder.classes), np.concatenate(recorder.flags)
         ones = np.bincount(classes[bits], minlength=32)

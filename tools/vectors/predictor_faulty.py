@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from inrstore.chunk import frame
-from inrstore.chunk import frames as chunks
+from inrstore.chunk import frame, modes
+from inrstore.chunk.encode import encode_as
 
 from .frames import edit, payload_of, repack, smooth
-from .predictor import Pieces, Plan, coded_matrix, matrix, pieces_of, predictor_frame
+from .predictor import Pieces, Plan, matrix, pieces_of, predictor_frame
 from .predictor_valid import head, textured
 
 Faults = Iterator[tuple[str, bytes, str, str]]
@@ -51,7 +51,7 @@ def until(whole: bytes, pieces: Pieces, last: str) -> bytes:
 def _types(whole: bytes) -> Faults:
     for code, name in ((4, "i8"), (8, "u8"), (11, "f8"), (12, "bool")):
         yield f"predictor-of-{name}", edit(whole, 6, bytes([code])), "CorruptChunkError", "predictor.dtype"
-    yield "predictor-mode-7", edit(whole, 5, b"\7"), "UnsupportedVersionError", "mode"
+    yield "predictor-mode-200", edit(whole, 5, b"\xc8"), "UnsupportedVersionError", "mode"
     turned = edit(whole, 8, struct.pack("<4I", 2, 3, 7, 6))
     yield "predictor-of-another-shape", turned, "CorruptChunkError", "predictor.form"
 
@@ -59,8 +59,8 @@ def _types(whole: bytes) -> Faults:
 def _header(whole: bytes, pieces: Pieces) -> Faults:
     bad, limit = "CorruptChunkError", "LimitExceededError"
     i4, u2, u4 = struct.Struct("<i").pack, struct.Struct("<H").pack, struct.Struct("<I").pack
-    yield "predictor-flags-reserved", changed(whole, pieces, flags=b"\x08"), bad, "predictor.flags"
-    yield "predictor-zeros-of-measurements", changed(whole, pieces, flags=b"\x04"), bad, "predictor.flags"
+    yield "predictor-flags-reserved", changed(whole, pieces, flags=b"\x04"), bad, "predictor.flags"
+    yield "predictor-zeros-of-measurements", changed(whole, pieces, flags=b"\x02"), bad, "predictor.flags"
     yield "predictor-step-0", changed(whole, pieces, step=u4(0)), bad, "predictor.step"
     yield "predictor-low-above-0", changed(whole, pieces, low=i4(1)), limit, "predictor.high"
     yield "predictor-low-minus-65536", changed(whole, pieces, base=u4(65535), low=i4(-65536)), limit, "predictor.high"
@@ -81,8 +81,8 @@ def _header(whole: bytes, pieces: Pieces) -> Faults:
     yield "predictor-row-parts-7-of-6", changed(whole, pieces, row_parts=u2(7)), bad, "predictor.row_parts"
     yield "predictor-column-parts-0", changed(whole, pieces, column_parts=u2(0)), bad, "predictor.column_parts"
     yield "predictor-column-parts-5-of-7", changed(whole, pieces, column_parts=u2(5)), bad, "predictor.column_parts"
-    large = edit(whole, 8, struct.pack("<4I", 2, 3, 717, 716))
-    yield "predictor-part-above-2to19", large, limit, "predictor.column_parts"
+    large = edit(whole, 8, struct.pack("<4I", 1, 3, 1250, 1250))
+    yield "predictor-part-above-3-times-2to19", large, limit, "predictor.column_parts"
     yield "predictor-steps", edit(whole, 8, struct.pack("<4I", 2, 1, 1, 12000)), limit, "predictor.steps"
     yield "predictor-4097-measurements", edit(whole, 8, struct.pack("<4I", 4097, 1, 1, 1)), limit, "predictor.order"
     yield "predictor-order-twice", changed(whole, pieces, order=struct.pack("<2H", 1, 1)), bad, "predictor.order"
@@ -101,9 +101,6 @@ def _models(whole: bytes, pieces: Pieces) -> Faults:
     def one(name: str, data: bytes) -> bytes:
         return changed(whole, pieces, **{name.replace(" ", "__"): data})
 
-    def columns(name: str) -> int:
-        return _columns(pieces[name], 1)
-
     yield "predictor-group-shift-15", one("group_shift 1", b"\x0f"), limit, "predictor.group_shift"
     field = "predictor.group_weights"
     yield "predictor-group-weights-width-41", one("group_weights 1", b"\x29\x01" + b"\0" * 6), limit, field
@@ -120,41 +117,33 @@ def _models(whole: bytes, pieces: Pieces) -> Faults:
         yield f"predictor-sets-{value}", one("sets 0 0", bytes([value])), limit, "predictor.sets"
     yield "predictor-clip-0", one("clip 0 1", bytes(2)), bad, "predictor.clip"
     clip = struct.unpack("<H", pieces["clip 0 0"])[0]
-    flat = np.zeros((3, 18), np.int64)
+    flat = np.zeros((3, 22), np.int64)
     flat[1, 4], flat[1, 5] = 2**24 // clip - 4, -4
-    flat[1, 17] = 2**24 - clip * (2**24 // clip)
+    flat[1, 21] = 2**24 - clip * (2**24 // clip)
     yield "predictor-weights-limit-by-1", one("weights 0 0", matrix(flat)), limit, "predictor.weights"
-    yield "predictor-weights-width-41", one("weights 0 0", b"\x29" + bytes(34)), limit, "predictor.weights"
-    large = one("thresholds 0 0", matrix(np.array([[2**24 - 1, 1]])))
+    yield "predictor-weights-width-41", one("weights 0 0", b"\x29" + bytes(41)), limit, "predictor.weights"
+    large = one("thresholds 0 0", matrix(np.array([[2**24 - 1], [1]])))
     yield "predictor-thresholds-limit", large, limit, "predictor.thresholds"
     for name, row in (("negative", [-1, 5]), ("equal", [5, 0]), ("descending", [5, -1])):
         yield (
             f"predictor-thresholds-{name}",
-            one("thresholds 0 0", matrix(np.array([row]))),
+            one("thresholds 0 0", matrix(np.array([row]).T)),
             bad,
             "predictor.thresholds",
         )
-    for name in ("activity_weights", "error_weights"):
-        flat = np.zeros((1, columns(f"{name} 0 0")), np.int64)
-        flat[0, 1] = -1
+    for name, rows in (("activity_weights", 22), ("error_weights", 10)):
+        flat = np.zeros((rows, 1), np.int64)
+        flat[1] = -1
         yield f"predictor-{name.replace('_', '-')}-negative", one(f"{name} 0 0", matrix(flat)), bad, f"predictor.{name}"
-        flat[0, 1] = 2**24 // (clip if name[0] == "a" else 4095) + 1
+        flat[1] = 2**24 // (clip if name[0] == "a" else 4095) + 1
         yield f"predictor-{name.replace('_', '-')}-limit", one(f"{name} 0 0", matrix(flat)), limit, f"predictor.{name}"
     large = one("activity_scale 0 0", struct.pack("<H", 1024))
     yield "predictor-activity-scale-1024", large, limit, "predictor.activity_scale"
 
 
-def _columns(data: bytes, rows: int) -> int:
-    """Return how many columns a matrix of that many rows has."""
-    for columns in range(1, len(data)):
-        if columns + (rows * sum(data[:columns]) + 7) // 8 == len(data):
-            return columns
-    raise ValueError("this is no matrix")
-
-
 def _tables(whole: bytes, pieces: Pieces) -> Faults:
     bad, limit = "CorruptChunkError", "LimitExceededError"
-    c = next(name.split()[1] for name in pieces if name.startswith("tail "))
+    c = next(name.split()[1] for name in pieces if name.startswith("scale "))
     u2 = struct.Struct("<H").pack
 
     def one(name: str, data: bytes) -> bytes:
@@ -162,7 +151,6 @@ def _tables(whole: bytes, pieces: Pieces) -> Faults:
 
     for value in (0x20, 0x40, 0x80, 0xFE):
         yield f"predictor-form-{value}", one("form", bytes([value])), bad, "predictor.form"
-    yield "predictor-tail-6", one("tail", b"\6"), bad, "predictor.tail"
     yield "predictor-scale-0", one("scale", u2(0)), bad, "predictor.scale"
     yield "predictor-peak-0", one("peak", u2(0)), limit, "predictor.peak"
     yield "predictor-peak-501", one("peak", u2(501)), limit, "predictor.peak"
@@ -170,13 +158,13 @@ def _tables(whole: bytes, pieces: Pieces) -> Faults:
     yield "predictor-peak-wider-than-the-range", wide, limit, "predictor.peak"
     yield "predictor-escape-0", one("escape", u2(0)), limit, "predictor.escape"
     yield "predictor-escape-2001", one("escape", u2(2001)), limit, "predictor.escape"
-    for name in ("form", "tail", "scale", "peak", "escape"):
+    for name in ("form", "scale", "peak", "escape"):
         yield f"predictor-{name}-missing", until(whole, pieces, f"{name} {c}"), bad, f"predictor.{name}"
     unused = {name: b"\xff" if name.startswith("form ") else b"" for name in pieces
-              if name.split()[0] in ("form", "tail", "scale", "peak", "escape")}  # fmt: skip
+              if name.split()[0] in ("form", "scale", "peak", "escape")}  # fmt: skip
     yield "predictor-no-contexts", repack(whole, b"\0" + b"".join((pieces | unused).values())), bad, "predictor.form"
-    used = [name.split()[1] for name in pieces if name.startswith("tail ")][-1]
-    unused = {f"{name}__{used}": b"" for name in ("tail", "scale", "peak", "escape")} | {f"form__{used}": b"\xff"}
+    used = [name.split()[1] for name in pieces if name.startswith("scale ")][-1]
+    unused = {f"{name}__{used}": b"" for name in ("scale", "peak", "escape")} | {f"form__{used}": b"\xff"}
     yield "predictor-context-not-there", changed(whole, pieces, **unused), bad, "predictor.form"
 
 
@@ -187,6 +175,10 @@ def _streams(whole: bytes, pieces: Pieces) -> Faults:
     size = struct.unpack("<I", pieces["low_bits"])[0]
     if number < 2 or size < 2:
         raise SystemExit("this frame has to have escapes and low bits")
+    yield "predictor-lanes-13", changed(whole, pieces, lanes=b"\x0d"), "LimitExceededError", "predictor.lanes"
+    many = edit(whole, 8, struct.pack("<4I", 2, 3, 149, 147))  # 2^17 + 346 values, 4 states
+    yield "predictor-lanes-too-few", many, "LimitExceededError", "predictor.lanes"
+    yield "predictor-lanes-missing", until(whole, pieces, "lanes"), bad, "predictor.lanes"
     yield "predictor-escapes-above-the-values", changed(whole, pieces, escapes=u4(253)), bad, "predictor.escapes"
     field = "predictor.escapes"
     fewer = changed(whole, pieces, escapes=u4(number - 1), escaped=pieces["escaped"][:-2])
@@ -225,27 +217,27 @@ def _streams(whole: bytes, pieces: Pieces) -> Faults:
     ends = pieces_of(constant, plan, last=2**16 + 1)["symbols"]
     yield "predictor-end-state", changed(small, fields, symbols=ends), bad, f"{field}.states"
     yield "predictor-value-changed", edit(small, frame.header_size(2) - 8, b"\1\2\3\4"), bad, "decoded_crc"
-    raw = chunks.encode_raw(np.empty((0, 3), "<i2"))
+    raw = encode_as(modes.RAW, np.empty((0, 3), "<i2"))
     yield "predictor-without-values", edit(raw, 5, b"\5"), bad, "shape"
 
 
 def _regions() -> Faults:
     bad, limit = "CorruptChunkError", "LimitExceededError"
-    values, u2, u4 = textured((2, 34, 64), 242), struct.Struct("<H").pack, struct.Struct("<I").pack
-    plan = Plan(seed=242, region=(34, 32), lanes=3, sets=1, noise=0, region_spread=2)
+    values, u2 = textured((2, 34, 64), 242), struct.Struct("<H").pack
+    plan = Plan(seed=242, region=(34, 32), sets=1, noise=0, region_spread=2)
     whole, pieces = predictor_frame(values, plan), pieces_of(values, plan)
     name, found = "region_weights 0 0", pieces["region_weights 0 0"]
 
     def one(data: bytes) -> bytes:
         return changed(whole, pieces, region_weights__0__0=data)
 
-    for value in (0x20, 0x40, 0x80):
+    for value in (0x08, 0x10, 0x20, 0x40, 0x80):
         yield f"predictor-flags-{value}", changed(whole, pieces, flags=bytes([value])), bad, "predictor.flags"
     for field, most in (("region_rows", 34), ("region_columns", 64)):
         for value in (0, 15, most + 1):
             cell = changed(whole, pieces, **{field: u2(value)})
             yield f"predictor-{field.replace('_', '-')}-{value}", cell, limit, f"predictor.{field}"
-    for field in ("region_rows", "region_columns", "lanes", "region_shift 0 0", name):
+    for field in ("region_rows", "region_columns", "region_shift 0 0", name):
         cut = until(whole, pieces, field)
         yield (
             f"predictor-{field.replace('_', '-').replace(' ', '-')}-missing",
@@ -253,35 +245,24 @@ def _regions() -> Faults:
             bad,
             f"predictor.{field.split()[0]}",
         )
-    large = edit(whole, 8, struct.pack("<3I", 1, 1250, 1250))
-    yield "predictor-regions-part-above-3-times-2to19", large, limit, "predictor.column_parts"
-    yield "predictor-lanes-13", changed(whole, pieces, lanes=b"\x0d"), limit, "predictor.lanes"
     for value in (13, 254):
         data = changed(whole, pieces, region_shift__0__0=bytes([value]))
         yield f"predictor-region-shift-{value}", data, limit, "predictor.region_shift"
     few = changed(whole, pieces, region_columns=u2(31))
     yield "predictor-regions-of-too-few-values", few, limit, "predictor.region_shift"
-    field, rows = "predictor.region_weights", np.zeros((2, 18), np.int64)
-    yield "predictor-region-weights-parameter-25", one(b"\x19" + found[1:]), limit, field
-    yield "predictor-region-weights-of-one-region", one(coded_matrix(rows[:1], 1)), bad, field
-    yield "predictor-region-weights-of-three-regions", one(coded_matrix(np.zeros((3, 18)), 1)), bad, field
-    quotients = coded_matrix(rows, 0)
-    longer = quotients[:18] + u4(6) + quotients[22:] + b"\0"
-    yield "predictor-region-weights-byte-after-quotients", one(longer), bad, field
-    yield "predictor-region-weights-no-quotients", one(bytes(22)), bad, field
-    yield "predictor-region-weights-length", one(found[:18] + u4(2**32 - 1) + found[22:]), bad, field
-    padded = coded_matrix(rows[:, :18], 1)
-    yield "predictor-region-weights-padding", one(padded[:-1] + b"\x80"), bad, field
-    rows[1, 2] = 2**15  # 8 kB of bits 0
-    yield "predictor-region-weights-quotient-65536", one(coded_matrix(rows, 0)), limit, field
+    field, rows = "predictor.region_weights", np.zeros((2, 22), np.int64)
+    yield "predictor-region-weights-of-41-bits", one(b"\x29" + found[1:]), limit, field
+    rows[:, 2] = 1
+    yield "predictor-region-weights-padding", one(matrix(rows)[:-1] + b"\x80"), bad, field
+    rows[:, 2] = 0
     rows[1, 2] = -(2**24) + 3
-    large = changed(whole, pieces, region_weights__0__0=coded_matrix(rows, 24), region_shift__0__0=b"\2")
+    large = changed(whole, pieces, region_weights__0__0=matrix(rows), region_shift__0__0=b"\2")
     yield "predictor-region-weights-above-2to25", large, limit, field
     clip = struct.unpack("<H", pieces["clip 0 0"])[0]
-    flat = np.zeros((1, 18), np.int64)
-    flat[0, 4], flat[0, 17] = 5, 7
-    rows[1, 2], rows[1, 17] = -(2**24 // clip - 5), 2**24 % clip - 7
-    at_limit = {"weights__0__0": matrix(flat), "region_weights__0__0": coded_matrix(rows, 10)}
+    flat = np.zeros((1, 22), np.int64)
+    flat[0, 4], flat[0, 21] = 5, 7
+    rows[1, 2], rows[1, 21] = -(2**24 // clip - 5), 2**24 % clip - 7
+    at_limit = {"weights__0__0": matrix(flat), "region_weights__0__0": matrix(rows)}
     yield "predictor-region-weights-limit-by-1", changed(whole, pieces, **at_limit), limit, field
 
 
@@ -299,8 +280,8 @@ def _zeros() -> Faults:
     yield "predictor-flag-count-0", changed(whole, pieces, flag_counts=bytes(2) + counts[2:]), bad, field
     yield "predictor-flag-count-16384", changed(whole, pieces, flag_counts=counts[:-2] + b"\0\x40"), bad, field
     yield "predictor-flag-counts-missing", until(whole, pieces, "flag_counts"), bad, field
-    flat = np.zeros((1, _columns(pieces["flag_weights 0 0"], 1)), np.int64)
-    flat[0, 3], flat[0, 4] = 2**24 - 1, -1
+    flat = np.zeros((22, 1), np.int64)
+    flat[3], flat[4] = 2**24 - 1, -1
     field = "predictor.flag_weights"
     yield "predictor-flag-weights-limit", changed(whole, pieces, flag_weights__0__0=matrix(flat)), limit, field
     yield "predictor-flag-weights-missing", until(whole, pieces, "flag_weights 0 1"), bad, field

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from inrstore.chunk import normalize
+from inrstore.chunk import envelope as envelopes
 
 from .frames import Array, ball, boxed, like, smooth, with_exceptions, with_mask
 from .predictor import Plan, predictor_frame
@@ -32,13 +32,13 @@ def subset_predictor() -> Iterator[tuple[str, bytes]]:
     box = boxed((0, 1, 2, 0), (3, 6, 8, 8), np.array(-7, "<i2"))
     yield "predictor-i2-4d-box", predictor_frame(values, Plan(seed=54, top=2, sets=3), box)
     values = smooth((8, 10, 9), "<i2", 55)
-    mask = with_mask(normalize.whole(values.shape), ball(values.shape), np.zeros((), "<i2"))
+    mask = with_mask(envelopes.whole(values.shape), ball(values.shape), np.zeros((), "<i2"))
     yield "predictor-i2-3d-mask", predictor_frame(values, Plan(seed=55, top=4), mask)
     values = smooth((5, 6, 7), "<i2", 56).astype("<f4")
-    odd = with_exceptions(normalize.whole(values.shape), "<f4", 56)
+    odd = with_exceptions(envelopes.whole(values.shape), "<f4", 56)
     yield "predictor-f4-3d-exceptions", predictor_frame(values, Plan(seed=56, step=1 << 13), odd)
     values = smooth((12, 20, 18), "<i2", 57)
-    yield "predictor-i2-3d-wide", predictor_frame(values, Plan(seed=57, wide=True, top=4, sets=8))
+    yield "predictor-i2-3d-slices", predictor_frame(values, Plan(seed=57, top=4, sets=8))
     yield "predictor-i2-3d-exchanged", predictor_frame(smooth((4, 6, 15), "<i2", 58), Plan(exchanged=True))
     yield "predictor-i2-3d-parts", predictor_frame(smooth((4, 14, 13), "<i2", 59), Plan(row_parts=2, column_parts=3))
     values = textured((3, 50, 56), 60)
@@ -71,15 +71,15 @@ def uncommon_predictor() -> Iterator[tuple[str, bytes]]:
     yield "predictor-i2-one-column-exchanged", predictor_frame(smooth((2, 3, 30, 1), "<i2", 143), Plan(exchanged=True))
     yield "predictor-u1-long", predictor_frame(smooth((3001,), "u1", 144, 40.0), Plan(column_parts=4, noise=1))
     yield "predictor-i2-parts-beyond", predictor_frame(
-        smooth((2, 5, 7), "<i2", 145), Plan(row_parts=3, column_parts=3, exchanged=True, wide=True))  # fmt: skip
+        smooth((2, 5, 7), "<i2", 145), Plan(row_parts=3, column_parts=3, exchanged=True))  # fmt: skip
     yield "predictor-i2-parts-of-one-value", predictor_frame(
         smooth((2, 4, 5), "<i2", 146), Plan(row_parts=4, column_parts=5))  # fmt: skip
-    many = np.zeros((5250, 2, 2), "u1")
-    many[5230:, 1, 1] = 1
+    many = np.zeros((15750, 2, 2), "u1")
+    many[15730:, 0, 0] = many[15735:, 1, 1] = 1
     yield "predictor-u1-two-blocks", predictor_frame(
-        many, Plan(sets=1, noise=0, tail=5, peak=1, escape=1, phased=False))  # fmt: skip
+        many, Plan(sets=1, noise=0, peak=1, escape=1, phased=False))  # fmt: skip
     values = smooth((12, 40, 40), "i1", 147, 9.0)
-    yield "predictor-i1-8-lanes", predictor_frame(values, Plan(top=8, sets=4))
+    yield "predictor-i1-8-lanes", predictor_frame(values, Plan(top=8, sets=4, lanes=3))
     # slices
     for top, z in ((8, 11), (8, 3), (4, 4), (2, 1)):
         values = smooth((z, 5, 6), "<i2", 148)
@@ -106,7 +106,7 @@ def uncommon_predictor() -> Iterator[tuple[str, bytes]]:
     yield "predictor-i4-base-in-the-middle", predictor_frame(values, Plan(base=2**31, step=200_000_001))
     values = rng.choice(np.array([0x7FC00001, 0xFFC00001, 0x7F800001, 0xFFFFFFFF], "<u4"), (6, 7)).view("<f4")
     values = np.where(rng.random((6, 7)) < 0.5, values, np.array(0x7FC00009, "<u4").view("<f4"))
-    odd = with_exceptions(normalize.whole((6, 7)), "<f4", 151)
+    odd = with_exceptions(envelopes.whole((6, 7)), "<f4", 151)
     zero = np.where(rng.random((6, 7)) < 0.5, np.float32(0.0), np.float32(-0.0))
     yield "predictor-f4-zeros-of-both-signs", predictor_frame(zero.astype("<f4"), Plan())
     nan = (0x7FC00000 + rng.integers(0, 1000, (6, 7))).astype("<u4").view("<f4")
@@ -126,14 +126,19 @@ def uncommon_predictor() -> Iterator[tuple[str, bytes]]:
     yield "predictor-i2-sets-16", predictor_frame(small, Plan(sets=16, top=4))
     yield "predictor-i2-weights-at-the-limit", predictor_frame(small, Plan(clip=65535, noise=300))
     yield "predictor-i2-widths-40", predictor_frame(smooth((4, 5), "<i2", 152), Plan(wide_columns=True))
+    yield "predictor-i2-sums-of-2to24-minus-1", predictor_frame(small, Plan(limits=True, clip=300, sets=3))
+    plan = Plan(fraction=4, noise=1, clip=65535, activity_scale=4, error_weight=0, sets=1)
+    yield "predictor-u2-activity-above-2to20", predictor_frame(noise, plan)
+    plan = Plan(base=2**15 + 500, top=2, peak=30, group_spread=900)
+    yield "predictor-i2-most-values-negative", predictor_frame(smooth((5, 4, 7, 8), "<i2", 158, 400.0), plan)
+    yield "predictor-i2-negative-in-3d", predictor_frame(smooth((5, 7, 8), "<i2", 159, 400.0), Plan(base=2**15 + 500))
     yield "predictor-i2-activity-scale-0", predictor_frame(small, Plan(activity_scale=0, error_weight=0, phased=True))
     yield "predictor-i2-activity-scale-1023", predictor_frame(small, Plan(activity_scale=1023, error_weight=300))
     # tables
-    for tail in range(6):
-        for phased in (False, True):
-            plan = Plan(tail=tail, phased=phased, peak=40, sets=1)
-            name = f"predictor-i2-tail-{tail}" + "-phased" * phased
-            yield name, predictor_frame(smooth((20, 9), "<i2", 153, 400.0), plan)
+    for phased in (False, True):
+        plan = Plan(phased=phased, peak=40, sets=1)
+        name = "predictor-i2-tables" + "-phased" * phased
+        yield name, predictor_frame(smooth((20, 9), "<i2", 153, 400.0), plan)
     yield "predictor-i2-all-contexts", predictor_frame(small, Plan(all_contexts=True, peak=9))
     yield "predictor-i2-peak-500", predictor_frame(noise[:3].view("<i2"), Plan(peak=500, shift=7))
     yield "predictor-i2-shift-15", predictor_frame(noise[:3].view("<i2"), Plan(peak=1, shift=15))
@@ -143,8 +148,8 @@ def uncommon_predictor() -> Iterator[tuple[str, bytes]]:
     yield "predictor-u1-beyond-the-range", predictor_frame(few, Plan(overshoot=True, peak=3))
     # zeros
     values = head((9, 11, 12), 154)
-    plan = Plan(zeros=True, base=2**15, wide=True, exchanged=True, top=2, row_parts=2, column_parts=2)
-    yield "predictor-i2-zeros-wide-exchanged", predictor_frame(values, plan)
+    plan = Plan(zeros=True, base=2**15, exchanged=True, top=2, row_parts=2, column_parts=2)
+    yield "predictor-i2-zeros-exchanged", predictor_frame(values, plan)
     values = np.where(rng.random((9, 10)) < 0.6, 0, rng.integers(-50, 50, (9, 10))).astype("<i2")
     yield "predictor-i2-zeros-of-both-signs", predictor_frame(values, Plan(zeros=True, base=2**15))
     yield "predictor-i2-zeros-without-any", predictor_frame(smooth((6, 7), "<i2", 155), Plan(zeros=True, base=2**15))
@@ -152,7 +157,7 @@ def uncommon_predictor() -> Iterator[tuple[str, bytes]]:
     # regions
     for name, shape, plan in (
         ("last-ones-small", (4, 33, 65), Plan(region=(32, 64), region_shift=2, region_spread=3)),
-        ("wide-exchanged-parts", (4, 40, 60), Plan(region=(30, 20), wide=True, exchanged=True, row_parts=2, top=2)),
+        ("exchanged-parts", (4, 40, 60), Plan(region=(30, 20), exchanged=True, row_parts=2, top=2)),
         ("in-the-last-stage-only", (9, 30, 40), Plan(region=(16, 40), top=4, sets=16, region_shift=12,
                                                      region_spread=1, fraction=12, clip=1)),
         ("of-a-line", (1, 1, 4096), Plan(region=(1, 2048), column_parts=1, sets=1)),
@@ -164,7 +169,7 @@ def uncommon_predictor() -> Iterator[tuple[str, bytes]]:
     plan = Plan(zeros=True, base=2**15, region=(24, 44), top=2, lanes=0)
     yield "predictor-i2-regions-of-zeros", predictor_frame(values, plan)
     # lanes
-    for lanes in (0, 1, 10):
+    for lanes in (0, 1, 12):
         yield f"predictor-i2-lanes-{lanes}", predictor_frame(small, Plan(lanes=lanes))
     # layouts and envelopes
     yield "predictor-i2-big-endian", predictor_frame(small.astype(">i2"), Plan())

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from inrstore.chunk import frames as chunks
-from inrstore.chunk import normalize
+from inrstore.chunk import envelope as envelopes
+from inrstore.chunk import modes
+from inrstore.chunk.encode import encode_as
 
 from .frames import (
     Net,
@@ -21,25 +22,23 @@ from .frames import (
     with_exceptions,
     with_mask,
 )
-from .neural import subset_neural
-from .predictor_valid import subset_predictor
-from .transform_valid import subset_transform
+from .parts import PARTS
 
 
 def subset() -> Iterator[tuple[str, bytes]]:
     """Yield the vectors of common types and modes."""
     rng = np.random.default_rng(1)
     # raw
-    yield "raw-i2-1d", chunks.encode_raw(rng.integers(-(2**15), 2**15, 37).astype("<i2"))
-    yield "raw-u1-2d", chunks.encode_raw(rng.integers(0, 256, (6, 7)).astype("u1"))
-    yield "raw-f4-3d", chunks.encode_raw(rng.integers(0, 2**32, (3, 4, 5), dtype=np.uint32).view("<f4"))
-    yield "raw-f8-4d", chunks.encode_raw(rng.normal(size=(2, 3, 2, 3)))
-    yield "raw-i2-empty", chunks.encode_trivial(like((4, 0, 3), "<i2")) or b""
+    yield "raw-i2-1d", encode_as(modes.RAW, rng.integers(-(2**15), 2**15, 37).astype("<i2"))
+    yield "raw-u1-2d", encode_as(modes.RAW, rng.integers(0, 256, (6, 7)).astype("u1"))
+    yield "raw-f4-3d", encode_as(modes.RAW, rng.integers(0, 2**32, (3, 4, 5), dtype=np.uint32).view("<f4"))
+    yield "raw-f8-4d", encode_as(modes.RAW, rng.normal(size=(2, 3, 2, 3)))
+    yield "raw-i2-empty", encode_as(modes.RAW, like((4, 0, 3), "<i2")) or b""
     # constant
-    yield "constant-i2-3d", chunks.encode_trivial(np.full((16, 17, 18), -1234, "<i2")) or b""
-    yield "constant-u1-4d", chunks.encode_trivial(np.full((5, 4, 3, 2), 255, "u1")) or b""
-    yield "constant-f4-nan", chunks.encode_trivial(np.full((4, 4), 0xFFA00001, "<u4").view("<f4")) or b""
-    yield "constant-f8-minus-zero", chunks.encode_trivial(np.full((9,), -0.0)) or b""
+    yield "constant-i2-3d", encode_as(modes.CONSTANT, np.full((16, 17, 18), -1234, "<i2")) or b""
+    yield "constant-u1-4d", encode_as(modes.CONSTANT, np.full((5, 4, 3, 2), 255, "u1")) or b""
+    yield "constant-f4-nan", encode_as(modes.CONSTANT, np.full((4, 4), 0xFFA00001, "<u4").view("<f4")) or b""
+    yield "constant-f8-minus-zero", encode_as(modes.CONSTANT, np.full((9,), -0.0)) or b""
     # planes, exact
     for dtype, shape in (
         ("<i2", (200,)), ("u1", (20, 12)), ("i1", (11, 9)), ("<i2", (6, 9, 8)), ("<u2", (4, 5, 6, 3)),
@@ -54,7 +53,7 @@ def subset() -> Iterator[tuple[str, bytes]]:
     values = smooth((7, 8, 6), "<f4", 4)
     yield (
         "planes-exact-f4-exceptions",
-        planes_frame(values, None, with_exceptions(normalize.whole(values.shape), "<f4", 4)),
+        planes_frame(values, None, with_exceptions(envelopes.whole(values.shape), "<f4", 4)),
     )
     # planes, steps
     values = smooth((7, 8, 9), "<i2", 5)
@@ -135,7 +134,7 @@ def subset() -> Iterator[tuple[str, bytes]]:
         siren_frame(like(shape, "<i2"), Net(seed=33, layers=2, width=8, axis=0, each=True), envelope),
     )
     shape = (8, 7, 6)
-    envelope = with_exceptions(normalize.whole(shape), "<f4", 34)
+    envelope = with_exceptions(envelopes.whole(shape), "<f4", 34)
     yield (
         "siren-f4-3d-exceptions",
         siren_frame(like(shape, "<f4"), Net(seed=34, layers=2, width=8, exponent=-8), envelope),
@@ -151,22 +150,25 @@ def subset() -> Iterator[tuple[str, bytes]]:
     )
     # masks
     zeros = {kind: np.zeros((), kind) for kind in ("<i2", "<f4", "u1")}
-    yield "constant-i2-outside", chunks.encode_trivial(like((6, 7, 8), "<i2"), np.zeros((1, 1, 1), bool)) or b""
+    yield (
+        "constant-i2-outside",
+        encode_as(modes.CONSTANT, like((6, 7, 8), "<i2"), mask=np.zeros((1, 1, 1), bool)) or b"",
+    )
     values = smooth((9, 12, 14), "<i2", 40)
-    whole = with_mask(normalize.whole(values.shape), ball(values.shape), zeros["<i2"])
+    whole = with_mask(envelopes.whole(values.shape), ball(values.shape), zeros["<i2"])
     yield "planes-exact-i2-mask", planes_frame(values, None, whole)
     shape = (3, 10, 12, 11)
     values = smooth(shape, "<i2", 41)
     envelope = with_mask(boxed((0, 1, 2, 0), (3, 9, 12, 10), zeros["<i2"]), ball((1, 8, 10, 10)), zeros["<i2"])
     yield "planes-integer-i2-mask-box", planes_frame(values, grid_of(values[envelope.box], 21), envelope)
     yield "siren-i2-4d-mask-box", siren_frame(like(shape, "<i2"), Net(seed=42, layers=3, width=8, axis=0), envelope)
-    whole = with_mask(normalize.whole((5, 18, 18, 18)), ball((1, 18, 18, 18)), zeros["<i2"])
+    whole = with_mask(envelopes.whole((5, 18, 18, 18)), ball((1, 18, 18, 18)), zeros["<i2"])
     yield (
         "siren-i2-4d-mask-lanes",
         siren_frame(like((5, 18, 18, 18), "<i2"), Net(seed=43, layers=2, width=8, axis=0), whole),
     )
     shape = (8, 9, 10)
-    whole = with_exceptions(with_mask(normalize.whole(shape), ball(shape), zeros["<f4"]), "<f4", 44)
+    whole = with_exceptions(with_mask(envelopes.whole(shape), ball(shape), zeros["<f4"]), "<f4", 44)
     yield (
         "siren-f4-3d-mask-exceptions",
         siren_frame(like(shape, "<f4"), Net(seed=44, layers=2, width=8, exponent=-8), whole),
@@ -175,8 +177,7 @@ def subset() -> Iterator[tuple[str, bytes]]:
     yield "planes-float-f4-mask-exceptions", planes_frame(values, grid_of(values, 0.1), whole)
     values = smooth((14, 15), "u1", 46, 90.0)
     rows = np.arange(14).reshape(14, 1) % 5 > 0
-    whole = with_mask(normalize.whole((14, 15)), rows, zeros["u1"])
+    whole = with_mask(envelopes.whole((14, 15)), rows, zeros["u1"])
     yield "planes-integer-u1-mask-of-rows", planes_frame(values, grid_of(values, 9), whole)
-    yield from subset_predictor()
-    yield from subset_neural()
-    yield from subset_transform()
+    for part in PARTS:
+        yield from part[0]()

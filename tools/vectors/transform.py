@@ -14,18 +14,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk import frame, normalize
-from inrstore.chunk import frames as chunks
-from inrstore.chunk.entropy.integers import pack_bits
-from inrstore.chunk.normalize import Envelope
-from inrstore.chunk.predictor.tables import contexts as context_of
-from inrstore.chunk.transform.adaptive import CONTEXTS, FLAG_BITS, QUIET, SIZE_BITS, Model, groups_of, low_bits
-from inrstore.chunk.transform.bands import Band, Triple, bands_of, halved
+from inrstore.chunk import envelope as envelopes
+from inrstore.chunk import modes
+from inrstore.chunk.encode import seal
+from inrstore.chunk.entropy.bits import pack_bits
+from inrstore.chunk.entropy.contexts import contexts as context_of
+from inrstore.chunk.entropy.rans import rows_of, write
+from inrstore.chunk.envelope import Envelope
+from inrstore.chunk.transform.adaptive import FLAG_BITS, SIZE_BITS, Model, low_bits
 from inrstore.chunk.transform.contexts import Singles
-from inrstore.chunk.transform.decode import ESCAPE, HALF_LENGTH, LENGTH_BITS
+from inrstore.chunk.transform.decode import ESCAPE, ORDER
 from inrstore.chunk.transform.header import Header, arrangement, kinds_of
-from inrstore.chunk.transform.lanes import write_stream
-from inrstore.chunk.transform.walk import walk
+from inrstore.chunk.transform.scan import scan
+from inrstore.chunk.transform.subbands import Subband, Triple, halved, subbands_of
 
 from .frames import Array, ball, boxed, with_exceptions, with_mask
 
@@ -52,7 +53,7 @@ class Plan:
     basis : int
         Largest magnitude of its random numbers.
     active : int or sequence of int, optional
-        Of each band; all components by default.
+        Of each subband; all components by default.
     weights : sequence of int
         A row for all kinds and passes.
     lanes : int
@@ -61,9 +62,7 @@ class Plan:
     density : float
         How many of them are not 0.
     largest : int
-        One coefficient of each band has this magnitude; 0 for none.
-    loud : bool
-        Flags of groups are set where there is nothing in the group.
+        One coefficient of each subband has this magnitude; 0 for none.
     """
 
     seed: int = 0
@@ -86,31 +85,30 @@ class Plan:
     spread: float = 2.0
     density: float = 0.5
     largest: int = 0
-    loud: bool = False
 
-    def header(self, box: tuple[int, ...]) -> tuple[Header, list[Band]]:
-        """Return the header for a box, and the bands."""
+    def header(self, box: tuple[int, ...]) -> tuple[Header, list[Subband]]:
+        """Return the header for a box, and the subbands."""
         rng = np.random.default_rng(self.seed)
         measurements, lengths = arrangement(box, self.axis)
         levels = _levels(lengths) if self.levels is None else self.levels
-        bands = bands_of(lengths, levels)
+        subbands = subbands_of(lengths, levels)
         count = min(measurements, 4, math.prod(lengths)) if self.components is None else self.components
         one = np.ones((1, 1), np.int64)
         basis = rng.integers(-self.basis, self.basis + 1, (measurements, count)) if measurements > 1 else one
         shifts = np.zeros(count, np.int64) if self.column_shifts is None else np.array(self.column_shifts)
-        active = np.resize(np.array(count if self.active is None else self.active), len(bands))
+        active = np.resize(np.array(count if self.active is None else self.active), len(subbands))
         rows = np.tile(np.array(self.weights, np.int64), (kinds_of(levels), 4, 1))
         gains, offsets = (np.resize(np.array(v, np.int64), measurements) for v in (self.gains, self.offsets))
         header = Header(self.axis, levels, self.biases, self.shift, self.offset_shift, self.exponent, self.low,
                         self.high, gains, offsets, shifts, basis, active, rows)  # fmt: skip
-        return header, bands
+        return header, subbands
 
-    def coefficients(self, header: Header, bands: Sequence[Band]) -> list[Ints]:
-        """Return random ones, band by band."""
+    def coefficients(self, header: Header, subbands: Sequence[Subband]) -> list[Ints]:
+        """Return random ones, subband by subband."""
         rng = np.random.default_rng(self.seed + 1000)
         out = []
-        for band, count in zip(bands, header.active, strict=True):
-            shape = (int(count), *band.shape)
+        for subband, count in zip(subbands, header.active, strict=True):
+            shape = (int(count), *subband.shape)
             made = np.rint(rng.laplace(0, self.spread, shape)).astype(np.int64) * (rng.random(shape) < self.density)
             if self.largest and made.size:
                 made.reshape(-1)[rng.integers(made.size)] = rng.choice([-self.largest, self.largest])
@@ -125,30 +123,22 @@ def _levels(lengths: Triple) -> Triple:
 
 
 class Writer:
-    """Takes given values for `walk`, and keeps their symbols."""
+    """Takes given values for `scan`, and keeps their symbols."""
 
-    def __init__(self, coefficients: Sequence[Ints], *, loud: bool = False) -> None:
-        self._coefficients, self._loud, self._model = coefficients, loud, Model()
+    def __init__(self, coefficients: Sequence[Ints]) -> None:
+        self._coefficients, self._model = coefficients, Model()
         self._symbols: list[tuple[Ints, Ints, int]] = []
         self._fields: list[tuple[Ints, Ints]] = []
 
-    def take(self, band: int, where: Sequence[tuple[slice, ...]], expected: Singles) -> npt.NDArray[np.int32]:
+    def take(self, subband: int, where: Sequence[tuple[slice, ...]], expected: Singles) -> npt.NDArray[np.int32]:
         """Return the values of a pass."""
-        whole = self._coefficients[band]
+        whole = self._coefficients[subband]
         values = np.concatenate([whole[w].reshape(-1) for w in where])
         place, flags = context_of(expected) >> 2, values != 0
-        quiet, firsts, most = groups_of(place)
-        groups = np.logical_or.reduceat(flags[quiet], firsts) if len(quiet) else np.zeros(0, np.bool_)
-        groups |= self._loud
-        wanted = np.ones(len(place), np.bool_)
-        wanted[quiet] = np.repeat(groups, 16)[: len(quiet)]
-        asked = wanted.nonzero()[0]
-        contexts = np.concatenate([most + CONTEXTS + QUIET, np.where(place < QUIET, place + CONTEXTS, place)[asked]])
-        every = np.concatenate([groups, flags[asked]])
-        ones = self._model.flag_counts()[contexts]
+        ones = self._model.flag_counts()[place]
         rest = (1 << FLAG_BITS) - ones
-        self._symbols.append((np.where(every, ones, rest), np.where(every, 0, ones), FLAG_BITS))
-        self._model.count_flags(contexts, every)
+        self._symbols.append((np.where(flags, ones, rest), np.where(flags, 0, ones), FLAG_BITS))
+        self._model.count_flags(place, flags)
         if flags.any():
             self._sizes(place[flags], np.abs(values[flags]))
         return values.astype(np.int32)
@@ -161,11 +151,9 @@ class Writer:
         self._symbols.append((counts[place, short], begins[place, short], SIZE_BITS))
         self._model.count_sizes(place, short)
         rest = whole[short == ESCAPE] - ESCAPE
-        length = np.array([int(r).bit_length() for r in rest], np.int64)
-        first = np.minimum(length, HALF_LENGTH)
-        self._fields.append((length, np.full(len(rest), LENGTH_BITS, np.int64)))
-        self._fields.append((rest & ((1 << first) - 1), first))
-        self._fields.append((rest >> first, length - first))
+        zeros = np.array([int((r >> ORDER) + 1).bit_length() - 1 for r in rest], np.int64)
+        self._fields.append((1 << zeros, zeros + 1))
+        self._fields.append((rest + (1 << ORDER) - (1 << (zeros + ORDER)), zeros + ORDER))
         self._fields.append(((magnitude - 1) & ((1 << width) - 1), width))
 
     def streams(self, lanes: int) -> bytes:
@@ -180,16 +168,16 @@ class Writer:
         packed = pack_bits(numbers, widths)
         counts, starts = (np.concatenate([none, *(s[i] for s in self._symbols)]) for i in (0, 1))
         bits = np.concatenate([none, *(np.full(len(c), b) for c, _, b in self._symbols)])
-        words = write_stream(counts, starts, bits, first)
+        words = write(rows_of(counts, starts, lanes, bits), lanes, first)
         return struct.pack("<HI", lanes, len(packed)) + packed + struct.pack("<I", len(signs)) + signs + words
 
 
 def payload_for(plan: Plan, box: tuple[int, ...], given: Sequence[Ints] | None = None) -> bytes:
     """Return the payload behind the envelope; `given` are the coefficients, if not random ones."""
-    header, bands = plan.header(box)
-    coefficients = plan.coefficients(header, bands) if given is None else given
-    writer = Writer(coefficients, loud=plan.loud)
-    walk(bands, header.active, header.levels, header.weights, writer)
+    header, subbands = plan.header(box)
+    coefficients = plan.coefficients(header, subbands) if given is None else given
+    writer = Writer(coefficients)
+    scan(subbands, header.active, header.levels, header.weights, writer)
     return header.write() + writer.streams(plan.lanes)
 
 
@@ -200,9 +188,9 @@ def transform_frame(like: Array, plan: Plan, envelope: Envelope | None = None,
         info = np.iinfo(like.dtype)
         low, high = (bound // 2**plan.exponent for bound in (info.min + 2**plan.exponent - 1, info.max))
         plan = replace(plan, low=max(plan.low, int(low)), high=min(plan.high, int(high)))
-    envelope = envelope or normalize.whole(like.shape)
-    payload = normalize.write(envelope, like.shape) + payload_for(plan, envelope.box_shape, given)
-    return chunks.seal_checked(frame.TRANSFORM, like, payload)
+    envelope = envelope or envelopes.whole(like.shape)
+    payload = envelopes.write(envelope, like.shape) + payload_for(plan, envelope.box_shape, given)
+    return seal(modes.TRANSFORM, like, payload)
 
 
 def pieces_of(payload: bytes, box: tuple[int, ...]) -> Pieces:
@@ -230,7 +218,7 @@ def pieces_of(payload: bytes, box: tuple[int, ...]) -> Pieces:
     if measurements > 1:
         take("column_shifts", components)
         matrix("basis", measurements, components)
-    matrix("active", len(bands_of(lengths, (z, y, x))), 1)
+    matrix("active", len(subbands_of(lengths, (z, y, x))), 1)
     matrix("weights", 4 * kinds_of((z, y, x)), 9)
     lanes = struct.unpack("<H", take("lanes", 2))[0]
     for name in ("bits", "signs"):
@@ -260,7 +248,7 @@ def any_frame(seed: int) -> bytes:
         shape = shape[1:]
     values = np.zeros(shape, one(*_DTYPES), order=one("C", "F"))
     kind = values.dtype
-    envelope = normalize.whole(shape)
+    envelope = envelopes.whole(shape)
     if rng.random() < 0.2:
         stop = tuple(number(1, n) for n in shape)
         envelope = boxed(tuple(number(0, n - 1) for n in stop), stop, np.zeros((), kind.newbyteorder("<")))
@@ -291,7 +279,7 @@ def any_frame(seed: int) -> bytes:
         gains=gains, offsets=offsets, column_shifts=rng.integers(0, one(1, 8), components),
         basis=basis, active=rng.integers(0, components + 1, 57) if rng.random() < 0.5 else None,
         weights=[*(number(0, one(1, 30, 45)) // one(1, 1, 4) for _ in range(8)), one(1, 100, 5000, 400_000)],
-        lanes=one(1, 1, 2, 5, 64), spread=spread, density=one(0.02, 0.3, 1.0), loud=one(False, False, True),
+        lanes=one(1, 1, 2, 5, 64), spread=spread, density=one(0.02, 0.3, 1.0),
         largest=one(0, 0, 300, 70_000),
     )  # fmt: skip
     return transform_frame(values, plan, envelope)

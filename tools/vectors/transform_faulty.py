@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from inrstore.chunk import frame
-from inrstore.chunk import frames as chunks
-from inrstore.chunk.entropy.integers import write_matrix
+from inrstore.chunk import frame, modes
+from inrstore.chunk.encode import encode_as, seal
+from inrstore.chunk.entropy.bits import write_matrix
 
 from .frames import edit, like, payload_of, repack
 from .transform import Pieces, Plan, joined, payload_for, pieces_of, transform_frame
@@ -58,7 +58,7 @@ def _shapes(whole: bytes, pieces: Pieces) -> Faults:
         return edit(changed(whole, pieces, **fields), 8, struct.pack("<3I", *shape))
 
     yield "transform-of-bool", edit(whole, 6, b"\x0c"), _BAD, "mode"
-    raw = chunks.encode_raw(np.empty((0, 3), "<i2"))
+    raw = encode_as(modes.RAW, np.empty((0, 3), "<i2"))
     yield "transform-without-values", edit(raw, 5, b"\4"), _BAD, "shape"
     yield "transform-channel-axis-3", changed(whole, pieces, channel_axis=b"\3"), _BAD, "transform.channel_axis"
     yield "transform-channel-axis-254", changed(whole, pieces, channel_axis=b"\xfe"), _BAD, "transform.channel_axis"
@@ -126,14 +126,15 @@ def _matrices(whole: bytes, pieces: Pieces) -> Faults:
     last = pieces["gains"][:-1] + bytes([pieces["gains"][-1] | 0x80])
     yield "transform-gains-padding", one(gains=last), _BAD, "transform.gains"
     yield "transform-gains-of-41-bits", one(gains=b"\x29" + pieces["gains"][1:]), _LIMIT, "transform.gains"
-    for sign in (1, -1):
-        far = pairs.copy()
-        far[2, 1] = sign * 2**16
-        forged = one(gains=write_matrix(far), offset_shift=b"\x2d")
-        yield f"transform-offset-{'minus-' * (sign < 0)}2to61", forged, _LIMIT, "transform.offsets"
+    for sign in (1, -1):  # with the half that rounds, 2^53
+        far = replace(_PLAN, active=0, shift=15, offset_shift=14, offsets=[0, 0, sign * (2**39 - 1)])
+        decoded = np.zeros(_SHAPE, "<i2")
+        decoded[2] = 2000 * sign
+        forged = seal(modes.TRANSFORM, decoded, b"\0" + payload_for(far, _SHAPE), decoded)
+        yield f"transform-outputs-of-{'minus-' * (sign < 0)}2to53", forged, _LIMIT, "transform.outputs"
     yield "transform-basis-of-41-bits", one(basis=b"\x29" + pieces["basis"][1:]), _LIMIT, "transform.basis"
     wide = one(basis=write_matrix(header.basis * 2**33), column_shifts=b"\x0f\x0f")
-    yield "transform-basis-sums-beyond-2to46", wide, _LIMIT, "transform.basis"
+    yield "transform-basis-sums-beyond-2to53", wide, _LIMIT, "transform.outputs"
     for number in (-1, 3):
         active = header.active.copy()
         active[1] = number
@@ -163,7 +164,7 @@ def _streams(whole: bytes, pieces: Pieces) -> Faults:
         return changed(whole, pieces, **fields)
 
     def given(plan: Plan, *values: int) -> bytes:
-        """Return the frame of one band with these coefficients; decoding is not tried."""
+        """Return the frame of one subband with these coefficients; decoding is not tried."""
         row = np.array(values, np.int64).reshape(1, 1, 1, -1)
         like_ = transform_frame(like((len(values),), "<i2"), replace(plan, density=0.0))
         return repack(like_, b"\0" + payload_for(plan, (len(values),), [row]))
@@ -176,13 +177,14 @@ def _streams(whole: bytes, pieces: Pieces) -> Faults:
     yield "transform-bits-too-few", one(bits=_u4(len(bits) - 1), bit_bytes=bits[:-1]), _BAD, "transform.bits"
     escaped = given(line, 40)
     parts = pieces_of(payload_of(escaped)[1:], (1,))
-    # 5 bits of the length of 22, which is 5; then the number; 6 bits are padding.
-    number = int.from_bytes(parts["bit_bytes"], "little")
-    if (len(parts["bit_bytes"]), number & 31) != (2, 5):
+    # 40 - 1 - 17 + 4 is 26: two zeros and a one, then 26 - 16 in four bits; a bit of padding.
+    if parts["bit_bytes"] != bytes([0b0_1010_100]):
         raise SystemExit("an escape is not where it should be")
-    yield "transform-bits-padding", changed(escaped, parts, bit_bytes=_u2(number | 1 << 15)), _BAD, "transform.bits"
-    long = changed(escaped, parts, bits=_u4(4), bit_bytes=_u4(25))
-    yield "transform-escape-of-25-bits", long, _LIMIT, "transform.bits"
+    yield "transform-bits-padding", changed(escaped, parts, bit_bytes=b"\xd4"), _BAD, "transform.bits"
+    long = changed(escaped, parts, bits=_u4(6), bit_bytes=(1 << 22).to_bytes(6, "little"))
+    yield "transform-escape-of-22-zeros", long, _LIMIT, "transform.bits"
+    endless = changed(escaped, parts, bit_bytes=b"\0")
+    yield "transform-escape-of-zeros-alone", endless, _BAD, "transform.bits"
     yield "transform-coefficient-2to24-and-1", given(line, 2**24 + 1), _LIMIT, "transform.bits"
     low = replace(line, weights=(0,) * 8 + (2**24 - 1,))
     yield "transform-coefficient-2to24-and-1-by-low-bits", given(low, 2**24 + 1), _LIMIT, "transform.bits"

@@ -5,20 +5,22 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from inrstore.chunk import frame, normalize
-from inrstore.chunk import frames as chunks
-from inrstore.chunk.byteplanes import planes
-from inrstore.chunk.byteplanes.levels import Grid
+from inrstore.chunk import envelope as envelopes
+from inrstore.chunk import modes
+from inrstore.chunk.byteplanes import encode as byteplanes
+from inrstore.chunk.byteplanes.quantiser import Quantiser
+from inrstore.chunk.encode import encode_as, seal
+from inrstore.chunk.envelope import Envelope
 from inrstore.chunk.inr import siren
-from inrstore.chunk.normalize import Envelope
+from inrstore.chunk.inr.network import pack_gain, unpack_gain
 
 from .frames import (
     Array,
     Net,
+    altered,
     ball,
     boxed,
     grid_of,
@@ -31,30 +33,31 @@ from .frames import (
     with_exceptions,
     with_mask,
 )
-from .neural import uncommon_neural
-from .predictor_valid import uncommon_predictor
-from .transform_valid import uncommon_transform
+from .parts import PARTS
 
 
 def uncommon() -> Iterator[tuple[str, bytes]]:
     """Yield the vectors of rare types, layouts and extremes."""
     rng = np.random.default_rng(100)
     # no axes at all
-    yield "raw-f8-0d", chunks.encode_raw(np.array(np.pi))
-    yield "constant-i4-0d", chunks.encode_trivial(np.array(-7, "<i4")) or b""
+    yield "raw-f8-0d", encode_as(modes.RAW, np.array(np.pi))
+    yield "constant-i4-0d", encode_as(modes.CONSTANT, np.array(-7, "<i4")) or b""
     yield "planes-exact-i2-0d", planes_frame(np.array(-300, "<i2"), None)
-    yield "planes-integer-i2-0d", planes_frame(np.array(77, "<i2"), Grid(-300, 900, np.array([10], np.uint64), None))
+    yield (
+        "planes-integer-i2-0d",
+        planes_frame(np.array(77, "<i2"), Quantiser(-300, 900, np.array([10], np.uint64), None)),
+    )
     envelope = Envelope((), (), b"", np.array(True), np.array([np.nan], "<f4"))
     yield (
         "planes-float-f4-0d-exception",
-        planes_frame(np.array(1, "<f4"), Grid(0.0, 2.0, np.array([0.5]), None), envelope),
+        planes_frame(np.array(1, "<f4"), Quantiser(0.0, 2.0, np.array([0.5]), None), envelope),
     )
     yield "siren-f4-0d", siren_frame(like((), "<f4"), Net(seed=101, layers=2, width=4))
     yield "siren-f4-0d-exception", siren_frame(like((), "<f4"), Net(seed=101, layers=2, width=4), envelope)
     yield "siren-i2-1d-channels-only", siren_frame(like((6,), "<i2"), Net(seed=102, layers=2, width=5, axis=0))
     # eight axes
     shape = (2, 1, 3, 2, 1, 2, 3, 2)
-    yield "raw-u1-8d", chunks.encode_raw(rng.integers(0, 256, shape).astype("u1"))
+    yield "raw-u1-8d", encode_as(modes.RAW, rng.integers(0, 256, shape).astype("u1"))
     values = smooth(shape, "<i2", 103)
     yield "planes-exact-i2-8d", planes_frame(values, None)
     all_axes = planes_frame(values, None)  # differenced along every axis
@@ -66,17 +69,17 @@ def uncommon() -> Iterator[tuple[str, bytes]]:
         boxed((0, 0, 1, 0, 0, 1, 0, 0), (2, 1, 3, 1, 1, 2, 2, 2), np.array(9, "<i2")),
     )  # fmt: skip
     # byte orders and memory layouts
-    yield "raw-i2-big-endian", chunks.encode_raw(rng.integers(-999, 999, (5, 6)).astype(">i2"))
-    yield "constant-f4-big-endian", chunks.encode_trivial(np.full((3, 2), 1.5, ">f4")) or b""
+    yield "raw-i2-big-endian", encode_as(modes.RAW, rng.integers(-999, 999, (5, 6)).astype(">i2"))
+    yield "constant-f4-big-endian", encode_as(modes.CONSTANT, np.full((3, 2), 1.5, ">f4")) or b""
     yield "planes-exact-f8-big-endian", planes_frame(smooth((6, 7), "<f8", 106).astype(">f8"), None)
     yield "siren-i2-big-endian", siren_frame(like((3, 4, 5, 6), ">i2"), Net(seed=107, layers=2, width=8, axis=0))
     yield (
         "siren-f4-big-endian-exceptions",
         siren_frame(
-            like((5, 6), ">f4"), Net(seed=108, layers=2, width=6), with_exceptions(normalize.whole((5, 6)), "<f4", 108)
+            like((5, 6), ">f4"), Net(seed=108, layers=2, width=6), with_exceptions(envelopes.whole((5, 6)), "<f4", 108)
         ),
     )
-    yield "raw-u4-fortran", chunks.encode_raw(np.asfortranarray(rng.integers(0, 2**32, (4, 5), dtype=np.uint32)))
+    yield "raw-u4-fortran", encode_as(modes.RAW, np.asfortranarray(rng.integers(0, 2**32, (4, 5), dtype=np.uint32)))
     yield "planes-exact-i2-fortran", planes_frame(np.asfortranarray(smooth((5, 6, 7), "<i2", 109)), None)
     yield (
         "siren-u2-fortran-big-endian",
@@ -84,8 +87,8 @@ def uncommon() -> Iterator[tuple[str, bytes]]:
     )
     # bool
     truth = rng.random((9, 10)) < 0.3
-    yield "raw-bool", chunks.encode_raw(truth)
-    yield "constant-bool", chunks.encode_trivial(np.ones((4, 5), bool)) or b""
+    yield "raw-bool", encode_as(modes.RAW, truth)
+    yield "constant-bool", encode_as(modes.CONSTANT, np.ones((4, 5), bool)) or b""
     yield "planes-exact-bool", planes_frame(truth, None)
     yield "planes-exact-bool-box", planes_frame(truth, None, boxed((2, 3), (8, 9), np.array(True)))
     # extremes of 64 bits
@@ -93,15 +96,15 @@ def uncommon() -> Iterator[tuple[str, bytes]]:
     yield "planes-exact-u8-extremes", planes_frame(extreme.astype("<u8"), None)
     yield (
         "planes-integer-u8-extremes",
-        planes_frame(extreme, Grid(0, 2**64 - 1, np.array([2**62 - 1], np.uint64), None)),
+        planes_frame(extreme, Quantiser(0, 2**64 - 1, np.array([2**62 - 1], np.uint64), None)),
     )
     signed = extreme.view("<i8")
     yield (
         "planes-integer-i8-extremes",
-        planes_frame(signed, Grid(-(2**63), 2**63 - 1, np.array([2**61 + 1], np.uint64), None)),
+        planes_frame(signed, Quantiser(-(2**63), 2**63 - 1, np.array([2**61 + 1], np.uint64), None)),
     )
     values = rng.integers(-100, 101, (6, 5)).astype("<i8")
-    yield "planes-integer-i8-saturating", planes_frame(values, Grid(-100, 100, np.array([150], np.uint64), None))
+    yield "planes-integer-i8-saturating", planes_frame(values, Quantiser(-100, 100, np.array([150], np.uint64), None))
     values = rng.integers(0, 9, (4, 6)).astype("<u8") * np.uint64(2**60)
     yield (
         "planes-integer-u8-channels-last",
@@ -129,13 +132,13 @@ def uncommon() -> Iterator[tuple[str, bytes]]:
         ),
     )
     # float16 and float edges
-    yield "raw-f2", chunks.encode_raw(rng.integers(0, 2**16, (7, 8)).astype("<u2").view("<f2"))
+    yield "raw-f2", encode_as(modes.RAW, rng.integers(0, 2**16, (7, 8)).astype("<u2").view("<f2"))
     yield "planes-exact-f2", planes_frame(smooth((8, 9), "<f2", 114), None)
     values = smooth((8, 9), "<f2", 115)
     yield "planes-float-f2", planes_frame(values, grid_of(values, 1.3))
     yield "siren-f2-exceptions", siren_frame(
         like((7, 8), "<f2"), Net(seed=116, layers=2, width=6, exponent=-3, low=-20000, high=20000, amplitude=9000),
-        with_exceptions(normalize.whole((7, 8)), "<f2", 116),
+        with_exceptions(envelopes.whole((7, 8)), "<f2", 116),
     )  # fmt: skip
     yield (
         "siren-f2-subnormal",
@@ -154,7 +157,7 @@ def uncommon() -> Iterator[tuple[str, bytes]]:
     yield (
         "planes-float-f8-huge",
         planes_frame(
-            like((5, 6), "<f8"), Grid(-1.7e308, 1.7e308, np.array([1.5e308]), None), core=np.full((5, 6), -1.7e308)
+            like((5, 6), "<f8"), Quantiser(-1.7e308, 1.7e308, np.array([1.5e308]), None), core=np.full((5, 6), -1.7e308)
         ),
     )
     overflow = _float_indices((5, 6), [0, 1, 2, 3, 255])
@@ -187,27 +190,31 @@ def uncommon() -> Iterator[tuple[str, bytes]]:
         siren_frame(like((300, 2, 2), "<i2"), Net(seed=125, layers=2, width=4, axis=0, spread=6)),
     )
     base = Net(seed=126, layers=2, width=6).build((6, 7))
+    zeros = [np.zeros_like(layer.weights) for layer in base.network.layers]
     yield "siren-all-zero", siren_frame(
         like((6, 7), "<i2"),
-        replace(base, weights=[0 * w for w in base.weights], biases=0 * base.biases, readout=0 * base.readout,
+        altered(base, weights=zeros, biases=np.zeros((2, 6), np.int64), readout=np.zeros((1, 6), np.int64),
                 gains=np.zeros(1, np.int64)),
     )  # fmt: skip
-    yield "siren-peaks-1023", siren_frame(like((6, 7), "<i2"), replace(
-        base, weights=[np.where(base.weights[0] % 2, 1023, -1023), np.eye(6, dtype=np.int64) * 1023],
+    yield "siren-peaks-1023", siren_frame(like((6, 7), "<i2"), altered(
+        base, weights=[np.where(base.network.layers[0].weights % 2, 1023, -1023), np.eye(6, dtype=np.int64) * 1023],
         biases=np.array([[1023, -1023, 7, 0, -7, 3]] * 2), readout=np.full((1, 6), 1023),
-        gains=siren.unpack_gain(np.array([siren.pack_gain(500.0)])))
+        gains=unpack_gain(np.array([pack_gain(500.0)])))
     )  # fmt: skip
-    yield "siren-shift-4-gain-0", siren_frame(like((6, 7), "<i2"), replace(
+    yield "siren-shift-4-gain-0", siren_frame(like((6, 7), "<i2"), altered(
         base, shift=4, gains=np.array([0]), offsets=np.array([8 + 16 * 5])))  # fmt: skip
-    yield "siren-shift-34-gain-2to27", siren_frame(like((6, 7), "<i4"), replace(
-        base, shift=34, gains=siren.unpack_gain(np.array([0xFFFF])), offsets=np.array([-(2**31)]),
+    yield "siren-shift-34-gain-2to27", siren_frame(like((6, 7), "<i4"), altered(
+        base, shift=34, gains=unpack_gain(np.array([0xFFFF])), offsets=np.array([1 - 2**22]),
         low=-(2**31), high=2**31 - 1))  # fmt: skip
-    yield "siren-largest-multipliers", siren_frame(like((6, 7), "<i2"), replace(base, multipliers=[2**32 - 1] * 3))
-    yield "siren-low-is-high", siren_frame(like((6, 7), "<i2"), replace(base, low=12, high=12))
-    plain = siren_frame(like((6, 7), "<i2"), base)
-    kind_at = 1 + 14 + 4 * 3 + 10 * 4
-    one_each = payload_of(plain)[:kind_at] + b"\1" + payload_of(plain)[kind_at + 1 :]
-    yield "siren-gain-kind-1-of-one-channel", repack(plain, one_each)
+    yield "siren-offset-minus-2to31", siren_frame(like((6, 7), "<i4"), altered(
+        base, shift=24, offsets=np.array([-(2**31)]), low=-(2**31), high=2**31 - 1))  # fmt: skip
+    yield "siren-largest-multipliers", siren_frame(like((6, 7), "<i2"), altered(base, multipliers=[2**32 - 1] * 3))
+    yield "siren-low-is-high", siren_frame(like((6, 7), "<i2"), altered(base, low=12, high=12))
+    plain = payload_of(siren_frame(like((6, 7), "<i2"), base))
+    kind_at = 1 + 10 + 2 + 1 + 4 + 4 + 12 + 24 + 1
+    one_each = plain[:kind_at] + b"\1" + plain[kind_at + 1 :]
+    yield "siren-gain-kind-1-of-one-channel", repack(siren_frame(like((6, 7), "<i2"), base), one_each)
+    yield from _architectures(base)
     net = Net(seed=127, layers=2, width=6).build((1, 1, 1))
     yield "siren-one-value", siren_frame(like((1, 1, 1), "<i2"), net)
     yield "planes-exact-one-value", planes_frame(np.full((1, 1), 258, "<i4"), None)
@@ -216,59 +223,104 @@ def uncommon() -> Iterator[tuple[str, bytes]]:
     envelope = Envelope((0, 0), (3, 4), b"", np.zeros((3, 4), bool), np.zeros(0, "<f4"))
     yield "siren-no-exceptions-listed", siren_frame(like((3, 4), "<f4"), Net(seed=128, layers=1, width=3), envelope)
     yield from _masks()
-    yield from uncommon_predictor()
-    yield from uncommon_neural()
-    yield from uncommon_transform()
+    for part in PARTS:
+        yield from part[1]()
+
+
+def _architectures(base: siren.Siren) -> Iterator[tuple[str, bytes]]:
+    """Yield networks whose layers differ, and sums as large as they may be."""
+    for name, layers, widths in (
+        ("relu", "relu", (12, 12, 12)), ("linear", "linear", (5,)), ("sine-first", "sine relu relu", (16, 9, 12)),
+        ("sine-last", "relu linear sine", (9, 4, 14)), ("one-unit-between", "relu sine", (7, 1, 6, 256)),
+    ):  # fmt: skip
+        net = Net(seed=140 + len(widths), layers=0, width=9, widths=widths, activations=layers, axis=0, each=True)
+        yield f"siren-i2-{name}", siren_frame(like((3, 4, 5, 6), "<i2"), net)
+    net = Net(seed=145, layers=2, width=9, activations="relu", exponent=-3)
+    yield "siren-f4-relu-box", siren_frame(like((5, 6), "<f4"), net, boxed((1, 0), (5, 4), np.array(1.5, "<f4")))
+    yield "siren-i2-relu-0d", siren_frame(like((), "<i2"), Net(seed=146, layers=2, width=3, activations="relu linear"))
+    # z of layers that do not wrap up to 2^52 - 1, of a first layer of coordinates and of an inner one
+    relu = altered(base, activations=["relu", "linear"])
+    weights = [np.zeros((6, 2), np.int64), np.zeros((6, 6), np.int64)]
+    weights[0][:4, 1], weights[1][:, :2] = (
+        [1000, -1000, 999, 1],
+        [[1023, 3], [-1023, 3], [0, 1], [1, 0], [0, 0], [2, -2]],
+    )
+    biases = np.array([[0, 0, -1023, 1023, 5, -5], [1022, -1022, 1, -1, 0, 7]])
+    multipliers = [2**52 // (1000 * 1499), (2**52 - 1022 * (2**32 - 1)) // (1026 * 1023), 2**32 - 1]
+    yield "siren-largest-sums", siren_frame(like((2, 1500), "<i2"), altered(
+        relu, weights=weights, biases=biases, multipliers=multipliers))  # fmt: skip
+    # a z that is a half of a unit, and one less
+    halves = np.array([[1, -1, 3, -3, 0, 2], [1, -1, 3, -3, 0, 2]])
+    yield "siren-halves", siren_frame(like((6, 7), "<i2"), altered(
+        relu, weights=[0 * w for w in weights], biases=halves, multipliers=[1, 1, 2**23], shift=12,
+        gains=np.array([4095])))  # fmt: skip
+    yield "siren-below-halves", siren_frame(like((6, 7), "<i2"), altered(
+        relu, weights=[0 * w for w in weights], biases=halves, multipliers=[1, 1, 2**23 - 1], shift=12,
+        gains=np.array([4095])))  # fmt: skip
+    for size in (1, 2, 3, 4):
+        net = Net(seed=147, layers=1, width=4, axis=0).build((3, 4))
+        offsets = np.array([-(2 ** (8 * size - 1)), 2 ** (8 * size - 1) - 1, -1])
+        frame_bytes = siren_frame(like((3, 4), "<i4"), altered(net, offsets=offsets, low=-(2**31), high=2**31 - 1))
+        yield f"siren-offsets-of-{size}-bytes", frame_bytes
+    long = altered(Net(seed=148, layers=1, width=4, axis=0).build((3, 4)), offsets=np.array([-1, 0, 300]))
+    yield "siren-offsets-longer-than-needed", _long_offsets(siren_frame(like((3, 4), "<i2"), long), [-1, 0, 300])
+
+
+def _long_offsets(frame_bytes: bytes, offsets: list[int]) -> bytes:
+    """Return a frame with one layer, one gain and offsets of two bytes, these written in four."""
+    payload, at = payload_of(frame_bytes), 1 + 10 + 2 + 1 + 2 + 4 + 8 + 18 + 4
+    assert payload[at] == 2
+    return repack(frame_bytes, payload[:at] + struct.pack("<B3i", 4, *offsets) + payload[at + 7 :])
 
 
 def _masks() -> Iterator[tuple[str, bytes]]:
     """Yield the vectors of rare masks."""
     rng = np.random.default_rng(130)
     outside = np.zeros((1, 1), bool)
-    yield "constant-bool-outside", chunks.encode_trivial(np.zeros((4, 5), bool), outside) or b""
+    yield "constant-bool-outside", encode_as(modes.CONSTANT, np.zeros((4, 5), bool), mask=outside) or b""
     nan = np.full((3, 4), 0x7FC00123, "<u4").view("<f4")
-    yield "constant-f4-nan-outside", repack(chunks.encode_trivial(nan) or b"", nan[:1, :1].tobytes() + b"\1")
+    yield "constant-f4-nan-outside", repack(encode_as(modes.CONSTANT, nan) or b"", nan[:1, :1].tobytes() + b"\1")
     values = smooth((6, 7), "<i2", 131)
     for name, bit in (("inside", True), ("outside", False)):
-        envelope = with_mask(normalize.whole((6, 7)), np.full((1, 1), bit), np.array(-3, "<i2"))
+        envelope = with_mask(envelopes.whole((6, 7)), np.full((1, 1), bit), np.array(-3, "<i2"))
         yield f"planes-exact-i2-mask-of-no-axes-{name}", planes_frame(values, None, envelope)
     envelope = with_mask(boxed((1, 0), (5, 6), values[0, 0]), np.zeros((4, 6), bool), np.array(9, "<i2"))
     yield "planes-exact-i2-mask-empty", planes_frame(values, None, envelope)
-    envelope = with_mask(normalize.whole((9,)), np.arange(9) % 3 > 0, np.array(1, "<i2"))
+    envelope = with_mask(envelopes.whole((9,)), np.arange(9) % 3 > 0, np.array(1, "<i2"))
     yield (
         "siren-i2-1d-mask-of-channels",
         siren_frame(like((9,), "<i2"), Net(seed=132, layers=2, width=5, axis=0), envelope),
     )
-    envelope = with_mask(normalize.whole(()), np.array(False), np.array(2.5, "<f4"))
+    envelope = with_mask(envelopes.whole(()), np.array(False), np.array(2.5, "<f4"))
     yield "siren-f4-0d-mask", siren_frame(like((), "<f4"), Net(seed=133, layers=2, width=4), envelope)
     shape = (2, 5, 4, 6, 7)
-    envelope = with_mask(normalize.whole(shape), ball(shape), np.array(0, "<u2"))
+    envelope = with_mask(envelopes.whole(shape), ball(shape), np.array(0, "<u2"))
     yield "planes-exact-u2-mask-of-5-axes", planes_frame(smooth(shape, "<u2", 134), None, envelope)
     shape = (2, 1, 3, 2, 1, 2, 3, 2)
-    envelope = with_mask(normalize.whole(shape), np.asarray(rng.random(shape) < 0.5), np.array(0, "<i2"))
+    envelope = with_mask(envelopes.whole(shape), np.asarray(rng.random(shape) < 0.5), np.array(0, "<i2"))
     yield "siren-i2-8d-mask", siren_frame(like(shape, "<i2"), Net(seed=135, layers=2, width=6, axis=2), envelope)
     shape = (17, 24, 20)
-    envelope = with_mask(normalize.whole(shape), np.asarray(rng.random(shape) < 0.4), np.array(0, "u1"))
+    envelope = with_mask(envelopes.whole(shape), np.asarray(rng.random(shape) < 0.4), np.array(0, "u1"))
     yield "planes-exact-u1-mask-of-noise", planes_frame(like(shape, "u1"), None, envelope)
     truth = rng.random((9, 10)) < 0.3
-    envelope = with_mask(normalize.whole((9, 10)), ball((9, 10)), np.array(True))
+    envelope = with_mask(envelopes.whole((9, 10)), ball((9, 10)), np.array(True))
     yield "planes-exact-bool-mask", planes_frame(truth, None, envelope)
-    envelope = with_mask(normalize.whole((9, 10)), ball((9, 10)), nan[0, 0])
+    envelope = with_mask(envelopes.whole((9, 10)), ball((9, 10)), nan[0, 0])
     yield "siren-f4-mask-filled-with-nan", siren_frame(like((9, 10), "<f4"), Net(seed=136, layers=2, width=5), envelope)
-    envelope = with_mask(normalize.whole((7, 8)), ball((1, 8)), np.array(4, "<u2"))
+    envelope = with_mask(envelopes.whole((7, 8)), ball((1, 8)), np.array(4, "<u2"))
     net = Net(seed=137, layers=2, width=8, low=0, high=4000, centre=1500)
     yield "siren-u2-mask-fortran-big-endian", siren_frame(like((7, 8), ">u2", "F"), net, envelope)
     row = np.zeros((1, 40_000), bool)
     row[0, 100:39_000] = True
-    envelope = with_mask(normalize.whole(row.shape), row, np.array(0, "u1"))
+    envelope = with_mask(envelopes.whole(row.shape), row, np.array(0, "u1"))
     yield "planes-exact-u1-mask-of-a-long-axis", planes_frame(like(row.shape, "u1"), None, envelope)
 
 
 def _payload_differenced(values: Array, axes: int) -> bytes:
     """Return an exact planes payload that was differenced along the given axes, whatever pays."""
-    from inrstore.chunk.byteplanes.levels import ordered
+    from inrstore.chunk.dtypes import ordered
 
-    return b"\0" + struct.pack("<BBB", 0, 255, axes) + planes._pack(ordered(values), axes, 9)
+    return b"\0" + struct.pack("<BBB", 0, 255, axes) + byteplanes.pack(ordered(values), axes, 9)
 
 
 def _float_indices(shape: tuple[int, ...], choice: Sequence[int]) -> Array:
@@ -280,4 +332,4 @@ def _planes_of_indices(shape: tuple[int, ...], dtype: str, head: bytes, index: A
     width = index.dtype.itemsize
     raw = np.ascontiguousarray(index.reshape(-1, 1).view(np.uint8).T).tobytes()
     payload = b"\0" + struct.pack("<BB", 2, 255) + head + struct.pack("<BB", width, 0) + zlib.compress(raw, 9)
-    return chunks.seal_checked(frame.PLANES, like(shape, dtype), payload)
+    return seal(modes.BYTEPLANES, like(shape, dtype), payload)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from inrstore.chunk import decode as chunks
 from inrstore.chunk import frame
-from inrstore.chunk import frames as chunks
+from inrstore.chunk.shared import of
 from inrstore.errors import CorruptChunkError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,9 +34,9 @@ GOLDEN_NAMES = (
 """Copied from the vectors as they are at the release."""
 
 
-def describe(frame_bytes: bytes) -> dict[str, Any]:
-    """Return the entry of a valid frame in an index."""
-    values = chunks.decode_chunk(frame_bytes)
+def describe(frame_bytes: bytes, shared: Sequence[bytes] = ()) -> dict[str, Any]:
+    """Return the entry of a valid frame in an index; `shared` are the parameters that it needs."""
+    values = chunks.decode_chunk(frame_bytes, shared=of(*shared))
     little = np.asarray(values, values.dtype.newbyteorder("<"), order="C")
     fortran = values.flags.f_contiguous and not values.flags.c_contiguous
     return {
@@ -43,7 +45,7 @@ def describe(frame_bytes: bytes) -> dict[str, Any]:
         "order": "F" if fortran else "C",
         "mode": chunks.describe_chunk(frame_bytes).mode,
         "sha256": hashlib.sha256(little.tobytes()).hexdigest(),
-    }
+    } | ({"shared": [base64.b64encode(data).decode() for data in shared]} if shared else {})
 
 
 def check_refused(name: str, frame_bytes: bytes, error: str, field: str) -> None:

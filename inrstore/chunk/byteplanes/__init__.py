@@ -1,1 +1,1 @@
-"""The fallback: values, or steps of a grid, as deflated planes of bytes."""
+"""Chunk mode byteplanes: the fallback. Bit patterns, or indices of levels, as deflated planes of bytes."""

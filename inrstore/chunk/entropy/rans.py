@@ -1,115 +1,56 @@
-"""Interleaved rANS over integer frequency tables, and the tables themselves (specification sections 5 and 6).
+"""Interleaved rANS: symbols of frequency tables that others make <-> states and words (specification section 6.2).
 
-Range asymmetric numeral systems: Duda, arXiv:1311.2540; interleaving: Giesen, arXiv:1402.3392. States have 32
-bits, words 16, probabilities 14. One lane serves 1,024 symbols, so short streams pay for few states.
+Range asymmetric numeral systems: Duda, arXiv:1311.2540; interleaving: Giesen, arXiv:1402.3392. States have 32 bits,
+words 16. This module knows no model: what is coded, and with which tables, is the business of its callers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from inrstore import limits
+from inrstore.chunk.entropy.bits import Bools, Ints, Words
 from inrstore.chunk.frame import Reader
 from inrstore.errors import CorruptChunkError
 
 PRECISION = 14
 TOTAL = 1 << PRECISION
+"""What the counts of most tables sum to."""
 LOWER = 1 << 16
-SYMBOLS_PER_LANE = 1024
+"""The least state between symbols, and the one that a lane begins with."""
 
-Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A symmetric bell over the integers -peak..peak, made by integer recurrences alone.
-
-    The weight of magnitude k is g[k], with g[0] = 2^28, g[k] = g[k-1] * r[k] >> 32, r[1] = slope + 1,
-    r[k+1] = r[k] * (bend + 1) >> 32: a Laplacian when bend is 2^32 - 1, a Gaussian when slope^2 is about bend.
-
-    Parameters
-    ----------
-    slope, bend : int
-        Unsigned 32-bit.
-    peak : int
-        Largest magnitude, at most `limits.MAX_SYMBOL`.
-    """
-
-    slope: int
-    bend: int
-    peak: int
-
-    def frequencies(self) -> Ints:
-        """Return the counts of -peak..peak; they sum to 2^14 and none is zero."""
-        weight, ratio = 1 << 28, self.slope + 1
-        half = [weight]
-        for _ in range(self.peak):
-            weight = weight * ratio >> 32
-            ratio = ratio * (self.bend + 1) >> 32
-            half.append(weight)
-        total = 2 * sum(half) - half[0]
-        spare = TOTAL - (2 * self.peak + 1)
-        counts = [1 + g * spare // total for g in half]
-        counts[0] += TOTAL - (2 * sum(counts) - counts[0])
-        return np.array(counts[:0:-1] + counts, np.int64)
+Integers = npt.NDArray[np.integer[Any]]
+Row = tuple[Integers, Integers, int | Integers]
+"""Counts and starts of symbols, the first of which belongs to the first lane, and their precision."""
+_SIXTEEN, _LOW = np.uint32(16), np.uint32(0xFFFF)
 
 
-def lane_count(symbols: int) -> int:
-    """Return the number of interleaved states for a stream of that many symbols."""
-    return max(1, -(-symbols // SYMBOLS_PER_LANE))
-
-
-def encode(symbols: Ints, table_of: Ints, tables: Sequence[Table]) -> bytes:
-    """Code `symbols` (one dimension); symbol i uses `tables[table_of[i]]`.
-
-    Returns
-    -------
-    bytes
-        The states (u32, lane by lane), then the words (u16) in the order the decoder takes them.
-    """
-    count, lanes = len(symbols), lane_count(len(symbols))
-    frequency = np.zeros(count, np.int64)
-    start = np.zeros(count, np.int64)
-    for i, table in enumerate(tables):
-        counts = table.frequencies()
-        begins = np.cumsum(counts) - counts
-        mine = table_of == i
-        index = symbols[mine] + table.peak
-        frequency[mine], start[mine] = counts[index], begins[index]
-    rows = range((count - 1) // lanes * lanes, -1, -lanes) if count else ()
-    return write_rows(((frequency[i : i + lanes], start[i : i + lanes]) for i in rows), lanes)
-
-
-def write_rows(rows: Iterable[tuple[Ints, Ints]], lanes: int) -> bytes:
-    """Return the states and words of rows of symbols, one of each row for each of the first lanes.
+class Lookup:
+    """Frequency tables as a reader wants them: the symbol at each slot, and the range of each symbol.
 
     Parameters
     ----------
-    rows : iterable of (ndarray, ndarray)
-        Counts and starts of the symbols of a row; the last row comes first.
-    lanes : int
-        Number of states.
+    counts : ndarray of int64, shape (tables, symbols)
+        Each row sums to 2^precision. Column j counts the symbol j - zero; a table does not have what it counts 0 times.
+    precision : int
+        At most 15.
+    zero : int
+        Column of the symbol 0.
     """
-    state = np.full(lanes, LOWER, np.int64)
-    words: list[npt.NDArray[np.int64]] = []
-    for f, c in rows:
-        x = state[: len(f)]
-        full = x >= f << (32 - PRECISION)
-        if full.any():
-            words.append(x[full] & 0xFFFF)
-            x[full] >>= 16
-        state[: len(f)] = (x // f << PRECISION) + x % f + c
-    stream = np.concatenate(words[::-1]) if words else np.zeros(0, np.int64)
-    return state.astype("<u4").tobytes() + stream.astype("<u2").tobytes()
+
+    def __init__(self, counts: Ints, precision: int = PRECISION, zero: int = 0) -> None:
+        self.precision, self.zero, self.stride = precision, zero, counts.shape[1]
+        numbers = np.tile(np.arange(-zero, self.stride - zero, dtype=np.int16), len(counts))
+        self.symbols = np.repeat(numbers, counts.reshape(-1))
+        starts = np.cumsum(counts, 1) - counts
+        self.ranges = (counts << 16 | starts).astype(np.uint32).reshape(-1)
 
 
-class Lanes:
-    """The states of a stream that is being read, and the words that refill them.
+class Stream:
+    """States and words; each symbol is of the lane after that of the one before.
 
     Parameters
     ----------
@@ -120,10 +61,6 @@ class Lanes:
     field : str
         Errors name it.
 
-    Attributes
-    ----------
-    states : ndarray of int64, shape (count,)
-
     Raises
     ------
     CorruptChunkError
@@ -131,95 +68,115 @@ class Lanes:
     """
 
     def __init__(self, reader: Reader, count: int, field: str = "rans") -> None:
-        self.field = field
-        self.states = reader.array("<u4", count, f"{field}.states").astype(np.int64)
+        self._field, self._count = field, count
+        self._states = reader.array("<u4", count, f"{field}.states").astype(np.uint32)
         if reader.remaining % 2:
             raise CorruptChunkError(f"{field}.words", "an odd number of bytes")
-        self._words = reader.array("<u2", reader.remaining // 2, f"{field}.words").astype(np.int64)
-        self._position = 0
-        if (self.states < LOWER).any():
+        self._words = reader.array("<u2", reader.remaining // 2, f"{field}.words")
+        if (self._states < LOWER).any():
             raise CorruptChunkError(f"{field}.states", "a state below its lower bound")
+        self._position = self._lane = 0
 
-    def store(self, x: Ints) -> None:
-        """Make `x` the states of the first lanes; those that are too small take the next words."""
-        low = np.flatnonzero(x < LOWER)
+    def restart(self) -> None:
+        """Go back to the first lane."""
+        self._lane = 0
+
+    def symbols(self, tables: Ints, lookup: Lookup) -> Words:
+        """Return one symbol of each of the tables."""
+        out = np.empty(len(tables), np.int32)
+        slots, ranges = tables << lookup.precision, tables * lookup.stride + lookup.zero
+        mask, precision = np.uint32((1 << lookup.precision) - 1), np.uint32(lookup.precision)
+        for run, x in self._runs(len(out)):
+            slot = x & mask
+            symbol = lookup.symbols.take(slots[run] + slot)
+            out[run] = symbol
+            both = lookup.ranges.take(ranges[run] + symbol)
+            x = x >> precision
+            x *= both >> _SIXTEEN
+            x += slot
+            x -= both & _LOW
+            self._store(x)
+        return out
+
+    def flags(self, ones: npt.NDArray[np.uint32], precision: int = PRECISION) -> Bools:
+        """Return one flag for each count (of 2^precision) of those that are set; they come first in their tables."""
+        out = np.empty(len(ones), np.bool_)
+        mask, total = np.uint32((1 << precision) - 1), np.uint32(1 << precision)
+        for run, x in self._runs(len(out)):
+            slot, share, count = x & mask, x >> np.uint32(precision), ones[run]
+            out[run] = one = slot < count
+            self._store(np.where(one, count * share + slot, (total - count) * share + slot - count))
+        return out
+
+    def finish(self) -> None:
+        """Refuse words left over, or lanes that are not where their writer began."""
+        self._all_words_used()
+        if (self._states != LOWER).any():
+            raise CorruptChunkError(f"{self._field}.states", "a lane does not end in its first state")
+
+    def last_bits(self) -> npt.NDArray[np.uint8]:
+        """Refuse words left over; return 16 bits of each lane: what it holds when all symbols are taken."""
+        self._all_words_used()
+        if (self._states >> _SIXTEEN != 1).any():
+            raise CorruptChunkError(f"{self._field}.states", "a lane does not end where its writer began")
+        return np.unpackbits(self._states.astype("<u2").view(np.uint8), bitorder="little")
+
+    def _runs(self, symbols: int) -> Iterator[tuple[slice, npt.NDArray[np.uint32]]]:
+        """Yield the runs of symbols up to the last lane, and their states."""
+        i = 0
+        while i < symbols:
+            j = min(symbols, i + self._count - self._lane)
+            yield slice(i, j), self._states[self._lane : self._lane + j - i]
+            i = j
+
+    def _store(self, x: npt.NDArray[np.uint32]) -> None:
+        """Make `x` the next states; those that are too small take the next words."""
+        low = (x < LOWER).nonzero()[0]
         if low.size:
             fresh = self._words[self._position : self._position + low.size]
             if fresh.size < low.size:
-                raise CorruptChunkError(f"{self.field}.words", "the stream ends early")
+                raise CorruptChunkError(f"{self._field}.words", "the stream ends early")
             self._position += low.size
-            x[low] = (x[low] << 16) | fresh
-        self.states[: len(x)] = x
+            x[low] = (x[low] << _SIXTEEN) | fresh
+        end = self._lane + x.size
+        self._states[self._lane : end] = x
+        self._lane = end if end < self._count else 0
 
-    def finish(self) -> None:
-        """Refuse a stream with words left over, or whose lanes are not where its writer began."""
+    def _all_words_used(self) -> None:
         if self._position != len(self._words):
-            raise CorruptChunkError(f"{self.field}.words", f"{len(self._words) - self._position} words too many")
-        if (self.states != LOWER).any():
-            raise CorruptChunkError(f"{self.field}.states", "a lane does not end in its first state")
+            raise CorruptChunkError(f"{self._field}.words", f"{len(self._words) - self._position} words too many")
 
 
-def decode(reader: Reader, table_of: npt.NDArray[np.integer[Any]], tables: Sequence[Table]) -> npt.NDArray[np.int16]:
-    """Decode `len(table_of)` symbols from the rest of the reader.
+def rows_of(counts: Integers, starts: Integers, lanes: int, precision: int | Integers = PRECISION) -> Iterator[Row]:
+    """Yield the rows of a run of symbols, the last row first; `precision` is that of all, or one of each."""
+    for begin in range((len(counts) - 1) // lanes * lanes, -1, -lanes) if len(counts) else ():
+        row = slice(begin, begin + lanes)
+        yield counts[row], starts[row], precision if isinstance(precision, int) else precision[row]
 
-    Raises
-    ------
-    CorruptChunkError
-        When words are missing or left over, or a lane does not end in its first state.
+
+def write(rows: Iterable[Row], lanes: int, first: npt.NDArray[np.uint8] | None = None) -> bytes:
+    """Return states and words.
+
+    Parameters
+    ----------
+    rows : iterable of (counts, starts, precision)
+        The last row comes first.
+    lanes : int
+        Number of states.
+    first : ndarray of uint8, shape (16 lanes,), optional
+        Bits that the lanes begin with, and a reader finds in the end; zeros without them.
     """
-    count = len(table_of)
-    lanes = Lanes(reader, lane_count(count))
-    symbol_at = np.empty((len(tables), TOTAL), np.int16)
-    frequency_at = np.empty((len(tables), TOTAL), np.int16)
-    offset_at = np.empty((len(tables), TOTAL), np.int16)  # slot minus start of its symbol
-    for i, table in enumerate(tables):
-        counts = table.frequencies()
-        which = np.repeat(np.arange(len(counts)), counts)
-        symbol_at[i] = which - table.peak
-        frequency_at[i] = counts[which]
-        offset_at[i] = np.arange(TOTAL) - (np.cumsum(counts) - counts)[which]
-    symbols = np.empty(count, np.int16)
-    flat_symbol, flat_frequency, flat_offset = symbol_at.ravel(), frequency_at.ravel(), offset_at.ravel()
-    width = len(lanes.states)
-    for begin in range(0, count, width):
-        index = table_of[begin : begin + width].astype(np.int64) << PRECISION
-        x = lanes.states[: len(index)]
-        index += x & (TOTAL - 1)
-        symbols[begin : begin + width] = flat_symbol[index]
-        lanes.store(flat_frequency[index] * (x >> PRECISION) + flat_offset[index])
-    lanes.finish()
-    return symbols
-
-
-def fit_table(symbols: Ints) -> Table:
-    """Return the table that codes these symbols in the fewest bits (grid search, three zooms)."""
-    magnitude = np.abs(symbols)
-    peak = int(magnitude.max(initial=0))
-    if peak > limits.MAX_SYMBOL:
-        raise ValueError(f"symbol {peak} is above {limits.MAX_SYMBOL}")
-    count = np.bincount(magnitude, minlength=peak + 1).astype(np.float64)
-    k = np.arange(peak + 1)
-    both = np.where(k == 0, 1.0, 2.0)
-    spare = TOTAL - (2 * peak + 1)
-    # ln g[k] = -(alpha k + beta k (k - 1) / 2); both rates on logarithmic scales, searched by zooming in
-    centre, span = np.array([-3.0, -6.0]), np.array([9.0, 12.0])
-    best = (np.inf, 0.0, 0.0)
-    for _ in range(4):
-        for log_alpha in centre[0] + np.linspace(-span[0], span[0], 13):
-            log_beta = (centre[1] + np.linspace(-span[1], span[1], 13))[:, None]
-            exponent = np.exp(log_alpha) * k + np.exp(log_beta) * (k * (k - 1) / 2)
-            weight = np.exp(-np.minimum(exponent, 60.0))
-            share = (1 + spare * weight / (weight * both).sum(1, keepdims=True)) / TOTAL
-            bits = -(np.log2(share) * count).sum(1)
-            i = int(bits.argmin())
-            if bits[i] < best[0]:
-                best = (float(bits[i]), float(log_alpha), float(log_beta[i, 0]))
-        centre, span = np.array(best[1:]), span / 4
-    slope, bend = (int(2**32 * np.exp(-np.exp(v))) - 1 for v in best[1:])
-    return Table(min(max(slope, 0), 2**32 - 1), min(max(bend, 0), 2**32 - 1), peak)
-
-
-def code_length(symbols: Ints, table: Table) -> float:
-    """Return the ideal length in bits of these symbols under a table."""
-    counts = table.frequencies()
-    return float(-np.log2(counts[symbols + table.peak] / TOTAL).sum())
+    state = np.full(lanes, LOWER, np.int64)
+    if first is not None:
+        state += np.packbits(first, bitorder="little").view("<u2")
+    words: list[Ints] = []
+    for counts, starts, precision in rows:
+        f, b = counts.astype(np.int64), np.asarray(precision, np.int64)
+        x = state[: len(f)]
+        full = x >= f << (32 - b)
+        if full.any():
+            words.append(x[full] & 0xFFFF)
+            x[full] >>= 16
+        state[: len(f)] = (x // f << b) + x % f + starts
+    stream = np.concatenate(words[::-1]) if words else np.zeros(0, np.int64)
+    return state.astype("<u4").tobytes() + stream.astype("<u2").tobytes()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,17 @@ import numpy.typing as npt
 
 from inrstore import limits
 from inrstore.chunk import dtypes
-from inrstore.chunk.byteplanes.levels import unordered
-from inrstore.chunk.entropy.integers import read_matrix, write_matrix
+from inrstore.chunk.dtypes import unordered
+from inrstore.chunk.entropy.bits import read_column, write_column
+from inrstore.chunk.entropy.residual import Residuals
 from inrstore.chunk.frame import Reader
-from inrstore.chunk.neural.hood import CENTRE, ERRORS, NEAR, Volume, fold
+from inrstore.chunk.neural.neighbourhood import CENTRE, ERRORS, NEAR, Volume, fold
 from inrstore.chunk.neural.network import UNIT, Evaluator, Network, read_network
-from inrstore.chunk.neural.streams import Streams
+from inrstore.chunk.shared import NOTHING, Shared
 from inrstore.errors import CorruptChunkError, LimitExceededError
 
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.int32]
-Models = Mapping[bytes, Network]
-"""Networks that the codec configuration brings, by digest."""
 
 MAX_ERROR = 4095
 HERE, SHARED = 0, 1
@@ -54,8 +53,9 @@ class Header:
 
     def write(self, network: bytes, shared: bool) -> bytes:
         """Return the bytes of the header; `network` is the digest of a shared one."""
-        head = struct.pack("<IIHHHB", self.base, self.step, self.high, self.offset, self.gain, shared)
-        return head + (network if shared else struct.pack("<I", len(network)) + network)
+        head = struct.pack("<IIHHB", self.base, self.step, self.high, self.gain, shared)
+        head += network if shared else struct.pack("<I", len(network)) + network
+        return head + struct.pack("<H", self.offset)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Expectation:
 
     def write(self) -> bytes:
         """Return the bytes of both matrices."""
-        return write_matrix(self.near) + write_matrix(self.errors)
+        return write_column(self.near) + write_column(self.errors)
 
     def check(self) -> None:
         """Raise unless sums stay below 2^24."""
@@ -84,21 +84,14 @@ class Expectation:
             raise LimitExceededError("neural.error_weights", "sums leave the range of exact float32")
 
 
-def holds(dtype: np.dtype[Any]) -> bool:
-    """Return whether the mode can code this type at all."""
-    return dtype.kind in "iuf" and dtype.itemsize <= 4
-
-
-def read_header(reader: Reader, bits: int, models: Models) -> tuple[Header, Network]:
+def read_header(reader: Reader, bits: int, shared: Shared) -> tuple[Header, Network]:
     """Parse and check the header and the network; `bits` is the width of the data type."""
     base, step = (reader.number("I", f"neural.{name}") for name in ("base", "step"))
-    high, offset, gain = (reader.number("H", f"neural.{name}") for name in ("high", "offset", "gain"))
+    high, gain = (reader.number("H", f"neural.{name}") for name in ("high", "gain"))
     if not step:
         raise CorruptChunkError("neural.step", "0")
     if base + high * step >= 1 << bits:
         raise CorruptChunkError("neural.high", "values outside the data type")
-    if offset > high:
-        raise CorruptChunkError("neural.offset", f"{offset} is above {high}")
     if not gain:
         raise CorruptChunkError("neural.gain", "0")
     place = reader.number("B", "neural.place")
@@ -106,29 +99,50 @@ def read_header(reader: Reader, bits: int, models: Models) -> tuple[Header, Netw
         network = read_network(reader.take(reader.number("I", "neural.network"), "neural.network"))
     elif place == SHARED:
         digest = bytes(reader.take(32, "neural.digest"))
-        if digest not in models:
-            raise CorruptChunkError("neural.digest", f"the codec configuration has no model {digest.hex()[:16]}")
-        network = models[digest]
+        if digest not in shared:
+            raise CorruptChunkError("neural.digest", f"the codec configuration has no network {digest.hex()[:16]}")
+        network = check_shared(shared[digest])
     else:
         raise CorruptChunkError("neural.place", f"{place} is reserved")
-    if network.local and offset:
-        raise CorruptChunkError("neural.offset", "not 0 with local inputs")
+    offset = reader.number("H", "neural.offset")
+    if offset > (0 if network.local else high):
+        raise CorruptChunkError("neural.offset", f"{offset} is too large")
     return Header(base, step, high, offset, gain), network
 
 
-def describe(reader: Reader) -> dict[str, Any]:
+@lru_cache(maxsize=16)
+def check_shared(data: bytes) -> Network:
+    """Return the network of a shared parameter.
+
+    Raises
+    ------
+    CorruptChunkError
+        It is none.
+    """
+    return read_network(data)
+
+
+def shared_network(data: bytes) -> Network | None:
+    """Return the network of a shared parameter, or None: it may be one of another mode."""
+    try:
+        return check_shared(data)
+    except CorruptChunkError:
+        return None
+
+
+def describe(reader: Reader, _dtype: np.dtype[Any], _box: tuple[int, ...]) -> dict[str, Any]:
     """Return what a payload says of its network."""
-    reader.take(14, "neural.gain")
+    reader.take(12, "neural.gain")
     if reader.number("B", "neural.place") == SHARED:
-        return {"model": bytes(reader.take(32, "neural.digest")).hex()}
+        return {"shared": bytes(reader.take(32, "neural.digest")).hex()}
     network = read_network(reader.take(reader.number("I", "neural.network"), "neural.network"))
-    return {"radii": network.hood.radii, "widths": network.widths, "parameters": network.parameters}
+    return {"radii": network.neighbourhood.radii, "widths": network.widths, "parameters": network.parameters}
 
 
 def read_expectation(reader: Reader) -> Expectation:
     """Parse and check the weights of the expected error."""
-    near = read_matrix(reader, 1, len(NEAR) + 1, "neural.near_weights")[0]
-    errors = read_matrix(reader, 1, len(ERRORS), "neural.error_weights")[0]
+    near = read_column(reader, len(NEAR) + 1, "neural.near_weights")
+    errors = read_column(reader, len(ERRORS), "neural.error_weights")
     for name, weights in (("near", near), ("error", errors)):
         if (weights < 0).any():
             raise CorruptChunkError(f"neural.{name}_weights", "a weight below 0")
@@ -137,23 +151,22 @@ def read_expectation(reader: Reader) -> Expectation:
     return out
 
 
-def decode(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...], models: Models | None = None
-           ) -> npt.NDArray[Any]:  # fmt: skip
-    """Return the box of a neural payload; `dtype` is little-endian.
+def decode(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...], shared: Shared = NOTHING) -> npt.NDArray[Any]:
+    """Return the box of a payload; `dtype` is little-endian, `shared` has networks by digest.
 
     Raises
     ------
     CorruptChunkError
         Naming the field.
     """
-    if not holds(dtype):
+    if not dtypes.is_short(dtype):
         raise CorruptChunkError("neural.dtype", f"{dtype} is not coded in this mode")
-    header, network = read_header(reader, 8 * dtype.itemsize, models or {})
-    volume = Volume(fold(box), network.hood)
+    header, network = read_header(reader, 8 * dtype.itemsize, shared)
+    volume = Volume(fold(box), network.neighbourhood)
     expectation = read_expectation(reader)
-    streams = Streams(reader, volume.values, header.high)
+    streams = Residuals(reader, "neural", volume.values, 0, header.high)
     front = Wavefront(volume, network, header, expectation)
-    at_once = max(1, _MOST_INPUTS // len(network.hood.offsets))
+    at_once = max(1, _MOST_INPUTS // len(network.neighbourhood.offsets))
     for places in volume.waves():
         for begin in range(0, len(places), at_once):
             front.take(places[begin : begin + at_once], streams)
@@ -182,7 +195,7 @@ class Predictions:
 
     def __init__(self, volume: Volume, network: Network, header: Header) -> None:
         self._evaluate = Evaluator(network, header.gain)
-        self._shifts = volume.shifts(network.hood.offsets)[:, None]
+        self._shifts = volume.shifts(network.neighbourhood.offsets)[:, None]
         self._near = volume.shifts(NEAR)[:, None]
         self._local, self._offset = network.local, np.int32(header.offset)
         self._most = np.int64(UNIT * header.high)
@@ -238,7 +251,7 @@ class Wavefront:
         self._error_weights = np.zeros((2, len(ERRORS)), np.float32)
         self._error_weights[0] = expectation.errors
 
-    def take(self, places: Ints, streams: Streams) -> None:
+    def take(self, places: Ints, streams: Residuals) -> None:
         """Decode the values at these places."""
         mean, near = self._predictions.near(self._flat, places)
         p = self._predictions.predict(self._flat, places, mean)

@@ -6,8 +6,6 @@ values at once, without the reader's order, and where torch has CUDA its exact p
 
 from __future__ import annotations
 
-import itertools
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,16 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore import limits
-from inrstore.chunk.byteplanes.levels import ordered
-from inrstore.chunk.entropy.integers import pack_bits
+from inrstore.chunk.dtypes import is_short, ordered
+from inrstore.chunk.entropy.contexts import contexts
+from inrstore.chunk.entropy.residual_encode import coded, lanes_of
+from inrstore.chunk.entropy.student import StudentTable
+from inrstore.chunk.least_squares import combined, solve_not_negative
 from inrstore.chunk.mask import Mask
-from inrstore.chunk.neural.decode import Expectation, Header, Predictions, error_of, holds, rounded
-from inrstore.chunk.neural.hood import ERRORS, Volume, fold
+from inrstore.chunk.neural.decode import Expectation, Header, Predictions, error_of, rounded, shared_network
+from inrstore.chunk.neural.neighbourhood import ERRORS, Volume, fold
 from inrstore.chunk.neural.network import UNIT, Network
 from inrstore.chunk.neural.scale import gain_of
-from inrstore.chunk.neural.streams import write_symbols
-from inrstore.chunk.predictor.least_squares import combined, fit_bell, solve_not_negative
-from inrstore.chunk.predictor.tables import CONTEXTS, Bell, Tables, contexts, write_bells
+from inrstore.chunk.task import Task
 from inrstore.errors import CorruptChunkError
 
 Ints = npt.NDArray[np.int64]
@@ -73,7 +72,7 @@ class Coding:
     def predict(self, corrections: Corrections | None = None) -> Words:
         """Return the prediction of every value in the order of decoding, in parts of 256."""
         order, predictions, network = self.order, self.predictions, self.network
-        neighbours = self.volume.shifts(network.hood.offsets)
+        neighbours = self.volume.shifts(network.neighbourhood.offsets)
         p = np.empty(len(order), np.int32)
         at_once = max(1, (_INPUTS if corrections is None else _MANY_INPUTS) // len(neighbours))
         for begin in range(0, len(order), at_once):
@@ -87,8 +86,8 @@ class Coding:
                 p[begin : begin + at_once] = predictions.limited(found, centre)
         return p
 
-    def payload(self, p: Words, *, shared: bool, bell: Bell | None = None) -> bytes:
-        """Return the payload of the values so predicted; `bell` takes the place of fitted tables."""
+    def payload(self, p: Words, *, shared: bool, table: StudentTable | None = None) -> bytes:
+        """Return the payload of the values so predicted; `table` takes the place of fitted tables."""
         known = self.padded[self.order].astype(np.int32)
         errors = np.zeros(self.padded.shape, np.uint16)
         errors[self.order] = error_of(known, p)
@@ -96,7 +95,9 @@ class Coding:
         whole, phase = rounded(p)
         places = self._contexts(errors, expectation) + phase
         network = self.network.digest if shared else self.network.data
-        streams = coded((known - whole).astype(np.int64), places, known.astype(np.int64), len(p), bell)
+        found = coded((known - whole).astype(np.int64), places, known.astype(np.int64), table)
+        lanes = lanes_of(len(p))
+        streams = found.tables + bytes([lanes]) + found.rest + found.stream(lanes)
         return self.header.write(network, shared) + expectation.write() + streams
 
     def _expectation(self, errors: npt.NDArray[np.uint16]) -> Expectation:
@@ -131,6 +132,21 @@ class Coding:
         return out
 
 
+def bid(task: Task) -> bytes | None:
+    """Return the lossless payload that the best of the shared networks makes, or None."""
+    networks = [found for data in task.context.shared.values() if (found := shared_network(data)) is not None]
+    if not networks or not task.target.lossless:
+        return None
+    corrections = None
+    if task.options.device == "cuda":  # torch makes the products there, to the same bits
+        from inrstore.chunk.inr.fit.lossless import Exact
+
+        corrections = Exact("cuda")
+    core, around = task.cropped
+    payload = encode(core, networks, around.mask, corrections=corrections)
+    return None if payload is None else task.sealed(payload)
+
+
 def encode(core: npt.NDArray[Any], networks: Sequence[Network], inside: Mask | None = None, *, shared: bool = True,
            corrections: Corrections | None = None) -> bytes | None:  # fmt: skip
     """Return the payload after the envelope, with the best of the networks, or None for what the mode does not hold.
@@ -153,7 +169,7 @@ def encode(core: npt.NDArray[Any], networks: Sequence[Network], inside: Mask | N
 
 def choose(core: npt.NDArray[Any], networks: Sequence[Network], inside: Mask | None = None) -> Coding | None:
     """Return how to code the values, with the best of the networks; the parameters are those of `encode`."""
-    if core.size < SMALLEST or not holds(core.dtype) or not networks:
+    if core.size < SMALLEST or not is_short(core.dtype) or not networks:
         return None
     mapped = steps_of(core, inside)
     if mapped is None:
@@ -162,7 +178,7 @@ def choose(core: npt.NDArray[Any], networks: Sequence[Network], inside: Mask | N
     whole, best = values.reshape(fold(values.shape)), None
     for network in networks:
         try:
-            volume = Volume(fold(values.shape), network.hood)
+            volume = Volume(fold(values.shape), network.neighbourhood)
         except CorruptChunkError:
             continue
         cost, header = _best_header(whole, volume, network, base, step)
@@ -214,38 +230,3 @@ def _places(volume: Volume) -> Ints:
     slices = (np.arange(m)[:, None] * pz + np.arange(before, before + z)).reshape(-1, 1)
     rows = (slices * py + np.arange(beside, beside + y)).reshape(-1, 1)
     return (rows * px + np.arange(beside, beside + x)).reshape(-1)
-
-
-def coded(errors: Ints, places: Ints, known: Ints, values: int, bell: Bell | None = None) -> bytes:
-    """Return tables and streams (sections 12.7 and 12.8, without zeros).
-
-    Parameters
-    ----------
-    errors : ndarray of int64, shape (n,)
-        Values minus their predictions, in the order of decoding.
-    places : ndarray of int64
-        Four times the context, plus the phase.
-    known : ndarray of int64
-        The values, not negative.
-    values : int
-        What the number of lanes is made of.
-    bell : Bell, optional
-        The tables of every context; fitted to each if it is not given.
-    """
-    order = np.argsort(places >> 2, kind="stable")
-    bounds = np.searchsorted(places[order] >> 2, np.arange(CONTEXTS + 1))
-    runs = [order[a:b] for a, b in itertools.pairwise(bounds)]
-    bells = [bell or fit_bell(errors[run], places[run] & 3) if run.size else None for run in runs]
-    tables = Tables(bells)
-    table, shift = tables.index[places], tables.shifts[places >> 2].astype(np.int64)
-    moved = errors + ((1 << shift) >> 1)
-    symbol, low = moved >> shift, moved & ((1 << shift) - 1)
-    peak = np.array(tables.peaks, np.int64)[table]
-    escaped = np.abs(symbol) > peak
-    firsts = np.cumsum([0, *(len(c) for c in tables.counts)])
-    counts, starts = np.concatenate(tables.counts), np.concatenate([np.cumsum(c) - c for c in tables.counts])
-    at = firsts[table] + np.where(escaped, 2 * peak + 1, symbol + peak)
-    escapes, some = known[escaped].astype("<u2"), (shift > 0) & ~escaped
-    packed = pack_bits(low[some], shift[some])
-    head = [write_bells(bells), struct.pack("<I", len(escapes)), escapes.tobytes()]
-    return b"".join([*head, struct.pack("<I", len(packed)), packed, write_symbols(counts[at], starts[at], values)])

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore import limits
-from inrstore.chunk.entropy import rans
-from inrstore.chunk.entropy.rans import Table
+from inrstore.chunk.entropy import weights as coder
+from inrstore.chunk.entropy.weights import Table
 from inrstore.chunk.frame import Reader
-from inrstore.chunk.neural.hood import Hood, read_hood
+from inrstore.chunk.neural.neighbourhood import Neighbourhood, read_neighbourhood
 from inrstore.errors import CorruptChunkError, LimitExceededError
 
 Ints = npt.NDArray[np.int64]
@@ -42,7 +42,7 @@ class Network:
 
     Parameters
     ----------
-    hood : Hood
+    neighbourhood : Neighbourhood
     local : bool
         Inputs are differences from the mean of near neighbours, rather than from a fixed value.
     leak : int
@@ -57,7 +57,7 @@ class Network:
         (outputs,) of each layer.
     """
 
-    hood: Hood
+    neighbourhood: Neighbourhood
     local: bool
     leak: int
     clip: int
@@ -79,19 +79,19 @@ class Network:
     def data(self) -> bytes:
         """The bytes of the network."""
         symbols = [w.reshape(-1) for w in self.weights]
-        tables = [rans.fit_table(s) for s in symbols]
+        tables = [coder.fit_table(s) for s in symbols]
         return self.write(tables)
 
     def write(self, tables: list[Table]) -> bytes:
         """Return the bytes of the network, its weights coded with these tables."""
         widths = self.widths
-        head = self.hood.write() + struct.pack("<BBHB", self.local, self.leak, self.clip, len(widths))
+        head = self.neighbourhood.write() + struct.pack("<BBHB", self.local, self.leak, self.clip, len(widths))
         head += struct.pack(f"<{len(widths)}H", *widths) + bytes(self.shifts)
         head += b"".join(struct.pack("<IIH", t.slope, t.bend, t.peak) for t in tables)
         head += b"".join(b.astype("<i4").tobytes() for b in self.biases)
         symbols = np.concatenate([w.reshape(-1) for w in self.weights])
         which = np.arange(len(tables)).repeat([w.size for w in self.weights])
-        return head + rans.encode(symbols, which, tables)
+        return head + coder.encode(symbols, which, tables)
 
     @cached_property
     def digest(self) -> bytes:
@@ -116,7 +116,7 @@ def read_network(data: bytes | memoryview) -> Network:
         Naming the field.
     """
     reader = Reader(memoryview(data))
-    hood = read_hood(reader)
+    neighbourhood = read_neighbourhood(reader)
     kind = reader.number("B", "neural.inputs")
     if kind not in (FIXED, LOCAL):
         raise CorruptChunkError("neural.inputs", f"{kind} is reserved")
@@ -132,7 +132,7 @@ def read_network(data: bytes | memoryview) -> Network:
     widths = [reader.number("H", "neural.widths") for _ in range(layers)]
     if not all(1 <= w <= limits.MAX_NEURAL_WIDTH for w in widths):
         raise LimitExceededError("neural.widths", f"{widths}")
-    shapes = [(b, a) for a, b in itertools.pairwise([len(hood.offsets), *widths, 1])]
+    shapes = [(b, a) for a, b in itertools.pairwise([len(neighbourhood.offsets), *widths, 1])]
     sizes = [rows * columns for rows, columns in shapes]
     if sum(sizes) > min(limits.MAX_PARAMETERS, limits.MAX_PARAMETERS_PER_BYTE * len(data)):
         raise LimitExceededError("neural.widths", f"{sum(sizes)} weights in {len(data)} bytes")
@@ -146,10 +146,10 @@ def read_network(data: bytes | memoryview) -> Network:
             raise LimitExceededError("neural.tables", f"a peak of {peak}")
         tables.append(Table(slope, bend, peak))
     biases = tuple(reader.array("<i4", rows, "neural.biases").astype(np.int64) for rows, _ in shapes)
-    symbols = rans.decode(reader, np.arange(layers + 1).repeat(sizes), tables).astype(np.int64)
+    symbols = coder.decode(reader, np.arange(layers + 1).repeat(sizes), tables).astype(np.int64)
     parts = np.split(symbols, np.cumsum(sizes)[:-1])
     weights = tuple(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
-    network = Network(hood, kind == LOCAL, leak, clip, shifts, weights, biases)
+    network = Network(neighbourhood, kind == LOCAL, leak, clip, shifts, weights, biases)
     network.__dict__["data"] = bytes(data)  # other tables may have coded the same weights
     network.check()
     return network

@@ -10,29 +10,22 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore.chunk import dtypes
-from inrstore.chunk.byteplanes.levels import unordered
-from inrstore.chunk.entropy.integers import BitReader, Ints, Singles, Words
-from inrstore.chunk.entropy.rans import TOTAL
+from inrstore.chunk.dtypes import unordered
+from inrstore.chunk.entropy.bits import Singles
+from inrstore.chunk.entropy.residual import Residuals
 from inrstore.chunk.frame import Reader
 from inrstore.chunk.predictor import layout as layouts
 from inrstore.chunk.predictor import regression
 from inrstore.chunk.predictor.kernel import Kernel, kernel_of
-from inrstore.chunk.predictor.lanes import FlagStream, SymbolStream, lane_count
 from inrstore.chunk.predictor.layout import Layout
 from inrstore.chunk.predictor.planes import Padded
 from inrstore.chunk.predictor.regions import Run
 from inrstore.chunk.predictor.regression import PAD, Box, Neighbourhood, Stage
 from inrstore.chunk.predictor.stages import StageView, base_of
-from inrstore.chunk.predictor.tables import CONTEXTS, ESCAPE, UNUSED, Tables, contexts, read_bell
 from inrstore.errors import CorruptChunkError
 
 _AT_ONCE = 2048
 """Values of a step that are worked on together: their regressors stay in the cache."""
-
-
-def holds(dtype: np.dtype[Any]) -> bool:
-    """Return whether the mode can code this type at all."""
-    return dtype.kind in "iuf" and dtype.itemsize <= 4
 
 
 def decode(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> npt.NDArray[Any]:
@@ -43,7 +36,7 @@ def decode(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> npt.ND
     CorruptChunkError
         Naming the field.
     """
-    if not holds(dtype):
+    if not dtypes.is_short(dtype):
         raise CorruptChunkError("predictor.dtype", f"{dtype} is not coded in this mode")
     layout = layouts.read_layout(reader, box, 8 * dtype.itemsize)
     plan = []
@@ -51,23 +44,23 @@ def decode(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> npt.ND
         weights = regression.read_base(reader, len(group), group.start) if group.start else None
         steps = []
         for slices, distance in layouts.stages(layout.lengths[1], layout.top):
-            hood = Neighbourhood(layout.wide, distance > 0, group.start > 0)
+            neighbourhood = Neighbourhood(distance > 0, group.start > 0)
             size = len(group) * len(slices) * math.prod(layout.tiled_shape[2:])
-            stage = regression.read_stage(reader, hood, layout.zeros, layout.grid, size)
-            steps.append((slices, distance, hood, stage))
+            stage = regression.read_stage(reader, neighbourhood, layout.zeros, layout.grid, size)
+            steps.append((slices, distance, neighbourhood, stage))
         plan.append((group, weights, steps))
-    streams = Streams(reader, layout)
+    streams = Residuals(reader, "predictor", layout.values, layout.low, layout.high, regression.CLASSES * layout.zeros)
     values = np.zeros(layout.tiled_shape, smallest(layout.low, layout.high))
     total = np.zeros(layout.tiled_shape[1:], np.int32) if len(plan) > 1 else None
     for group, weights, steps in plan:
         base: npt.NDArray[Any] | None = None if weights is None else base_of(values, group, weights, layout)
         errors = np.zeros((len(group), *layout.tiled_shape[1:]), np.uint16)
         mean = None if total is None or base is None else total // group.start
-        for slices, distance, hood, stage in steps:
+        for slices, distance, neighbourhood, stage in steps:
             view = StageView(layout, group, slices, distance, values, errors, base, mean)
-            kernel = kernel_of(stage, hood, layout.high - layout.low)
+            kernel = kernel_of(stage, neighbourhood, layout.high - layout.low)
             for first, last in layout.blocks(view.planes):
-                Wavefront(view, first, last, stage, hood, kernel, streams, layout).run()
+                Wavefront(view, first, last, stage, neighbourhood, kernel, streams, layout).run()
         if total is not None:
             total += errors.sum(0, dtype=np.int32)
     streams.finish()
@@ -93,73 +86,11 @@ def assemble(tiles: npt.NDArray[Any], layout: Layout, dtype: np.dtype[Any], box:
     return unordered(out.reshape(box), dtype)
 
 
-class Streams:
-    """Everything after the weights, read as it is needed."""
-
-    def __init__(self, reader: Reader, layout: Layout) -> None:
-        count, lanes = layout.values, lane_count(layout.values, layout.lanes)
-        self.tables = Tables([read_bell(reader) for _ in range(CONTEXTS)])
-        ones = None
-        if layout.zeros:
-            ones = reader.array("<u2", regression.CLASSES, "predictor.flag_counts").astype(np.uint32)
-            if (ones < 1).any() or (ones >= TOTAL).any():
-                raise CorruptChunkError("predictor.flag_counts", f"a count is not in 1..{TOTAL - 1}")
-        escapes = reader.number("I", "predictor.escapes")
-        if escapes > count:
-            raise CorruptChunkError("predictor.escapes", f"{escapes} for {count} values")
-        self.escapes = reader.array("<u2", escapes, "predictor.escapes").astype(np.int32) + np.int32(layout.low)
-        self.escaped = 0
-        if (self.escapes > layout.high).any():
-            raise CorruptChunkError("predictor.escapes", f"a value above {layout.high}")
-        self.low = BitReader(reader.take(reader.number("I", "predictor.low_bits"), "predictor.low_bits"))
-        self.flags = None
-        if ones is not None:
-            part = reader.take(reader.number("I", "predictor.flag_stream"), "predictor.flag_stream")
-            self.flags = FlagStream(Reader(part), lanes, ones)
-        self.symbols = SymbolStream(Reader(reader.take(reader.remaining, "predictor.symbols")), lanes, self.tables)
-        self.shifted = bool(self.tables.shifts.any())
-
-    def take(self, expected: Words, phase: Words) -> tuple[Words, Ints]:
-        """Return differences, and the places of escapes among them (whose difference means nothing)."""
-        place = contexts(expected)
-        place += phase
-        out = self.symbols.take(place)
-        escapes = (out >= ESCAPE).nonzero()[0]
-        if escapes.size and (out[escapes] == UNUSED).any():
-            raise CorruptChunkError("predictor.form", "a value has a context that is not used")
-        if self.shifted:
-            shift = self.tables.shifts.take(place >> 2)
-            if escapes.size:
-                shift[escapes] = 0
-            some = shift.nonzero()[0]
-            if some.size:
-                width = shift[some]
-                out[some] = (out[some] << width) + self.low.take(width) - (np.int32(1) << width >> 1)
-        return out, escapes
-
-    def next_escapes(self, count: int) -> Words:
-        """Return the values that the next escapes stand for."""
-        fresh = self.escapes[self.escaped : self.escaped + count]
-        if fresh.size < count:
-            raise CorruptChunkError("predictor.escapes", "there are too few")
-        self.escaped += count
-        return fresh
-
-    def finish(self) -> None:
-        """Refuse what is left over."""
-        if self.escaped != len(self.escapes):
-            raise CorruptChunkError("predictor.escapes", f"{len(self.escapes) - self.escaped} are left over")
-        self.low.finish()
-        if self.flags is not None:
-            self.flags.finish()
-        self.symbols.finish()
-
-
 class Wavefront:
     """One block: its arrays, and the steps that fill them."""
 
-    def __init__(self, view: StageView, first: int, last: int, stage: Stage, hood: Neighbourhood, kernel: Kernel,
-                 streams: Streams, layout: Layout) -> None:  # fmt: skip
+    def __init__(self, view: StageView, first: int, last: int, stage: Stage, neighbourhood: Neighbourhood,
+                 kernel: Kernel, streams: Residuals, layout: Layout) -> None:  # fmt: skip
         self._view, self._first, self._last = view, first, last
         self._kernel, self._streams, self._layout = kernel, streams, layout
         self.rows, self.columns = layout.part_shape
@@ -172,16 +103,16 @@ class Wavefront:
             flags |= {regression.OWN: self._flag}
         self._grid = None if stage.differences is None else stage.grid
         self._numbers = None if self._grid is None else self._grid.numbers()
-        self._later = hood.later
+        self._later = neighbourhood.later
         self._wide = min(self.planes, _AT_ONCE)
         most = min(self.rows, max(1, _AT_ONCE // self._wide)) * self._wide
         self._iota = np.arange(most)
-        self._regressors = np.ones((hood.regressors + 1) * most, np.float32)
-        self._errors = np.empty(hood.errors * most, np.float32)
-        self._flags = np.empty(hood.values * most if layout.zeros else 0, np.float32)
-        self._boxes = self._sources(hood.boxes, arrays)
-        self._error_boxes = self._sources(hood.error_boxes, arrays)
-        self._flag_boxes = self._sources(hood.value_boxes if layout.zeros else [], flags)
+        self._regressors = np.ones((neighbourhood.regressors + 1) * most, np.float32)
+        self._errors = np.empty(neighbourhood.errors * most, np.float32)
+        self._flags = np.empty(neighbourhood.values * most if layout.zeros else 0, np.float32)
+        self._boxes = self._sources(neighbourhood.boxes, arrays)
+        self._error_boxes = self._sources(neighbourhood.error_boxes, arrays)
+        self._flag_boxes = self._sources(neighbourhood.value_boxes if layout.zeros else [], flags)
         self._low, self._high = np.int32(layout.low), np.int32(layout.high)
         self._half, self._quarter = np.int32(1 << (stage.fraction - 1)), np.int32(stage.fraction - 2)
 
@@ -192,7 +123,6 @@ class Wavefront:
 
     def run(self) -> None:
         """Decode the block and keep it."""
-        padded = [p for p in (self._own, self._error, self._flag) if p is not None]
         rows, columns = self.rows, self.columns
         at_once = max(1, _AT_ONCE // self._wide)
         across, down = self._own.strides[1], self._own.strides[0]
@@ -206,12 +136,6 @@ class Wavefront:
                 for plane in range(0, self.planes, self._wide):
                     width = min(self._wide, self.planes - plane)
                     self._take(count, width, offset + 4 * plane, [(r, a * width, b * width) for r, a, b in runs])
-            if step >= columns - 1 and (step - columns) % 2:
-                for array in padded:
-                    array.pad_right((step - columns + 1) // 2)
-            if step % 2 == 0 and step // 2 + 1 < rows:
-                for array in padded:
-                    array.pad_left(step // 2 + 1)
         if self._flag is not None and ((self._own.inside == 0) & (self._flag.inside != 0)).any():
             raise CorruptChunkError("predictor.flag_stream", "a value that is not 0 by its flag is 0")
         self._view.store(self._first, self._last, self._own.inside, self._error.inside)
@@ -236,9 +160,9 @@ class Wavefront:
         """Decode the values of `rows` rows and `width` planes of a step; `offset` is the address of the first."""
         kernel, streams, n, shape = self._kernel, self._streams, rows * width, (rows, width)
         flags = live = None
-        if self._flag is not None and streams.flags is not None:
+        if self._flag is not None:
             flags = self._copy(self._flag_boxes, self._flags, shape, offset)
-            bits = streams.flags.take(kernel.classes(flags))
+            bits = streams.flags(kernel.classes(flags))
             live = bits.nonzero()[0]
             if not live.size:
                 return  # the arrays hold zeros already

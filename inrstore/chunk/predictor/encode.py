@@ -6,7 +6,7 @@ symbols are made for whole arrays, without the reader's order.
 
 from __future__ import annotations
 
-import itertools
+import math
 import struct
 from dataclasses import replace
 from typing import Any
@@ -15,33 +15,63 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore import limits
-from inrstore.chunk.byteplanes.levels import ordered
-from inrstore.chunk.entropy.integers import Ints, pack_bits
-from inrstore.chunk.entropy.rans import PRECISION, TOTAL
+from inrstore.chunk.dtypes import is_short, ordered
+from inrstore.chunk.entropy.bits import Ints
+from inrstore.chunk.entropy.rans import TOTAL, rows_of, write
+from inrstore.chunk.entropy.residual_encode import coded, lanes_of
+from inrstore.chunk.least_squares import explaining_order
 from inrstore.chunk.linear import product, products, solved
 from inrstore.chunk.mask import Mask
 from inrstore.chunk.predictor import layout as layouts
 from inrstore.chunk.predictor import regression
-from inrstore.chunk.predictor.decode import holds, smallest
+from inrstore.chunk.predictor.decode import smallest
 from inrstore.chunk.predictor.encode_regions import choose_region, with_regions
 from inrstore.chunk.predictor.encode_stage import SAMPLE, SETS, Coded, StageFit
-from inrstore.chunk.predictor.lanes import lane_count, write_stream
 from inrstore.chunk.predictor.layout import Layout
-from inrstore.chunk.predictor.least_squares import combined, explaining_order, fit_bell, solve
 from inrstore.chunk.predictor.regression import CLASSES, Neighbourhood
 from inrstore.chunk.predictor.stages import StageView, base_of
-from inrstore.chunk.predictor.tables import CONTEXTS, Tables, write_bells
+from inrstore.chunk.quality import Target
+from inrstore.chunk.task import Task
 from inrstore.errors import CorruptChunkError
 
 SMALLEST = 2000
 """Values under which the weights cost more than they save."""
 _LEAST_PER_STAGE = 500
 _BACKGROUND = 0.15  # share of zeros from which flags save more than the time they take to read
-_LEAST_BYTES_FOR_LANES = 24_000
-_LANES, _LEAST_FOR_LANES = 6, 30_000  # 48 more lanes double the speed of 60,000 values, and take 0.35 % of their bytes
 _LEAST_FOR_REGIONS = 1 << 17
 _LEAST_PER_STEP = 400  # values of a step without parts, from which no part is worth its borders
-_WIDE_GAIN = 0.008  # bits per value that the wide neighbourhood has to save
+
+
+def bid(task: Task) -> bytes | None:
+    """Return the payload of a lossless chunk, or of integers rounded to as few values as a largest error allows."""
+    if task.target.lossless:
+        core, around = task.cropped
+        payload = encode(core, around.mask)
+        return None if payload is None else task.sealed(payload)
+    coarse = _rounded(task)
+    return None if coarse is None else bid(replace(task, chunk=coarse, target=Target(lossless=True)))
+
+
+def _rounded(task: Task) -> npt.NDArray[Any] | None:
+    """Return integers rounded to every (2 e + 1)-th value around the commonest one, or None."""
+    target, values, mask = task.target, task.values, task.mask
+    if target.max_error is None or values.dtype.kind not in "iu" or values.dtype.itemsize > 4:
+        return None
+    step = 2 * math.floor(min(target.max_error, 2.0**31)) + 1
+    if step == 1:
+        return None
+    wide = values.astype(np.int64)
+    inside = wide if mask is None else wide[np.broadcast_to(mask, wide.shape)]
+    low, high = int(inside.min()), int(inside.max())
+    middle = low + int(np.bincount(np.minimum(inside.reshape(-1) - low, 1 << 16)).argmax())
+    least, most = (middle + (v - middle + step // 2) // step * step for v in (low, high))
+    info = np.iinfo(values.dtype)
+    if least < info.min or most > info.max:
+        return None
+    coarse = middle + (wide - middle + step // 2) // step * step
+    if mask is not None:
+        coarse = np.where(mask, coarse, 0)
+    return np.asarray(coarse.astype(values.dtype), order="C")
 
 
 def encode(
@@ -60,7 +90,7 @@ def encode(
     regions : bool
         Whether weights may differ by place; what pays is taken.
     """
-    if core.size < SMALLEST or not holds(core.dtype):
+    if core.size < SMALLEST or not is_short(core.dtype):
         return None
     mapped = _mapped(core, inside)
     if mapped is None:
@@ -70,8 +100,11 @@ def encode(
     if layout is None:
         return None
     whole = _folded(values, layout.swap)[layout.order]
+    del mapped, values  # each copy is as large as all that is kept later on
     layout = with_places(layout, whole) if regions else layout
-    return _Encoder(layout, layouts.cut(whole, layout), sets).run()
+    tiles = layouts.cut(whole.astype(smallest(layout.low, layout.high)), layout)
+    del whole
+    return _Encoder(layout, tiles, sets).run()
 
 
 def _mapped(core: npt.NDArray[Any], inside: Mask | None) -> tuple[int, int, npt.NDArray[np.int32]] | None:
@@ -110,7 +143,7 @@ def _choose(values: npt.NDArray[np.int32], base: int, step: int) -> Layout | Non
     if t > limits.MAX_PREDICTOR_MEASUREMENTS:
         return None
     top = 1 if z < 2 or (z < 12 and t > 8) else 2 if z < 16 or t > 1 else 4
-    plain = Layout(lengths, swap, False, False, base, step, int(values.min(initial=0)), int(values.max(initial=0)),
+    plain = Layout(lengths, swap, False, base, step, int(values.min(initial=0)), int(values.max(initial=0)),
                    top, 1, 1, np.arange(t))  # fmt: skip
     layout = _parted(plain)
     stages = len(layouts.groups(t)) * len(layouts.stages(z, top))
@@ -121,8 +154,7 @@ def _choose(values: npt.NDArray[np.int32], base: int, step: int) -> Layout | Non
     except CorruptChunkError:
         return None
     folded = _folded(values, swap)
-    layout = replace(layout, order=explaining_order(folded), zeros=_has_background(folded))
-    return replace(layout, wide=_pays_wide(layout, folded))
+    return replace(layout, order=explaining_order(folded), zeros=_has_background(folded))
 
 
 def _parted(layout: Layout) -> Layout:
@@ -131,7 +163,7 @@ def _parted(layout: Layout) -> Layout:
     while True:
         h, w = layout.part_shape
         per_step = layout.values / layout.steps()
-        too_large = layout.padded > limits.MAX_PREDICTOR_PART
+        too_large = layout.padded > limits.MAX_PREDICTOR_BLOCK
         if not too_large and (per_step >= 700 or (2 * h <= w / 2 and per_step >= 100) or (w <= 64 and h <= 32)):
             return layout
         if 2 * h >= w / 2 and h > 1:
@@ -156,40 +188,9 @@ def _has_background(folded: npt.NDArray[Any]) -> bool:
     return bool(inner.size and inner.mean() > _BACKGROUND and together.sum() > 0.75 * inner.sum())
 
 
-def _pays_wide(layout: Layout, folded: npt.NDArray[Any]) -> bool:
-    """Compare both neighbourhoods on values of the first measurement that are not background."""
-    tiles = layouts.cut(folded[layout.order[:1]], replace(layout, lengths=(1, *layout.lengths[1:])))
-    one = replace(layout, lengths=(1, *layout.lengths[1:]))
-    slices, distance = layouts.stages(layout.lengths[1], layout.top)[-1]
-    if layout.part_shape[0] * layout.part_shape[1] * layout.parts * len(slices) < 30_000:
-        return False
-    view = StageView(one, range(1), slices, distance, tiles, np.zeros(tiles.shape, np.uint16), None, None)
-    left = []
-    for wide in (False, True):
-        fit = StageFit(replace(one, wide=wide), view, Neighbourhood(wide, distance > 0, False))
-        rows, wanted, _ = fit.sample(fit.picked(SAMPLE)[0])
-        half, weights = len(wanted) // 2, 1 / (np.abs(rows).mean(0) + 1)
-        found = solve(rows[:, :half], wanted[:half], weights[:half])
-        left.append(float(np.log2(np.abs(wanted[half:] - combined(found, rows[:, half:])) + 0.5).mean()))
-    return left[0] - left[1] > _WIDE_GAIN
-
-
-def with_lanes(layout: Layout, size: int) -> Layout:
-    """Return the layout with more lanes than the common number, where reading would be slow and they cost little.
-
-    Parameters
-    ----------
-    layout : Layout
-    size : int
-        Of the payload in bytes, about.
-    """
-    few = layout.values >= _LEAST_FOR_LANES and lane_count(layout.values, None) < 1 << _LANES
-    return replace(layout, lanes=_LANES) if few and size >= _LEAST_BYTES_FOR_LANES else layout
-
-
 def with_places(layout: Layout, whole: npt.NDArray[Any]) -> Layout:
     """Return the layout with regions of the size that suits the values (1, z, y, x), or as it is."""
-    plain = replace(layout, row_parts=1, column_parts=1, region=layout.lengths[2:])
+    plain = replace(layout, row_parts=1, column_parts=1)
     if layout.lengths[0] > 1 or layout.values < _LEAST_FOR_REGIONS:
         return layout
     try:
@@ -201,10 +202,17 @@ def with_places(layout: Layout, whole: npt.NDArray[Any]) -> Layout:
     tiles = layouts.cut(whole, plain)
     slices, distance = layouts.stages(plain.lengths[1], plain.top)[0]
     view = StageView(plain, range(1), slices, distance, tiles, np.zeros(tiles.shape, np.uint16), None, None)
-    region = choose_region(StageFit(plain, view, Neighbourhood(plain.wide, False, False)), plain.part_shape)
+    region = choose_region(StageFit(plain, view, Neighbourhood(False, False)), plain.part_shape)
     if region is not None:
         return replace(plain, region=region)
     return plain if layout.parts > 1 else layout
+
+
+def joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Return parts in one array, and let go of them."""
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
 
 
 class _Encoder:
@@ -221,7 +229,7 @@ class _Encoder:
 
     def __init__(self, layout: Layout, tiles: npt.NDArray[Any], sets: int) -> None:
         self._layout, self._sets = layout, sets
-        self._tiles = tiles.astype(smallest(layout.low, layout.high))
+        self._tiles = tiles.astype(smallest(layout.low, layout.high), copy=False)
         self._coded = Coded()
 
     def run(self) -> bytes:
@@ -238,8 +246,8 @@ class _Encoder:
             errors = np.zeros((len(group), *tiles.shape[1:]), np.uint16)
             for slices, distance in layouts.stages(layout.lengths[1], layout.top):
                 view = StageView(layout, group, slices, distance, tiles, errors, base, mean)
-                hood = Neighbourhood(layout.wide, distance > 0, group.start > 0)
-                fit = StageFit(layout, view, hood)
+                neighbourhood = Neighbourhood(distance > 0, group.start > 0)
+                fit = StageFit(layout, view, neighbourhood)
                 stage = fit.fitted(self._sets)
                 if layout.grid is not None:
                     stage = with_regions(fit, stage, layout.grid)
@@ -249,35 +257,25 @@ class _Encoder:
 
     def _with_streams(self, stages: bytes) -> bytes:
         """Return the payload of the fitted stages."""
-        coded = self._coded
-        errors, places, known = (np.concatenate(a) for a in (coded.errors, coded.places, coded.values))
-        context = (places >> 2).astype(np.uint8)
-        order = np.argsort(context, kind="stable")
-        bounds = np.cumsum([0, *np.bincount(context, minlength=CONTEXTS)])
-        runs = [order[a:b] for a, b in itertools.pairwise(bounds)]
-        bells = [fit_bell(errors[run], places[run] & 3) if run.size else None for run in runs]
-        tables = Tables(bells)
-        table, shift = tables.index[places], tables.shifts[places >> 2].astype(np.int64)
-        moved = errors + ((1 << shift) >> 1)
-        symbol, low = moved >> shift, moved & ((1 << shift) - 1)
-        peak = np.array(tables.peaks, np.int64)[table]
-        escaped = np.abs(symbol) > peak
-        entry = np.where(escaped, 2 * peak + 1, symbol + peak)
-        firsts = np.cumsum([0, *(len(c) for c in tables.counts)])
-        counts = np.concatenate(tables.counts) if tables.counts else np.zeros(0, np.int64)
-        starts = [np.cumsum(c) - c for c in tables.counts]
-        start = np.concatenate(starts) if starts else np.zeros(0, np.int64)
-        at = firsts[table] + entry
-        escapes = (known[escaped] - self._layout.low).astype("<u2")
-        some = (shift > 0) & ~escaped
-        packed = pack_bits(low[some], shift[some])
-        middle = struct.pack("<I", len(escapes)) + escapes.tobytes() + struct.pack("<I", len(packed)) + packed
-        bits = PRECISION * len(at) - float(np.log2(counts)[at].sum())
-        layout = with_lanes(self._layout, len(stages) + len(middle) + int(bits / 8))
-        lanes = lane_count(layout.values, layout.lanes)
+        kept = self._coded
+        errors, places, known = joined(kept.errors), joined(kept.places), joined(kept.values)
+        found = coded(errors, places, known)
+        del errors, places, known
+        size = len(stages) + len(found.rest) + int(found.bits / 8)
+        layout = self._layout
+        lanes = lanes_of(layout.values, size)
         flag_counts, flag_stream = self._flag_stream(lanes) if layout.zeros else (b"", b"")
-        stream = write_stream(counts[at], start[at], lanes)
-        return b"".join([layout.write(), stages, write_bells(bells), flag_counts, middle, flag_stream, stream])
+        parts = [
+            layout.write(),
+            stages,
+            found.tables,
+            bytes([lanes]),
+            flag_counts,
+            found.rest,
+            flag_stream,
+            found.stream(lanes),
+        ]
+        return b"".join(parts)
 
     def _flag_stream(self, lanes: int) -> tuple[bytes, bytes]:
         """Return the counts of the classes, and the stream behind its length."""
@@ -286,7 +284,8 @@ class _Encoder:
         seen = np.bincount(classes, minlength=CLASSES)
         share = np.clip(np.rint((ones + 0.4) / (seen + 0.8) * TOTAL), 1, TOTAL - 1).astype(np.int64)
         mine = share[classes]
-        stream = write_stream(np.where(flags, mine, TOTAL - mine), np.where(flags, 0, mine), lanes)
+        rows = rows_of(np.where(flags, mine, TOTAL - mine), np.where(flags, 0, mine), 1 << lanes)
+        stream = write(rows, 1 << lanes)
         return share.astype("<u2").tobytes(), struct.pack("<I", len(stream)) + stream
 
 

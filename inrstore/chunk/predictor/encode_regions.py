@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from inrstore import limits
-from inrstore.chunk.entropy.integers import Ints
+from inrstore.chunk.entropy.bits import Ints
 from inrstore.chunk.linear import Doubles, products
 from inrstore.chunk.predictor.encode_stage import StageFit
-from inrstore.chunk.predictor.regions import Differences, Grid, write_differences
-from inrstore.chunk.predictor.regression import Stage, product, reach, two_rows
+from inrstore.chunk.predictor.regions import Differences, RegionGrid, write_differences
+from inrstore.chunk.predictor.regression import Stage, reach
+from inrstore.chunk.products import product, two_rows
 
 SETS = 4
 _CELL, _MOST_CELLS = 32, 400
@@ -34,7 +35,7 @@ class Moments:
 
     Parameters
     ----------
-    grid : Grid
+    grid : RegionGrid
         The cells.
     sums : ndarray of float64, shape (cells, sets, K + 2, K + 2)
         The wanted value is the last row and column.
@@ -44,30 +45,32 @@ class Moments:
         Values in the sums, of all that are coded.
     """
 
-    grid: Grid
+    grid: RegionGrid
     sums: Doubles
     counts: Doubles
     share: float
 
-    def merged(self, side: int) -> tuple[Grid, Ints]:
+    def merged(self, side: int) -> tuple[RegionGrid, Ints]:
         """Return regions of side x side cells, and the region of each cell."""
         cells = self.grid
-        grid = Grid(min(cells.rows * side, cells.shape[0]), min(cells.columns * side, cells.shape[1]), cells.shape)
+        grid = RegionGrid(
+            min(cells.rows * side, cells.shape[0]), min(cells.columns * side, cells.shape[1]), cells.shape
+        )
         down, across = np.divmod(np.arange(cells.count), cells.across)
         return grid, down // side * grid.across + across // side
 
 
-def cells_of(shape: tuple[int, int]) -> Grid:
+def cells_of(shape: tuple[int, int]) -> RegionGrid:
     """Return the cells of a plane."""
     side = max(_CELL, math.sqrt(shape[0] * shape[1] / _MOST_CELLS))
     rows, columns = (-(-n // max(1, round(n / side))) for n in shape)
-    return Grid(rows, columns, shape)
+    return RegionGrid(rows, columns, shape)
 
 
-def moments(fit: StageFit, stage: Stage, grid: Grid, thin: int) -> Moments:
+def moments(fit: StageFit, stage: Stage, grid: RegionGrid, thin: int) -> Moments:
     """Return the sums of cells; of many planes only some rows, and of these one in `thin`."""
     cells, across, planes = grid.count, grid.across, fit.known.shape[2]
-    size, sets = fit.hood.regressors + 2, len(stage.thresholds) + 1
+    size, sets = fit.neighbourhood.regressors + 2, len(stage.thresholds) + 1
     out, counts = np.zeros((cells, sets, size, size)), np.zeros((cells, sets))
     every = thin * max(1, round(planes / _PER_POSITION))
     two = two_rows(stage.activity)
@@ -133,7 +136,7 @@ def bits(found: Moments, region: Ints, stage: Stage) -> float:
     return float(coded + 8 * len(write_differences(stage.differences)) + _BITS_PER_WEIGHT * fitted_weights)
 
 
-def _few_sets(fit: StageFit, plain: Stage, grid: Grid, thin: int) -> tuple[Moments, Stage, float]:
+def _few_sets(fit: StageFit, plain: Stage, grid: RegionGrid, thin: int) -> tuple[Moments, Stage, float]:
     """Return sums, the stage with fewer sets for the whole plane, and the bits that these cost more."""
     stage = replace(plain, thresholds=fit.thresholds(SETS))
     found = moments(fit, stage, grid, thin)
@@ -162,7 +165,7 @@ def choose_region(fit: StageFit, shape: tuple[int, int]) -> tuple[int, int] | No
     return best
 
 
-def with_regions(fit: StageFit, plain: Stage, grid: Grid) -> Stage:
+def with_regions(fit: StageFit, plain: Stage, grid: RegionGrid) -> Stage:
     """Return the stage with weights for each region where they pay, or with the same everywhere."""
     plain = replace(plain, grid=grid)
     if grid.count < 2 or not grid.fits(fit.size):

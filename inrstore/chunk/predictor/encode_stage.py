@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore import limits
-from inrstore.chunk.entropy.integers import Ints, Singles
+from inrstore.chunk.entropy.bits import Ints, Singles
+from inrstore.chunk.entropy.contexts import contexts
+from inrstore.chunk.least_squares import Doubles, Floats, combined, logistic, solve, solve_not_negative
 from inrstore.chunk.predictor import regression
 from inrstore.chunk.predictor.kernel import Kernel, kernel_of
 from inrstore.chunk.predictor.layout import Layout
-from inrstore.chunk.predictor.least_squares import Doubles, Floats, combined, logistic, solve, solve_not_negative
 from inrstore.chunk.predictor.planes import Padded
 from inrstore.chunk.predictor.regions import Run
 from inrstore.chunk.predictor.regression import MAX_ERROR, PAD, Box, Neighbourhood, Stage, reach
 from inrstore.chunk.predictor.stages import StageView
-from inrstore.chunk.predictor.tables import contexts
 
 SAMPLE, _LARGE_SAMPLE = 40_000, 160_000
 SETS, _VALUES_PER_SET = 8, 16_000
@@ -36,9 +36,9 @@ _ROUNDS, _SMALL = 3, 12_000  # of weighted least squares; the last one is not wo
 class Coded:
     """What the streams will hold, stage by stage, in the order of decoding."""
 
-    errors: list[Ints] = field(default_factory=list)
-    places: list[Ints] = field(default_factory=list)  # four times the context, plus the phase
-    values: list[Ints] = field(default_factory=list)
+    errors: list[npt.NDArray[np.int32]] = field(default_factory=list)
+    places: list[npt.NDArray[np.uint8]] = field(default_factory=list)  # four times the context, plus the phase
+    values: list[npt.NDArray[np.uint16]] = field(default_factory=list)  # above the lowest one
     flags: list[npt.NDArray[np.bool_]] = field(default_factory=list)
     classes: list[Ints] = field(default_factory=list)
 
@@ -50,11 +50,11 @@ class StageFit:
     ----------
     layout : Layout
     view : StageView
-    hood : Neighbourhood
+    neighbourhood : Neighbourhood
     """
 
-    def __init__(self, layout: Layout, view: StageView, hood: Neighbourhood) -> None:
-        self._layout, self._view, self.hood = layout, view, hood
+    def __init__(self, layout: Layout, view: StageView, neighbourhood: Neighbourhood) -> None:
+        self._layout, self._view, self.neighbourhood = layout, view, neighbourhood
         self.rows, self.columns = layout.part_shape
         at = view.index(0, view.planes)
         self._arrays, self._flags = view.neighbours(0, view.planes)
@@ -72,7 +72,6 @@ class StageFit:
     def _padded(self, inside: npt.NDArray[Any]) -> Padded:
         out = Padded(*inside.shape)
         out.inside[...] = inside
-        out.pad_all()
         return out
 
     # ---- samples ----
@@ -103,24 +102,24 @@ class StageFit:
 
     def sample(self, pick: Ints) -> tuple[Singles, Doubles, Singles | None]:
         """Return regressors, what they are to give, and flags at some places."""
-        kernel = Kernel(self._bare(_MOST_CLIP), self.hood, self._span)
-        rows = np.ones((self.hood.regressors + 1, len(pick)), np.float32)
-        rows[:-1] = self.gathered(self.hood.boxes, self._arrays, pick)
-        flags = self.gathered(self.hood.value_boxes, self._flags, pick) if self._layout.zeros else None
+        kernel = Kernel(self._bare(_MOST_CLIP), self.neighbourhood, self._span)
+        rows = np.ones((self.neighbourhood.regressors + 1, len(pick)), np.float32)
+        rows[:-1] = self.gathered(self.neighbourhood.boxes, self._arrays, pick)
+        flags = self.gathered(self.neighbourhood.value_boxes, self._flags, pick) if self._layout.zeros else None
         centre = kernel.centre(rows, flags)
         wanted: Doubles = self.known.reshape(-1)[pick].astype(np.float64) - centre
         return rows, wanted, flags
 
     def block(self, rows: range, columns: range) -> Singles:
         """Return regressors and, in the last row, what they are to give, of positions in all planes (no background)."""
-        kernel = Kernel(self._bare(_MOST_CLIP), self.hood, self._span)
+        kernel = Kernel(self._bare(_MOST_CLIP), self.neighbourhood, self._span)
         shape = len(rows), len(columns), self.known.shape[2]
-        out, flags = np.ones((self.hood.regressors + 2, math.prod(shape)), np.float32), None
-        self._fill(self.hood.boxes, self._arrays, rows, columns, out)
+        out, flags = np.ones((self.neighbourhood.regressors + 2, math.prod(shape)), np.float32), None
+        self._fill(self.neighbourhood.boxes, self._arrays, rows, columns, out)
         known = self.known[rows.start : rows.stop : rows.step, columns.start : columns.stop].reshape(-1)
         if self._layout.zeros:
-            flags = np.empty((self.hood.values, known.size), np.float32)
-            self._fill(self.hood.value_boxes, self._flags, rows, columns, flags)
+            flags = np.empty((self.neighbourhood.values, known.size), np.float32)
+            self._fill(self.neighbourhood.value_boxes, self._flags, rows, columns, flags)
         np.subtract(known, kernel.centre(out[:-1], flags), out=out[-1])
         return out.take(np.flatnonzero(known), 1) if self._layout.zeros else out
 
@@ -141,9 +140,9 @@ class StageFit:
         return float(np.log2(np.abs(left) + 0.5).mean())
 
     def _bare(self, clip: int) -> Stage:
-        k = self.hood.regressors + 1
+        k = self.neighbourhood.regressors + 1
         none = np.zeros((1, k), np.int64)
-        return Stage(8, clip, none, np.zeros(0, np.int64), none[0], 0, np.zeros(self.hood.errors, np.int64))
+        return Stage(8, clip, none, np.zeros(0, np.int64), none[0], 0, np.zeros(self.neighbourhood.errors, np.int64))
 
     # ---- the fit ----
 
@@ -177,18 +176,18 @@ class StageFit:
         which = edges.searchsorted(active)
         found = np.stack([self._one_set(rows, wanted, weights, which == i, linear) for i in range(len(edges) + 1)])
         spread = np.median(np.abs(wanted - combined(linear, rows))) + 0.3
-        noise = np.sqrt(self.hood.regressors * (rows[:-1] ** 2).mean() + 1e-9) / 3.5
+        noise = np.sqrt(self.neighbourhood.regressors * (rows[:-1] ** 2).mean() + 1e-9) / 3.5
         fraction = int(np.clip(np.ceil(np.log2(noise / (0.03 * spread))), 6, _MOST_FRACTION))
         fraction, clip, whole = self.exact(found, whole_activity[None], fraction)
         while reach(whole_activity[None], clip)[0] >= limits.EXACT_FLOAT32:
             whole_activity >>= 1  # no real image comes here
         return Stage(
-            fraction, clip, whole, edges, whole_activity, 0, np.zeros(self.hood.errors, np.int64), flag_weights
+            fraction, clip, whole, edges, whole_activity, 0, np.zeros(self.neighbourhood.errors, np.int64), flag_weights
         )
 
     def _one_set(self, rows: Singles, wanted: Doubles, weights: Floats, mine: npt.NDArray[np.bool_],
                  otherwise: Doubles) -> Doubles:  # fmt: skip
-        if mine.sum() <= 3 * self.hood.regressors:
+        if mine.sum() <= 3 * self.neighbourhood.regressors:
             return otherwise
         return solve(rows[:, mine], wanted[mine], weights[mine], 1e-5)
 
@@ -211,7 +210,7 @@ class StageFit:
     def code(self, coded: Coded, stage: Stage) -> Stage:
         """Keep the errors of the fitted stage in the view, and add its symbols; return it with all weights."""
         self._sampled = None
-        kernel = kernel_of(stage, self.hood, self._span)
+        kernel = kernel_of(stage, self.neighbourhood, self._span)
         numbers = None if stage.differences is None or stage.grid is None else stage.grid.numbers()
         shape = self.known.shape
         difference, phase = np.empty(shape, np.int32), np.empty(shape, np.uint8)
@@ -222,12 +221,12 @@ class StageFit:
         for begin, end in self._pieces():
             run = slice(begin, end)
             count = (end - begin) * shape[1] * shape[2]
-            rows = np.ones((self.hood.regressors + 1, count), np.float32)
-            self._fill(self.hood.boxes, self._arrays, range(begin, end), across, rows)
+            rows = np.ones((self.neighbourhood.regressors + 1, count), np.float32)
+            self._fill(self.neighbourhood.boxes, self._arrays, range(begin, end), across, rows)
             flags = None
             if classes is not None:
-                flags = np.empty((self.hood.values, count), np.float32)
-                self._fill(self.hood.value_boxes, self._flags, range(begin, end), across, flags)
+                flags = np.empty((self.neighbourhood.values, count), np.float32)
+                self._fill(self.neighbourhood.value_boxes, self._flags, range(begin, end), across, flags)
                 classes[run].reshape(-1)[:] = kernel.classes(flags)
             centre = kernel.centre(rows, flags)
             predicted, active[run].reshape(-1)[:] = kernel.predict(
@@ -243,9 +242,9 @@ class StageFit:
         self._arrays[regression.ERROR] = self._padded(error)
         scale, weights = self._fit_expected(active, error)
         stage = replace(stage, scale=scale, errors=weights)
-        expected = Kernel(stage, self.hood, self._span).scaled(active)
+        expected = Kernel(stage, self.neighbourhood, self._span).scaled(active)
         everywhere, i = range(shape[0]), 0
-        for box in self.hood.error_boxes:
+        for box in self.neighbourhood.error_boxes:
             for j in range(box.columns):
                 error_there = self._shifted(box, 0, j, everywhere, across, self._arrays)
                 expected += (np.float32(weights[i]) * error_there).astype(np.int32)
@@ -279,7 +278,7 @@ class StageFit:
     def _fit_expected(self, active: Singles, error: Singles) -> tuple[int, Ints]:
         """Return the weights that make the expected error, in 1/1024, of activity and errors (in quarters)."""
         pick, _ = self.picked(SAMPLE)
-        around = self.gathered(self.hood.error_boxes, self._arrays, pick)
+        around = self.gathered(self.neighbourhood.error_boxes, self._arrays, pick)
         rows: Singles = np.concatenate([active.reshape(-1)[pick][None] / np.float32(256), around / np.float32(4)])
         wanted, level = error.reshape(-1)[pick].astype(np.float64) / 4, rows[0]
         for _ in range(2):
@@ -302,9 +301,9 @@ class StageFit:
                 here = known != 0
                 coded.flags.append(here)
                 coded.classes.append(in_order(classes).astype(np.int64))
-            coded.errors.append(in_order(difference)[here].astype(np.int64))
-            coded.places.append(in_order(places)[here])
-            coded.values.append(known[here].astype(np.int64))
+            coded.errors.append(in_order(difference)[here].astype(np.int32, copy=False))
+            coded.places.append(in_order(places)[here].astype(np.uint8))
+            coded.values.append((known[here] - self._layout.low).astype(np.uint16))
 
 
 def _runs(numbers: tuple[Ints, Ints], begin: int, end: int, planes: int) -> list[Run]:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inrstore.chunk.entropy.integers import Ints, Singles, Words
+from inrstore.chunk.entropy.bits import Ints, Singles, Words
 from inrstore.chunk.predictor.regions import Run
-from inrstore.chunk.predictor.regression import Neighbourhood, Stage, product, product_into, two_rows
+from inrstore.chunk.predictor.regression import Neighbourhood, Stage
+from inrstore.chunk.products import product, product_into, two_rows
 
 _MOST_ACTIVE = np.float32(1 << 20)
 _CLASS_EDGES = (154 * np.arange(-15, 16)).astype(np.float32)
@@ -24,23 +25,27 @@ class Kernel:
     Parameters
     ----------
     stage : Stage
-    hood : Neighbourhood
+    neighbourhood : Neighbourhood
     span : int
         high - low of the layout: no regressor can be larger.
     """
 
-    def __init__(self, stage: Stage, hood: Neighbourhood, span: int) -> None:
+    def __init__(self, stage: Stage, neighbourhood: Neighbourhood, span: int) -> None:
         self.fraction = np.int32(stage.fraction)
-        self._later, self._values, self._regressors = hood.later, hood.values, hood.regressors
+        self._later, self._values, self._regressors = (
+            neighbourhood.later,
+            neighbourhood.values,
+            neighbourhood.regressors,
+        )
         self._clip = np.float32(stage.clip) if stage.clip < span else None
         self._weights, self._activity = stage.weights.astype(np.float32), two_rows(stage.activity)
         self._thresholds = stage.thresholds.astype(np.float32)
         self._scale, self._errors = np.int32(stage.scale), two_rows(stage.errors)
         self._flags = None if stage.flags is None else two_rows(stage.flags[:-1])
         self._flag_offset = np.float32(0 if stage.flags is None else stage.flags[-1])
-        self._near = np.zeros((2, hood.values), np.float32)
-        self._near[0, hood.near] = 1
-        self._share = np.float32(len(hood.near))
+        self._near = np.zeros((2, neighbourhood.values), np.float32)
+        self._near[0, neighbourhood.near] = 1
+        self._share = np.float32(len(neighbourhood.near))
 
     def classes(self, flags: Singles) -> Ints:
         """Return the class of each flag; `flags` are those of the neighbours, shape (J, n)."""
@@ -137,9 +142,9 @@ class Kernel:
 class RegionalKernel(Kernel):
     """The same where weights differ by place."""
 
-    def __init__(self, stage: Stage, hood: Neighbourhood, span: int) -> None:
+    def __init__(self, stage: Stage, neighbourhood: Neighbourhood, span: int) -> None:
         assert stage.differences is not None
-        super().__init__(stage, hood, span)
+        super().__init__(stage, neighbourhood, span)
         self._regional = stage.differences.weights(stage.weights).astype(np.float32)
 
     def sums(self, rows: Singles, runs: Sequence[Run]) -> Singles:
@@ -151,6 +156,6 @@ class RegionalKernel(Kernel):
         return out
 
 
-def kernel_of(stage: Stage, hood: Neighbourhood, span: int) -> Kernel:
+def kernel_of(stage: Stage, neighbourhood: Neighbourhood, span: int) -> Kernel:
     """Return the kernel of a stage."""
-    return (Kernel if stage.differences is None else RegionalKernel)(stage, hood, span)
+    return (Kernel if stage.differences is None else RegionalKernel)(stage, neighbourhood, span)

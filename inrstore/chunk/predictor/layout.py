@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore import limits
-from inrstore.chunk.entropy.integers import Ints
+from inrstore.chunk.entropy.bits import Ints
 from inrstore.chunk.frame import Reader
-from inrstore.chunk.predictor.regions import Grid
+from inrstore.chunk.predictor.regions import RegionGrid
 from inrstore.errors import CorruptChunkError, LimitExceededError
 
-_SWAP, _WIDE, _ZEROS, _REGIONS, _LANES = 1, 2, 4, 8, 16
-_MOST_LANES = 12
+_SWAP, _ZEROS, _REGIONS = 1, 2, 4
 _TOPS = (1, 2, 4, 8)
 _MOST_IN_GROUP = 16
 
@@ -32,8 +31,8 @@ class Layout:
     ----------
     lengths : tuple of int
         Measurements, slices, rows, columns; the last two exchanged when `swap` is set.
-    swap, wide, zeros : bool
-        Rows and columns are exchanged; more neighbours; zeros have flags of their own.
+    swap, zeros : bool
+        Rows and columns are exchanged; zeros have flags of their own.
     base, step, low, high : int
         A value is the ordered bit pattern base + step v, low <= v <= high.
     top : int
@@ -44,13 +43,10 @@ class Layout:
         Order of the measurements.
     region : tuple of int, optional
         Rows and columns of a region, where weights may differ by place.
-    lanes : int, optional
-        The streams have 2^lanes states; without it their number follows from that of the values.
     """
 
     lengths: Lengths
     swap: bool
-    wide: bool
     zeros: bool
     base: int
     step: int
@@ -61,7 +57,6 @@ class Layout:
     column_parts: int
     order: Ints = field(repr=False)
     region: tuple[int, int] | None = None
-    lanes: int | None = None
 
     @property
     def part_shape(self) -> tuple[int, int]:
@@ -91,9 +86,9 @@ class Layout:
         return math.prod(self.tiled_shape)
 
     @property
-    def grid(self) -> Grid | None:
+    def grid(self) -> RegionGrid | None:
         """Regions of a plane."""
-        return None if self.region is None else Grid(*self.region, self.part_shape)
+        return None if self.region is None else RegionGrid(*self.region, self.part_shape)
 
     @property
     def has_regions(self) -> bool:
@@ -101,22 +96,20 @@ class Layout:
         return self.grid is not None and self.grid.count > 1
 
     @property
-    def room(self) -> int:
-        """Values, those around planes included, that are decoded side by side."""
-        return limits.MAX_PREDICTOR_PART if self.region is None else limits.MAX_PREDICTOR_REGIONS_PART
+    def block(self) -> int:
+        """Planes that are decoded side by side."""
+        return max(1, limits.MAX_PREDICTOR_BLOCK // self.padded)
 
     def blocks(self, planes: int) -> Iterator[tuple[int, int]]:
         """Yield first and last (excluded) plane of each block of a stage."""
-        size = max(1, self.room // self.padded)
-        for begin in range(0, planes, size):
-            yield begin, min(begin + size, planes)
+        for begin in range(0, planes, self.block):
+            yield begin, min(begin + self.block, planes)
 
     def steps(self) -> int:
         """Return the number of decoding steps."""
         rows, columns = self.part_shape
-        size = max(1, self.room // self.padded)
         blocks = sum(
-            -(-len(group) * len(slices) * self.parts // size)
+            -(-len(group) * len(slices) * self.parts // self.block)
             for group in groups(self.lengths[0])
             for slices, _ in stages(self.lengths[1], self.top)
         )
@@ -136,12 +129,10 @@ class Layout:
         for name, count, length in (("row", self.row_parts, rows), ("column", self.column_parts, columns)):
             if count < 1 or (count - 1) * -(-length // count) >= length:
                 raise CorruptChunkError(f"predictor.{name}_parts", f"{count} of a length of {length}")
-        if self.padded > self.room:
+        if self.padded > limits.MAX_PREDICTOR_BLOCK:
             raise LimitExceededError("predictor.column_parts", f"a part has {self.part_shape} values")
         if self.grid is not None:
             self.grid.check()
-        if self.lanes is not None and self.lanes > _MOST_LANES:
-            raise LimitExceededError("predictor.lanes", f"2^{self.lanes}")
         if measurements > limits.MAX_PREDICTOR_MEASUREMENTS:
             raise LimitExceededError("predictor.order", f"{measurements} measurements")
         if self.steps() > limits.predictor_steps(self.values):
@@ -149,34 +140,30 @@ class Layout:
 
     def write(self) -> bytes:
         """Return the bytes of the header."""
-        flags = _SWAP * self.swap | _WIDE * self.wide | _ZEROS * self.zeros
-        flags |= _REGIONS * (self.region is not None) | _LANES * (self.lanes is not None)
+        flags = _SWAP * self.swap | _ZEROS * self.zeros | _REGIONS * (self.region is not None)
         head = struct.pack("<BIIiiBHH", flags, self.base, self.step, self.low, self.high, self.top,
                            self.row_parts, self.column_parts)  # fmt: skip
         head += b"" if self.region is None else struct.pack("<HH", *self.region)
-        head += b"" if self.lanes is None else bytes([self.lanes])
         return head + (self.order.astype("<u2").tobytes() if len(self.order) > 1 else b"")
 
 
 def read_layout(reader: Reader, box: tuple[int, ...], bits: int) -> Layout:
     """Parse and check the header; `bits` is the width of the data type."""
     flags = reader.number("B", "predictor.flags")
-    if flags & ~(_SWAP | _WIDE | _ZEROS | _REGIONS | _LANES):
+    if flags & ~(_SWAP | _ZEROS | _REGIONS):
         raise CorruptChunkError("predictor.flags", f"reserved bits are set in {flags:#x}")
     base, step = (reader.number("I", f"predictor.{name}") for name in ("base", "step"))
     low, high = (reader.number("i", f"predictor.{name}") for name in ("low", "high"))
     top = reader.number("B", "predictor.top")
     row_parts, column_parts = (reader.number("H", f"predictor.{name}") for name in ("row_parts", "column_parts"))
     lengths = fold(box, bool(flags & _SWAP))
-    region = lanes = None
+    region = None
     if flags & _REGIONS and lengths[0] == 1:
         region = reader.number("H", "predictor.region_rows"), reader.number("H", "predictor.region_columns")
     elif flags & _REGIONS:
         raise CorruptChunkError("predictor.flags", "regions with more than one measurement")
-    if flags & _LANES:
-        lanes = reader.number("B", "predictor.lanes")
-    layout = Layout(lengths, bool(flags & _SWAP), bool(flags & _WIDE), bool(flags & _ZEROS), base, step, low, high,
-                    top, row_parts, column_parts, np.zeros(1, np.int64), region, lanes)  # fmt: skip
+    layout = Layout(lengths, bool(flags & _SWAP), bool(flags & _ZEROS), base, step, low, high,
+                    top, row_parts, column_parts, np.zeros(1, np.int64), region)  # fmt: skip
     layout.check()
     if base + low * step < 0 or base + high * step >= 1 << bits:
         raise CorruptChunkError("predictor.base", "values outside the data type")

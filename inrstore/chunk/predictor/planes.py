@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk.entropy.integers import Singles
+from inrstore.chunk.entropy.bits import Singles
 from inrstore.chunk.predictor.regression import PAD
 
 _SKEW_BELOW = 32
@@ -14,7 +14,7 @@ _SKEW_SIZE = 1 << 22
 
 
 class Padded:
-    """An array (row, column, plane) of float32 with `PAD` more rows and columns on each side, zeros at first.
+    """An array (row, column, plane) of float32 with `PAD` more rows and columns on each side; all is zeros at first.
 
     With few planes the addresses are skewed: positions with equal x + 2 y lie side by side.
 
@@ -54,30 +54,10 @@ class Padded:
         """The array without its pads, shape (rows, columns, planes)."""
         return self.array[PAD : PAD + self.rows, PAD : PAD + self.columns]
 
-    def pad_right(self, row: int) -> None:
-        """Repeat the last value of a row behind its end."""
-        line = self.array[PAD + row]
-        line[PAD + self.columns :] = line[PAD + self.columns - 1]
 
-    def pad_left(self, row: int) -> None:
-        """Put the first value of the row above before a row."""
-        self.array[PAD + row, :PAD] = self.array[PAD + row - 1, PAD]
-
-    def pad_all(self) -> None:
-        """Do the same for every row of a plane that is known already."""
-        inside = slice(PAD, PAD + self.rows)
-        self.array[inside, PAD + self.columns :] = self.array[inside, PAD + self.columns - 1, None]
-        self.array[PAD + 1 : PAD + self.rows, :PAD] = self.array[PAD : PAD + self.rows - 1, PAD, None]
-
-
-def with_edges(planes: npt.NDArray[np.generic]) -> Padded:
-    """Return planes (plane, row, column) whose pads repeat the nearest position."""
+def padded(planes: npt.NDArray[np.generic]) -> Padded:
+    """Return planes (plane, row, column) with their pads."""
     count, rows, columns = planes.shape
     out = Padded(rows, columns, count)
     out.inside[...] = planes.transpose(1, 2, 0)
-    array, last = out.array, PAD + columns
-    array[:, :PAD] = array[:, PAD, None]
-    array[:, last:] = array[:, last - 1, None]
-    array[:PAD] = array[PAD]
-    array[PAD + rows :] = array[PAD + rows - 1]
     return out

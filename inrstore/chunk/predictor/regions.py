@@ -1,21 +1,19 @@
-"""Weights by place: regions of a plane, and their differences from the weights of all (sections 12.3 to 12.6)."""
+"""Weights by place: regions of a plane, and their differences from the weights of all (sections 12.5 and 12.6)."""
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from inrstore import limits
-from inrstore.chunk.entropy.integers import Ints, read_bits
+from inrstore.chunk.entropy.bits import Ints, read_matrix, write_matrix
 from inrstore.chunk.frame import Reader
-from inrstore.errors import CorruptChunkError, LimitExceededError
+from inrstore.errors import LimitExceededError
 
 NO_REGIONS = 255
 """The shift of a stage that has the same weights everywhere."""
-_SHIFT, _REMAINDER, _QUOTIENT = 12, 24, 65535
+_MOST_SHIFT = 12
 _VALUES_PER_REGION = 2048
 _SMALLEST_SIDE = 16
 
@@ -24,7 +22,7 @@ Run = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Grid:
+class RegionGrid:
     """Regions of a plane of `shape`, each of `rows` x `columns` but for the last ones.
 
     Parameters
@@ -72,42 +70,6 @@ class Grid:
         return list(zip(found[begins].tolist(), begins, [*ends, rows], strict=True))
 
 
-def write_coded_matrix(values: npt.ArrayLike) -> bytes:
-    """Return a matrix (R, C) as bytes: quotients of powers of two one by one, remainders at a fixed width."""
-    matrix = np.atleast_2d(np.asarray(values, np.int64))
-    coded = ((matrix << 1) ^ (matrix >> 63)).T  # (C, R)
-    sizes = np.stack([(coded >> k).sum(1) + len(matrix) * k for k in range(_REMAINDER + 1)])
-    widths = sizes.argmin(0)
-    quotients = coded >> widths[:, None]
-    ends = np.cumsum(quotients.reshape(-1) + 1)
-    unary = np.zeros(int(ends[-1]), np.uint8)
-    unary[ends - 1] = 1
-    rests = [
-        (row[:, None] >> np.arange(w) & 1).astype(np.uint8).reshape(-1) for row, w in zip(coded, widths, strict=True)
-    ]
-    packed = [np.packbits(part, bitorder="little").tobytes() for part in (unary, np.concatenate(rests))]
-    return b"".join([widths.astype(np.uint8).tobytes(), struct.pack("<I", len(packed[0])), *packed])
-
-
-def read_coded_matrix(reader: Reader, rows: int, columns: int, field: str) -> Ints:
-    """Return a matrix of that many rows and columns, each number of which costs at least a bit."""
-    widths = reader.array("u1", columns, field).astype(np.int64)
-    if (widths > _REMAINDER).any():
-        raise LimitExceededError(field, f"remainders of more than {_REMAINDER} bits")
-    unary = np.unpackbits(reader.array("u1", reader.number("I", field), field), bitorder="little")
-    if np.count_nonzero(unary) != rows * columns:
-        raise CorruptChunkError(field, f"quotients of other than {rows * columns} numbers")
-    ends = np.flatnonzero(unary)
-    if unary.size - ends[-1] > 8:
-        raise CorruptChunkError(field, "bytes after the last quotient")
-    quotients = (np.diff(ends, prepend=-1) - 1).reshape(columns, rows).T
-    if (quotients > _QUOTIENT).any():
-        raise LimitExceededError(field, f"a quotient above {_QUOTIENT}")
-    coded = (quotients << widths) | read_bits(reader, rows, widths, field)
-    signed: Ints = (coded >> 1) ^ -(coded & 1)
-    return signed
-
-
 @dataclass(frozen=True)
 class Differences:
     """Differences of the weights of regions from those of all.
@@ -130,20 +92,20 @@ class Differences:
 
 def write_differences(found: Differences | None) -> bytes:
     """Return the bytes of differences, or of there being none."""
-    return bytes([NO_REGIONS]) if found is None else bytes([found.shift]) + write_coded_matrix(found.matrix)
+    return bytes([NO_REGIONS]) if found is None else bytes([found.shift]) + write_matrix(found.matrix)
 
 
-def read_differences(reader: Reader, grid: Grid, values: int, common: Ints) -> Differences | None:
+def read_differences(reader: Reader, grid: RegionGrid, values: int, common: Ints) -> Differences | None:
     """Parse the differences in a stage of so many values; sums of their weights are not checked here."""
     shift = reader.number("B", "predictor.region_shift")
     if shift == NO_REGIONS:
         return None
-    if shift > _SHIFT:
+    if shift > _MOST_SHIFT:
         raise LimitExceededError("predictor.region_shift", f"{shift}")
     if not grid.fits(values):
         raise LimitExceededError("predictor.region_shift", f"{grid.count} regions in a stage of {values} values")
     sets, columns = common.shape
-    matrix = read_coded_matrix(reader, grid.count * sets, columns, "predictor.region_weights")
+    matrix = read_matrix(reader, grid.count * sets, columns, "predictor.region_weights")
     # Larger ones break the limit on sums anyway, and could leave int64 on the way there.
     if (np.abs(matrix) >= limits.EXACT_FLOAT32 << 1 >> shift).any():
         raise LimitExceededError("predictor.region_weights", "weights leave the range of exact float32")

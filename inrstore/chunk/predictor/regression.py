@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from inrstore import limits
-from inrstore.chunk.entropy.integers import Ints, Singles, read_matrix, write_matrix
+from inrstore.chunk.entropy.bits import Ints, read_column, read_matrix, write_column, write_matrix
 from inrstore.chunk.frame import Reader
-from inrstore.chunk.predictor.regions import Differences, Grid, read_differences, write_differences
+from inrstore.chunk.predictor.regions import Differences, RegionGrid, read_differences, write_differences
+from inrstore.chunk.products import SMALL_PRODUCT, product
 from inrstore.errors import CorruptChunkError, LimitExceededError
 
 PAD = 4
@@ -22,8 +22,6 @@ MOST_EARLIER = 256
 """Earlier measurements that a base is made of."""
 _SETS, _SCALE, _SHIFT, _FRACTIONS = 16, 1023, 14, (4, 12)
 CLASSES = 32
-_SMALL_PRODUCT = 1 << 18
-"""Multiplications up to which OpenBLAS stays on one thread."""
 
 OWN, BELOW, ABOVE, BASE = "own", "below", "above", "base"
 ERROR, ERROR_BELOW, ERROR_ABOVE, ERROR_MEAN = "error", "error below", "error above", "error mean"
@@ -39,8 +37,8 @@ class Box(NamedTuple):
     columns: int
 
 
-_NARROW = ((0, -4, 4), (-1, -3, 5), (-2, -2, 5), (-3, -1, 3))
-_WIDE = ((0, -4, 4), (-1, -4, 6), (-2, -4, 8), (-3, -3, 7), (-4, -2, 5))
+_VALUES = ((0, -4, 4), (-1, -4, 6), (-2, -3, 6), (-3, -2, 5))
+_OWN = sum(count for _, _, count in _VALUES)
 _ERRORS = ((0, -3, 3), (-1, -2, 4), (-2, -1, 3))
 
 
@@ -50,15 +48,12 @@ class Neighbourhood:
 
     Parameters
     ----------
-    wide : bool
-        30 neighbours in the own plane rather than 17.
     slices : bool
         There are slices below and above.
     later : bool
         The group is not the first: there is a base.
     """
 
-    wide: bool
     slices: bool
     later: bool
 
@@ -71,7 +66,7 @@ class Neighbourhood:
     @property
     def value_boxes(self) -> list[Box]:
         """Boxes of the regressors that are values, which have flags too."""
-        out = [Box(OWN, dy, dx, 1, n) for dy, dx, n in (_WIDE if self.wide else _NARROW)]
+        out = [Box(OWN, dy, dx, 1, n) for dy, dx, n in _VALUES]
         return [*out, Box(BELOW, -1, -1, 3, 3), Box(ABOVE, -1, -1, 3, 3)] if self.slices else out
 
     @property
@@ -85,7 +80,7 @@ class Neighbourhood:
     @property
     def values(self) -> int:
         """J: regressors that are values."""
-        return (30 if self.wide else 17) + 18 * self.slices
+        return _OWN + 18 * self.slices
 
     @property
     def regressors(self) -> int:
@@ -100,8 +95,7 @@ class Neighbourhood:
     @property
     def near(self) -> list[int]:
         """Regressors whose mean is the centre."""
-        own = 30 if self.wide else 17
-        return [3, *((7, 8, 9) if self.wide else (6, 7, 8)), *([own + 4, own + 13] if self.slices else [])]
+        return [3, 7, 8, 9, *([_OWN + 4, _OWN + 13] if self.slices else [])]
 
 
 @dataclass(frozen=True)
@@ -119,7 +113,7 @@ class Stage:
         Factor of the activity in the expected error.
     errors : ndarray of int64, shape (M,)
     flags : ndarray of int64, shape (J + 1,), or None
-    grid : Grid or None
+    grid : RegionGrid or None
         Regions, if the chunk has any.
     differences : Differences or None
         What their weights are.
@@ -133,24 +127,26 @@ class Stage:
     scale: int
     errors: Ints
     flags: Ints | None = None
-    grid: Grid | None = None
+    grid: RegionGrid | None = None
     differences: Differences | None = None
 
     def write(self) -> bytes:
         """Return the bytes of the stage."""
-        head = b"" if self.flags is None else write_matrix(self.flags)
+        head = b"" if self.flags is None else write_column(self.flags)
         head += struct.pack("<BBH", self.fraction, len(self.weights), self.clip) + write_matrix(self.weights)
         if self.grid is not None:
             head += write_differences(self.differences)
-        head += write_matrix(np.diff(self.thresholds, prepend=0)) + write_matrix(self.activity)
-        return head + struct.pack("<H", self.scale) + write_matrix(self.errors)
+        head += write_column(np.diff(self.thresholds, prepend=0)) + write_column(self.activity)
+        return head + struct.pack("<H", self.scale) + write_column(self.errors)
 
 
-def read_stage(reader: Reader, hood: Neighbourhood, zeros: bool, grid: Grid | None = None, values: int = 0) -> Stage:
+def read_stage(
+    reader: Reader, neighbourhood: Neighbourhood, zeros: bool, grid: RegionGrid | None = None, values: int = 0
+) -> Stage:
     """Parse and check a stage of so many values."""
     flags = None
     if zeros:
-        flags = read_matrix(reader, 1, hood.values + 1, "predictor.flag_weights")[0]
+        flags = read_column(reader, neighbourhood.values + 1, "predictor.flag_weights")
         _check_sum(np.abs(flags).sum(), "flag_weights")
     fraction = reader.number("B", "predictor.fraction")
     if not _FRACTIONS[0] <= fraction <= _FRACTIONS[1]:
@@ -161,27 +157,27 @@ def read_stage(reader: Reader, hood: Neighbourhood, zeros: bool, grid: Grid | No
     clip = reader.number("H", "predictor.clip")
     if clip < 1:
         raise CorruptChunkError("predictor.clip", "0")
-    weights = read_matrix(reader, sets, hood.regressors + 1, "predictor.weights")
+    weights = read_matrix(reader, sets, neighbourhood.regressors + 1, "predictor.weights")
     _check_sum(reach(weights, clip).max(), "weights")
     differences = None if grid is None else read_differences(reader, grid, values, weights)
     if differences is not None:
         _check_sum(reach(differences.weights(weights), clip).max(), "region_weights")
-    steps = read_matrix(reader, 1, sets - 1, "predictor.thresholds")[0]
+    steps = read_column(reader, sets - 1, "predictor.thresholds")
     if (steps[:1] < 0).any() or (steps[1:] < 1).any():
         raise CorruptChunkError("predictor.thresholds", "they do not ascend")
     _check_sum(steps.sum(), "thresholds")
-    activity = read_matrix(reader, 1, hood.regressors + 1, "predictor.activity_weights")
+    activity = read_column(reader, neighbourhood.regressors + 1, "predictor.activity_weights")
     if (activity < 0).any():
         raise CorruptChunkError("predictor.activity_weights", "a weight below 0")
-    _check_sum(reach(activity, clip)[0], "activity_weights")
+    _check_sum(int(reach(activity, clip)), "activity_weights")
     scale = reader.number("H", "predictor.activity_scale")
     if scale > _SCALE:
         raise LimitExceededError("predictor.activity_scale", f"{scale}")
-    errors = read_matrix(reader, 1, hood.errors, "predictor.error_weights")[0]
+    errors = read_column(reader, neighbourhood.errors, "predictor.error_weights")
     if (errors < 0).any():
         raise CorruptChunkError("predictor.error_weights", "a weight below 0")
     _check_sum(errors.sum() * MAX_ERROR, "error_weights")
-    return Stage(fraction, clip, weights, np.cumsum(steps), activity[0], scale, errors, flags, grid, differences)
+    return Stage(fraction, clip, weights, np.cumsum(steps), activity, scale, errors, flags, grid, differences)
 
 
 def reach(weights: Ints, clip: int) -> Ints:
@@ -193,33 +189,6 @@ def reach(weights: Ints, clip: int) -> Ints:
 def _check_sum(most: int, name: str) -> None:
     if not most < limits.EXACT_FLOAT32:
         raise LimitExceededError(f"predictor.{name}", "sums leave the range of exact float32")
-
-
-def product(matrix: npt.NDArray[Any], rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the product of matrices in pieces so small that OpenBLAS does not share them out among threads.
-
-    A step has better uses for its time than waiting for other threads, the more so where all cores are busy.
-    """
-    size = max(64, _SMALL_PRODUCT // matrix.size)
-    if rows.shape[1] <= size:
-        whole: npt.NDArray[Any] = matrix @ rows
-        return whole
-    return product_into(np.empty((len(matrix), rows.shape[1]), matrix.dtype), matrix, rows)
-
-
-def product_into(out: npt.NDArray[Any], matrix: npt.NDArray[Any], rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Fill `out` with the product, likewise."""
-    size = max(64, _SMALL_PRODUCT // matrix.size)
-    for i in range(0, rows.shape[1], size):
-        np.matmul(matrix, rows[:, i : i + size], out=out[:, i : i + size])
-    return out
-
-
-def two_rows(weights: Ints) -> Singles:
-    """Return a row of weights and one of zeros: a vector times a matrix is shared out whatever its size."""
-    out = np.zeros((2, len(weights)), np.float32)
-    out[0] = weights
-    return out
 
 
 def write_base(shift: int, weights: Ints) -> bytes:
@@ -259,7 +228,7 @@ def base_of(earlier: Ints, weights: Ints, shift: int, low: int, high: int) -> In
     """
     out = np.empty((len(weights), earlier.shape[1]), earlier.dtype)
     slopes, offsets = weights[:, :-1].astype(np.float64), weights[:, -1:].astype(np.float64)
-    size = max(64, _SMALL_PRODUCT // weights.size)
+    size = max(64, SMALL_PRODUCT // weights.size)
     for i in range(0, earlier.shape[1], size):
         sums = product(slopes, earlier[:, i : i + size].astype(np.float64))
         sums += offsets

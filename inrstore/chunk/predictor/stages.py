@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk.entropy.integers import Ints, Singles
+from inrstore.chunk.entropy.bits import Ints, Singles
 from inrstore.chunk.predictor import layout as layouts
 from inrstore.chunk.predictor import regression
 from inrstore.chunk.predictor.layout import Layout
-from inrstore.chunk.predictor.planes import Padded, with_edges
+from inrstore.chunk.predictor.planes import Padded, padded
 
 
 def base_of(values: npt.NDArray[Any], group: range, weights: tuple[int, Ints], layout: Layout) -> npt.NDArray[Any]:
@@ -72,13 +72,13 @@ class StageView:
             names = ((regression.BELOW, regression.ERROR_BELOW), (regression.ABOVE, regression.ERROR_ABOVE))
             for (name, error), slices in zip(names, self._beside, strict=True):
                 at = self.index(first, last, slices)
-                arrays[name], arrays[error] = with_edges(self.residuals(at)), with_edges(self.errors[at])
+                arrays[name], arrays[error] = padded(self.residuals(at)), padded(self.errors[at])
                 if self._zeros:
-                    flags[name] = with_edges(self.values[at] != 0)
+                    flags[name] = padded(self.values[at] != 0)
         if self._base is not None and self._mean is not None:
             at = self.index(first, last)
-            arrays[regression.BASE] = with_edges(self._base[at])
-            arrays[regression.ERROR_MEAN] = with_edges(self._mean[at[1:]])
+            arrays[regression.BASE] = padded(self._base[at])
+            arrays[regression.ERROR_MEAN] = padded(self._mean[at[1:]])
         return arrays, flags
 
     def store(self, first: int, last: int, residuals: Singles, errors: Singles) -> None:

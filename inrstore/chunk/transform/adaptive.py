@@ -1,7 +1,7 @@
 """Probabilities that follow what has been decoded (specification section 14.5); integers alone.
 
 After each pass the counts of what it held are added; where they exceed a limit they are halved, so that the coarse
-bands are forgotten in time.
+subbands are forgotten in time.
 """
 
 from __future__ import annotations
@@ -17,10 +17,6 @@ SIZES = 18
 FLAG_BITS, SIZE_BITS = 16, 12
 INCREMENT = 64
 MOST_COUNTS = INCREMENT << 11
-GROUP = 16
-"""Values that are expected to be zero share a flag."""
-QUIET = 8
-"""Contexts below this one are those of such values."""
 _MANTISSAS = (17867, 21247, 25268, 30048)  # 2^14 times 2^(1/8), 2^(3/8), 2^(5/8), 2^(7/8)
 _FIRST_FLAGS, _FIRST_SIZES = 6 * INCREMENT, 8 * INCREMENT
 
@@ -36,20 +32,18 @@ class Model:
 
     Attributes
     ----------
-    flags : ndarray of int64, shape (CONTEXTS + 2 QUIET, 2)
-        Zero, not zero: of values in each context, of values in groups that are not all zero, of groups.
+    flags : ndarray of int64, shape (CONTEXTS, 2)
+        Zero, not zero.
     sizes : ndarray of int64, shape (CONTEXTS, SIZES)
     """
 
     def __init__(self) -> None:
         flags, sizes = [], []
-        for context in (*range(CONTEXTS), *range(12, 12 + 2 * QUIET)):
+        for context in range(CONTEXTS):
             # The middle of the context, in units of 2^-21 of a magnitude.
             middle = _MANTISSAS[context & 3] << (context >> 2)
             ones = _FIRST_FLAGS * middle // (middle + (1 << 21))
             flags.append([_FIRST_FLAGS - ones, max(1, ones)])
-            if len(flags) > CONTEXTS:
-                continue
             middle >>= max((context >> 2) - 10, 0)
             ratio = (middle << 16) // (middle + (1 << 21))
             weights = [1 << 16]
@@ -72,7 +66,7 @@ class Model:
         return out
 
     def count_flags(self, contexts: Ints, flags: npt.NDArray[np.bool_]) -> None:
-        """Count flags of a pass; contexts up to CONTEXTS + 2 QUIET."""
+        """Count the flags of a pass."""
         every = np.bincount(contexts, minlength=len(self.flags))
         some = np.bincount(contexts[flags], minlength=len(self.flags))
         self.flags += INCREMENT * np.stack([every - some, some], 1)
@@ -88,14 +82,3 @@ class Model:
 def _forget(counts: Ints) -> None:
     while (over := counts.sum(1) > MOST_COUNTS).any():
         counts[over] = (counts[over] + 1) >> 1
-
-
-def groups_of(contexts: Ints) -> tuple[Ints, Ints, Ints]:
-    """Return the places of values that are expected to be zero, the first of each group among them, and their contexts.
-
-    The context of a group is the largest of its values.
-    """
-    quiet = (contexts < QUIET).nonzero()[0]
-    firsts = np.arange(0, len(quiet), GROUP)
-    most = np.maximum.reduceat(contexts[quiet], firsts) if len(quiet) else quiet
-    return quiet, firsts, most

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk.transform.bands import Band, Triple
+from inrstore.chunk.transform.subbands import Subband, Triple
 
 Singles = npt.NDArray[np.float32]
 
@@ -32,9 +32,9 @@ _AROUND = [(z, y, x) for z in (-1, 0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1)
 _FACES = [v for v in _AROUND if sum(map(abs, v)) == 1]
 
 
-def kind_of(band: Band) -> int:
-    """Return which weights a band has: by the number of its high passes."""
-    return sum(band.key)
+def kind_of(subband: Subband) -> int:
+    """Return which weights a subband has: by the number of its high passes."""
+    return sum(subband.key)
 
 
 @lru_cache(maxsize=8)
@@ -55,41 +55,41 @@ def selection(parity: Triple) -> tuple[slice, ...]:
 
 
 class Neighbourhood:
-    """What is known around the coefficients of one band while it is coded.
+    """What is known around the coefficients of one subband while it is coded.
 
     Parameters
     ----------
-    band : Band
+    subband : Subband
     components : int
-        Leading components that the band has.
+        Leading components that the subband has.
     levels : tuple of int
     coded : mapping of (level, key) to ndarray of float32, shape (components, z, y, x)
-        Clipped magnitudes of the bands before.
+        Clipped magnitudes of the subbands before.
     """
 
     def __init__(
-        self, band: Band, components: int, levels: Triple, coded: Mapping[tuple[int, Triple], Singles]
+        self, subband: Subband, components: int, levels: Triple, coded: Mapping[tuple[int, Triple], Singles]
     ) -> None:
-        self._band, self._count = band, components
-        shape = (components, *band.shape)
-        self._inside = np.zeros((components, *(n + 2 for n in band.shape)), np.float32)
-        high = any(band.key)
-        parent = coded.get((band.level + 1, band.key)) if high else None
-        siblings = [a for (level, key), a in coded.items() if level == band.level and any(key)] if high else []
+        self._subband, self._count = subband, components
+        shape = (components, *subband.shape)
+        self._inside = np.zeros((components, *(n + 2 for n in subband.shape)), np.float32)
+        high = any(subband.key)
+        parent = coded.get((subband.level + 1, subband.key)) if high else None
+        siblings = [a for (level, key), a in coded.items() if level == subband.level and any(key)] if high else []
         self._still: list[Singles | None] = [None] * 4
         if parent is not None and len(parent):
-            self._still[:2] = _with_faces(_doubled(parent[:components], shape, band.level + 1, levels))
+            self._still[:2] = _with_faces(_doubled(parent[:components], shape, subband.level + 1, levels))
         if any(len(s) for s in siblings):
             total = np.zeros(shape, np.float32)
             for sibling in siblings:
-                part = fitted(sibling[:components], band.shape)
+                part = fitted(sibling[:components], subband.shape)
                 total[: len(part)] += part
             self._still[2:] = _with_faces(total)
 
     def features(self, parity: Triple) -> list[Singles | None]:
         """Return the sums of known magnitudes around the positions of a parity; None stands for zeros."""
-        inside, key = self._inside, self._band.key
-        lengths = [len(range(p, n, 2)) for p, n in zip(parity, self._band.shape, strict=True)]
+        inside, key = self._inside, self._subband.key
+        lengths = [len(range(p, n, 2)) for p, n in zip(parity, self._subband.shape, strict=True)]
         out: list[Singles | None] = [None] * 4
         for offset in known(parity):
             z, y, x = (
@@ -97,7 +97,7 @@ class Neighbourhood:
             )
             kind = sum(map(abs, offset))
             if kind == 1 and key[[abs(o) for o in offset].index(1)]:
-                kind = 0  # along an axis where the band is a high pass
+                kind = 0  # along an axis where the subband is a high pass
             values = inside[:, z, y, x]
             former = out[kind]
             out[kind] = values if former is None else former + values
@@ -112,7 +112,7 @@ class Neighbourhood:
         parity : tuple of int
         weights : ndarray of int64, shape (FEATURES + 1,)
         """
-        lengths = [len(range(p, n, 2)) for p, n in zip(parity, self._band.shape, strict=True)]
+        lengths = [len(range(p, n, 2)) for p, n in zip(parity, self._subband.shape, strict=True)]
         out = np.full((self._count, *lengths), float(weights[-1]), np.float32)
         for feature, weight in zip(self.features(parity), weights[:-1], strict=True):
             if feature is not None and weight:
@@ -121,11 +121,11 @@ class Neighbourhood:
 
     def put(self, parity: Triple, magnitudes: npt.NDArray[Any]) -> None:
         """Keep the clipped magnitudes of the positions of a parity."""
-        z, y, x = (slice(1 + p, 1 + n, 2) for p, n in zip(parity, self._band.shape, strict=True))
+        z, y, x = (slice(1 + p, 1 + n, 2) for p, n in zip(parity, self._subband.shape, strict=True))
         self._inside[:, z, y, x] = magnitudes
 
     def all(self) -> Singles:
-        """Return the clipped magnitudes of the band, shape (components, z, y, x)."""
+        """Return the clipped magnitudes of the subband, shape (components, z, y, x)."""
         return self._inside[:, 1:-1, 1:-1, 1:-1]
 
 
@@ -141,7 +141,7 @@ def _with_faces(values: Singles) -> tuple[Singles, Singles]:
 
 
 def _doubled(parent: Singles, shape: tuple[int, ...], level: int, levels: Triple) -> Singles:
-    """Return for each position of a band the magnitude of its parent, which belongs to `level`."""
+    """Return for each position of a subband the magnitude of its parent, which belongs to `level`."""
     out = parent
     for axis, count in enumerate(levels, 1):
         if level < count:

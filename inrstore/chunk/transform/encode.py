@@ -1,7 +1,7 @@
 """Values -> transform payloads: KLT, wavelets, and the step that just keeps a target (specification section 14).
 
 The KLT over measurements is that of Karhunen and Loeve: the eigenvectors of their covariance. One step serves all
-components and bands, which is optimal for an orthonormal transform (reverse water-filling).
+components and subbands, which is optimal for an orthonormal transform (reverse water-filling).
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore import limits
-from inrstore.chunk.entropy.integers import Ints
+from inrstore.chunk import envelope, quality
+from inrstore.chunk.entropy.bits import Ints
 from inrstore.chunk.linear import eigh, product, products, solved
-from inrstore.chunk.quality import sum_of_squares
-from inrstore.chunk.transform.bands import Triple, bands_of, levels_of
+from inrstore.chunk.task import Task
 from inrstore.chunk.transform.decode import synthesis
-from inrstore.chunk.transform.forward import forward
 from inrstore.chunk.transform.header import Header, arrangement, kinds_of
 from inrstore.chunk.transform.rdoq import Chooser
-from inrstore.chunk.transform.walk import walk
-from inrstore.chunk.transform.wavelet import UNIT, gain_of
+from inrstore.chunk.transform.scan import scan
+from inrstore.chunk.transform.subbands import Triple, levels_of, subbands_of
+from inrstore.chunk.transform.wavelet import UNIT, forward, gain_of
 from inrstore.chunk.transform.weights import START, Sampler, fitted
 from inrstore.errors import CorruptChunkError
 from inrstore.options import Preset
@@ -40,7 +40,7 @@ _COLUMN = 0.07  # of the target: how far a rounded column may carry its componen
 _LEAST, _CLOSE = 256, 0.998
 _MOST_VALUE = 1 << 22
 _LOOKED_AT, _LOOKED_AT_VALUES = 6, 3_000_000  # components that the number of levels is chosen by, at least
-_SAMPLED = 3  # walks that weights are fitted to; errors of values are looked at from the last one on
+_SAMPLED = 3  # scans that weights are fitted to; errors of values are looked at from the last one on
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,21 @@ class Effort:
 
 EFFORTS: dict[Preset, Effort] = {"fast": Effort(3), "balanced": Effort(6), "small": Effort(10)}
 """What presets mean to this mode."""
+
+
+def bid(task: Task) -> bytes | None:
+    """Return the payload of a chunk with a target rmse, or None."""
+    rmse, options = task.target.rmse, task.options
+    if rmse is None or options.mode == "network" or task.chunk.dtype.kind not in "iuf":
+        return None
+    core, around = task.split
+
+    def error(decoded: npt.NDArray[Any]) -> float:
+        rebuilt = envelope.join(np.array(decoded), around, task.chunk.shape)
+        return quality.rmse(task.values, rebuilt, task.target, around.box, around.mask)
+
+    coded = encode(core, task.channel_axis, task.scales, rmse, error, around.mask, EFFORTS[options.preset])
+    return None if coded is None else task.sealed(coded, split=True)
 
 
 def encode(core: npt.NDArray[Any], channel_axis: int | None, scale: Doubles, rmse: float, error: Error,
@@ -124,13 +139,13 @@ class _Search:
     def _use(self, volumes: Singles, levels: Triple) -> None:
         """Transform the components."""
         self._levels = levels
-        self._bands = bands_of(self._lengths, levels)
-        self._bands_of = forward(volumes, levels)
-        for band in self._bands:
-            gain = gain_of(band.key, band.level, levels) / UNIT
-            self._bands_of[band.level, band.key] /= np.float32(gain)
+        self._subbands = subbands_of(self._lengths, levels)
+        self._subbands_of = forward(volumes, levels)
+        for subband in self._subbands:
+            gain = gain_of(subband.key, subband.level, levels) / UNIT
+            self._subbands_of[subband.level, subband.key] /= np.float32(gain)
 
-        self._energy = sum(sum_of_squares(v) for v in self._bands_of.values())
+        self._energy = sum(quality.sum_of_squares(v) for v in self._subbands_of.values())
 
     def _best_levels(self, components: Singles) -> Triple:
         """Return how often to halve each axis; slices may be too few or too thick for what helps in the plane."""
@@ -144,7 +159,9 @@ class _Search:
         for levels in choices:
             self._use(leading, levels)
             step = step or self._first_step(self._rmse * 2.5)
-            costs.append(sum(float(np.log2(1 + np.abs(v) / np.float32(step)).sum()) for v in self._bands_of.values()))
+            costs.append(
+                sum(float(np.log2(1 + np.abs(v) / np.float32(step)).sum()) for v in self._subbands_of.values())
+            )
         return choices[int(np.argmin(costs))]
 
     def run(self, error: Error, effort: Effort) -> bytes | None:
@@ -165,7 +182,7 @@ class _Search:
             if settled:
                 try:
                     decoded = synthesis(
-                        header, self._lengths, self._bands, coefficients, self._core.dtype, self._core.shape
+                        header, self._lengths, self._subbands, coefficients, self._core.dtype, self._core.shape
                     )
                     found = error(decoded) / self._target
                 except CorruptChunkError:
@@ -204,8 +221,8 @@ class _Search:
     def _first_step(self, step: float) -> float:
         """Return about the step that keeps the target, by errors of coefficients (nearly those of values)."""
         picked = []
-        for band in self._bands:
-            flat = self._bands_of[band.level, band.key].reshape(-1)
+        for subband in self._subbands:
+            flat = self._subbands_of[subband.level, subband.key].reshape(-1)
             every = max(1, flat.size // 200_000)
             picked.append((np.abs(flat[::every]), every))
         total = sum(p.size * every for p, every in picked)
@@ -213,7 +230,7 @@ class _Search:
             wrong = 0.0
             for size, every in picked:
                 left = size - step * np.floor(size / np.float32(step) + np.float32(0.36))
-                wrong += every * sum_of_squares(left)
+                wrong += every * quality.sum_of_squares(left)
             ratio = max(math.sqrt(wrong / total) / self._rmse, 1e-6)
             if 0.98 < ratio < 1.0 or step > 1e6 * self._rmse:
                 break
@@ -227,25 +244,26 @@ class _Search:
         if made is None:
             return None
         basis, shifts, gains, shift, turn = made
-        scaled = {}
-        for place, values in self._bands_of.items():
+        scaled, active = {}, np.zeros(len(self._subbands), np.int64)
+        # Later scans keep to the components that the first found worth their bits and time.
+        kept = self._seen if self._seen is not None and step > 0.7 * self._seen_step else None
+        for number, subband in enumerate(self._subbands):
+            place = subband.level, subband.key
+            values = self._subbands_of[place]
             flat = values.reshape(len(values), -1)
             turned = flat if turn is None else product(turn, flat)
-            scaled[place] = (turned * np.float32(1 / step)).reshape(-1, *values.shape[1:])
-        active = np.array([_leading(scaled[b.level, b.key]) for b in self._bands], np.int64)
-        active = np.minimum(active, math.prod(self._lengths))  # more components than positions say nothing
-        if (
-            self._seen is not None and step > 0.7 * self._seen_step
-        ):  # components that nothing was kept of would cost time and bits
-            active = np.minimum(active, self._seen)
-        if max(float(np.abs(v).max(initial=0)) for v in scaled.values()) > _MOST_VALUE:
-            return None
+            whole = (turned * np.float32(1 / step)).reshape(-1, *values.shape[1:])
+            if float(np.abs(whole).max(initial=0)) > _MOST_VALUE:
+                return None
+            count = min(_leading(whole), math.prod(self._lengths))  # more components than positions say nothing
+            active[number] = count if kept is None else min(count, kept[number])
+            scaled[place] = whole[: active[number]].copy() if active[number] < len(whole) else whole
         used = START[: kinds_of(self._levels)] if weights is None else weights
-        chooser = Chooser(self._bands, scaled)
+        chooser = Chooser(self._subbands, scaled)
         sampler = Sampler() if sample else None
-        coefficients = walk(self._bands, active, self._levels, used, chooser, sampler)
+        coefficients = scan(self._subbands, active, self._levels, used, chooser, sampler)
         components = max(1, int(active.max()))
-        if sample:  # later walks keep to these, so that the error follows the step smoothly
+        if sample:  # later scans keep to these, so that the error follows the step smoothly
             self._seen = chooser.worthwhile()
             self._seen_step = step
         offset_shift = max(0, math.floor(math.log2(0.03 * self._rmse * float(self._scale.min()) / self._grain)) + shift)

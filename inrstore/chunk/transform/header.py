@@ -12,17 +12,16 @@ import numpy.typing as npt
 
 from inrstore import limits
 from inrstore.chunk import dtypes
-from inrstore.chunk.entropy.integers import Ints, read_matrix, write_matrix
+from inrstore.chunk.entropy.bits import Ints, read_matrix, write_matrix
 from inrstore.chunk.frame import Reader
-from inrstore.chunk.transform.bands import MOST_LEVELS, Band, Triple, bands_of, halved
 from inrstore.chunk.transform.contexts import CLIP as MOST_MAGNITUDE
 from inrstore.chunk.transform.contexts import FEATURES, KINDS, MOST_OF, PASSES
-from inrstore.chunk.transform.lanes import MOST_LANES
+from inrstore.chunk.transform.subbands import MOST_LEVELS, Subband, Triple, halved, subbands_of
 from inrstore.errors import CorruptChunkError, LimitExceededError
 
 NO_CHANNELS = 0xFF
+MOST_LANES = 4096
 MOST_SHIFT, MOST_COLUMN_SHIFT, MOST_GAIN = 45, 15, 65535
-_MOST_OFFSET = float(1 << 61)
 _HEAD = "<BBBBBHbbBBbii"
 
 
@@ -42,8 +41,8 @@ class Header:
     gains, offsets : ndarray of int64, shape (T,)
     column_shifts : ndarray of int64, shape (K,)
     basis : ndarray of int64, shape (T, K)
-    active : ndarray of int64, shape (bands,)
-        How many leading components each band has.
+    active : ndarray of int64, shape (subbands,)
+        How many leading components each subband has.
     weights : ndarray of int64, shape (kinds, passes, FEATURES + 1)
     """
 
@@ -83,12 +82,12 @@ def arrangement(box: tuple[int, ...], channel_axis: int | None) -> tuple[int, Tr
 
 
 def kinds_of(levels: Triple) -> int:
-    """Return how many kinds of bands there are."""
+    """Return how many kinds of subbands there are."""
     return min(KINDS, 1 + sum(n > 0 for n in levels))
 
 
-def read_header(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> tuple[Header, Triple, list[Band]]:
-    """Parse and check a header; return it with slices, rows and columns, and the bands.
+def read_header(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> tuple[Header, Triple, list[Subband]]:
+    """Parse and check a header; return it with slices, rows and columns, and the subbands.
 
     Raises
     ------
@@ -129,16 +128,14 @@ def read_header(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> t
     gains, offsets = pairs[:, 0], pairs[:, 1]
     if (gains < 1).any() or (gains > MOST_GAIN).any():
         raise LimitExceededError("transform.gains", f"a gain is not in 1..{MOST_GAIN}")
-    if np.abs(offsets).max() * 2.0**offset_shift >= _MOST_OFFSET:
-        raise LimitExceededError("transform.offsets", "one leaves the range of int64")
     column_shifts, basis = np.zeros(1, np.int64), np.ones((1, 1), np.int64)
     if measurements > 1:
         column_shifts = reader.array("u1", components, "transform.column_shifts").astype(np.int64)
         if (column_shifts > MOST_COLUMN_SHIFT).any():
             raise LimitExceededError("transform.column_shifts", f"one is above {MOST_COLUMN_SHIFT}")
         basis = read_matrix(reader, measurements, components, "transform.basis")
-    bands = bands_of(lengths, levels)
-    active = read_matrix(reader, len(bands), 1, "transform.active")[:, 0]
+    subbands = subbands_of(lengths, levels)
+    active = read_matrix(reader, len(subbands), 1, "transform.active")[:, 0]
     if (active < 0).any() or (active > components).any():
         raise CorruptChunkError("transform.active", f"a number is not in 0..{components}")
     rows = kinds_of(levels) * len(PASSES)
@@ -149,7 +146,7 @@ def read_header(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> t
         raise LimitExceededError("transform.weights", "sums leave the range of exact float32")
     header = Header(channel_axis, levels, biases, shift, offset_shift, exponent, low, high, gains, offsets,
                     column_shifts, basis, active, weights.reshape(-1, len(PASSES), FEATURES + 1))  # fmt: skip
-    return header, lengths, bands
+    return header, lengths, subbands
 
 
 def read_lanes(reader: Reader, coefficients: int) -> int:

@@ -14,27 +14,43 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk.entropy.integers import Ints, pack_bits
-from inrstore.chunk.predictor.tables import contexts as context_of
-from inrstore.chunk.transform.adaptive import CONTEXTS, FLAG_BITS, QUIET, SIZE_BITS, Model, groups_of, low_bits
-from inrstore.chunk.transform.bands import Band, Triple
+from inrstore.chunk.entropy.bits import Ints, pack_bits
+from inrstore.chunk.entropy.contexts import contexts as context_of
+from inrstore.chunk.entropy.rans import rows_of, write
+from inrstore.chunk.transform.adaptive import CONTEXTS, FLAG_BITS, SIZE_BITS, Model, low_bits
 from inrstore.chunk.transform.contexts import Singles
-from inrstore.chunk.transform.decode import ESCAPE, HALF_LENGTH, LENGTH_BITS
-from inrstore.chunk.transform.lanes import lane_count, write_stream
-from inrstore.chunk.transform.walk import Coefficients, Words
+from inrstore.chunk.transform.decode import ESCAPE, ORDER
+from inrstore.chunk.transform.header import MOST_LANES
+from inrstore.chunk.transform.scan import Coefficients, Words
+from inrstore.chunk.transform.subbands import Subband, Triple
 
 LAMBDA = 0.1155
 """Squared steps that one bit is worth: the slope of a fine uniform quantiser, 2 ln 2 / 12."""
+_BYTES_PER_LANE, _LEAST_PER_LANE, _MOST_PER_LANE = 128, 1500, 30_000
 _SHARE = 0.35
-"""Of their bits, what components save that are left out: flags of zeros share theirs with others."""
+"""Of their bits, what components save that are left out: the counts of flags follow what is left."""
 
 
-class Chooser:
-    """Takes the values of each pass for `walk`.
+def lane_count(symbols: int, coefficients: int, size: float) -> int:
+    """Return how many states are taken; each costs about a byte and saves time.
 
     Parameters
     ----------
-    bands : sequence of Band
+    symbols, coefficients : int
+    size : float
+        Of the whole payload in bytes, about.
+    """
+    wanted = min(int(size / _BYTES_PER_LANE), symbols // _LEAST_PER_LANE)
+    needed = -(-coefficients // _MOST_PER_LANE)
+    return min(MOST_LANES, max(1, wanted, needed))
+
+
+class Chooser:
+    """Takes the values of each pass for `scan`.
+
+    Parameters
+    ----------
+    subbands : sequence of Subband
     coefficients : mapping of (level, key) to ndarray of float32, shape (components, z, y, x)
         In quantiser steps.
     factor : float
@@ -42,9 +58,9 @@ class Chooser:
     """
 
     def __init__(
-        self, bands: Sequence[Band], coefficients: Mapping[tuple[int, Triple], Singles], factor: float = 1.0
+        self, subbands: Sequence[Subband], coefficients: Mapping[tuple[int, Triple], Singles], factor: float = 1.0
     ) -> None:
-        self._bands, self._coefficients = bands, coefficients
+        self._subbands, self._coefficients = subbands, coefficients
         self._price = LAMBDA * factor
         self._model = Model()
         self._counts: list[npt.NDArray[np.uint16]] = []
@@ -55,12 +71,12 @@ class Chooser:
         self.bits = 0.0
         self.coefficients = 0
         self.saved = 0.0  # squared steps by which the values taken lower the error of taking none
-        self.worth: dict[int, npt.NDArray[np.float64]] = {}  # what each component of a band saves, less its bits
+        self.worth: dict[int, npt.NDArray[np.float64]] = {}  # what each component of a subband saves, less its bits
         self.excess = np.zeros((2, 2))  # for magnitudes of 1 and above: how many, and by how much they are low
 
-    def take(self, band: int, where: Sequence[tuple[slice, ...]], expected: Singles) -> Words:
+    def take(self, subband: int, where: Sequence[tuple[slice, ...]], expected: Singles) -> Words:
         """Return the chosen values of a pass, and keep their symbols."""
-        whole = self._coefficients[self._bands[band].level, self._bands[band].key]
+        whole = self._coefficients[self._subbands[subband].level, self._subbands[subband].key]
         place = context_of(expected) >> 2
         values = np.concatenate([whole[: self._active(whole, w, where, expected)][w].reshape(-1) for w in where])
         size = np.abs(values)
@@ -87,21 +103,21 @@ class Chooser:
         bits[live] = np.log2(share[mine]) + np.log2(size_counts / 2.0**SIZE_BITS)[
             mine, np.minimum((magnitude - 1) >> low_bits(mine), ESCAPE)] - 1 - low_bits(mine)  # fmt: skip
         worth = np.bincount(component[live], saved, count) + _SHARE * self._price * np.bincount(component, bits, count)
-        self.worth[band] = self.worth.get(band, 0) + worth
+        self.worth[subband] = self.worth.get(subband, 0) + worth
         self.excess[0] += np.bincount(over, minlength=2)
         self.excess[1] += np.bincount(over, size[live] - magnitude, minlength=2)
         return np.where(values < 0, -out, out)
 
     def worthwhile(self) -> Ints:
-        """Return how many leading components of each band save more than their bits are worth."""
-        out = np.zeros(len(self._bands), np.int64)
-        for band, worth in self.worth.items():
-            out[band] = int(np.append(0, np.cumsum(worth)).argmax())
+        """Return how many leading components of each subband save more than their bits are worth."""
+        out = np.zeros(len(self._subbands), np.int64)
+        for subband, worth in self.worth.items():
+            out[subband] = int(np.append(0, np.cumsum(worth)).argmax())
         return out
 
     @staticmethod
     def _active(whole: Singles, place: tuple[slice, ...], where: Sequence[tuple[slice, ...]], expected: Singles) -> int:
-        """Return how many leading components the band has, from the number of values that are asked for."""
+        """Return how many leading components the subband has, from the number of values that are asked for."""
         each = sum(whole[:1][w].size for w in where)
         return len(expected) // each
 
@@ -119,7 +135,7 @@ class Chooser:
             bits = some[here] + width[here] + length[here, np.minimum(short, ESCAPE)]
             beyond = short >= ESCAPE
             if beyond.any():
-                bits[beyond] += LENGTH_BITS + np.floor(np.log2(np.maximum(short[beyond] - ESCAPE, 0.5))) + 1
+                bits[beyond] += 2 * _zeros_of(short[beyond] - ESCAPE) + 1 + ORDER
             cost = (size[ok] - candidate[ok]) ** 2 + self._price * bits
             index = ok.nonzero()[0]
             better = cost < lowest[index]
@@ -128,18 +144,9 @@ class Chooser:
         return out
 
     def _record_flags(self, place: Ints, flags: npt.NDArray[np.bool_], share: Ints) -> None:
-        """Keep the flags of groups, then those of values, of a pass."""
-        quiet, firsts, most = groups_of(place)
-        groups = np.logical_or.reduceat(flags[quiet], firsts) if len(quiet) else np.zeros(0, np.bool_)
-        wanted = np.ones(len(place), np.bool_)
-        wanted[quiet] = np.repeat(groups, np.diff(np.append(firsts, len(quiet))))
-        asked = wanted.nonzero()[0]
-        contexts_ = np.concatenate([most + (CONTEXTS + QUIET),
-                                    np.where(place >= QUIET, place, place + CONTEXTS)[asked]])  # fmt: skip
-        every = np.concatenate([groups, flags[asked]])
-        ones = share[contexts_]
-        self._keep(np.where(every, ones, (1 << FLAG_BITS) - ones), np.where(every, 0, ones), FLAG_BITS)
-        self._model.count_flags(contexts_, every)
+        ones = share[place]
+        self._keep(np.where(flags, ones, (1 << FLAG_BITS) - ones), np.where(flags, 0, ones), FLAG_BITS)
+        self._model.count_flags(place, flags)
 
     def _record_sizes(self, mine: Ints, magnitude: Ints, counts: Ints) -> None:
         width = low_bits(mine)
@@ -151,11 +158,9 @@ class Chooser:
         self.bits += len(mine)  # signs
         rest = whole[short == ESCAPE] - ESCAPE
         if rest.size:
-            length = np.where(rest > 0, np.floor(np.log2(np.maximum(rest, 1))).astype(np.int64) + 1, 0)
-            first = np.minimum(length, HALF_LENGTH)
-            self._field(length, np.full(rest.size, LENGTH_BITS))
-            self._field(rest & ((1 << first) - 1), first)
-            self._field(rest >> HALF_LENGTH, length - first)
+            zeros = _zeros_of(rest)
+            self._field(1 << zeros, zeros + 1)
+            self._field(rest + (1 << ORDER) - (1 << (zeros + ORDER)), zeros + ORDER)
         if width.any():
             self._field((magnitude - 1) & ((1 << width) - 1), width)
 
@@ -180,8 +185,16 @@ class Chooser:
         signs = np.packbits(negative[len(first) :], bitorder="little").tobytes()
         numbers, widths = (np.concatenate(a) if a else np.zeros(0, np.int64) for a in (self._numbers, self._widths))
         packed = pack_bits(numbers, widths)
-        words = write_stream(_joined(self._counts), _joined(self._starts), _joined(self._precisions), first)
+        symbols = (_joined(part) for part in (self._counts, self._starts, self._precisions))
+        counts, starts, precisions = symbols
+        words = write(rows_of(counts, starts, lanes, precisions), lanes, first)
         return struct.pack("<HI", lanes, len(packed)) + packed + struct.pack("<I", len(signs)) + signs + words
+
+
+def _zeros_of(numbers: Ints) -> Ints:
+    """Return the zeros in front of Exp-Golomb numbers."""
+    out: Ints = np.frexp(((numbers >> ORDER) + 1).astype(np.float64))[1].astype(np.int64) - 1
+    return out
 
 
 def _joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

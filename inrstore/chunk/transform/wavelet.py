@@ -1,8 +1,8 @@
-"""The inverse wavelet transform in integers (specification section 14.7).
+"""The wavelet transform: its inverse in integers (specification section 14.7), and the forward one of encoders.
 
 Cohen, Daubechies, Feauveau 9/7 (Comm. Pure Appl. Math. 45, 1992) in lifting steps (Daubechies, Sweldens,
-J. Fourier Anal. Appl. 4, 1998). Arrays are float64 that hold
-integers: every product stays below 2^53, so the arithmetic is exact.
+J. Fourier Anal. Appl. 4, 1998). Arrays of the inverse are
+float64 that hold integers: every product stays below 2^53, so the arithmetic is exact.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk.transform.bands import Triple, keys_of, low_shape
+from inrstore.chunk.transform.subbands import Triple, keys_of, low_shape
 from inrstore.errors import LimitExceededError
 
 Doubles = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
 
 PRECISION = 14
 LIFTS = (-25987, -868, 14466, 7266)
@@ -26,13 +27,13 @@ GAINS = (
     36, 41, 48, 55, 63, 72, 83, 96, 110, 126, 145, 167, 192, 221,
     254, 292, 336, 386, 444, 510, 586, 674, 775, 891, 1024, 1177, 1353, 1556,
 )  # fmt: skip
-"""Internal units of one quantiser step in a band with e more high passes than low ones, from e = -24."""
+"""Internal units of one quantiser step in a subband with e more high passes than low ones, from e = -24."""
 MOST = float(1 << 35)
 """No value between two axes may be larger: the sums of one lifting then stay below 2^53."""
 
 
 def gain_of(key: Triple, level: int, levels: Triple) -> int:
-    """Return the internal units of one quantiser step in a band; lifting alone does not keep norms."""
+    """Return the internal units of one quantiser step in a subband; lifting alone does not keep norms."""
     exponent = 0
     for high, count in zip(key, levels, strict=True):
         if level < count:
@@ -42,12 +43,12 @@ def gain_of(key: Triple, level: int, levels: Triple) -> int:
     return GAINS[min(max(exponent, -24), 3) + 24]
 
 
-def inverse(bands: Mapping[tuple[int, Triple], Doubles], lengths: Triple, levels: Triple) -> Doubles | None:
-    """Return the volumes of the bands of some components; None if there are no bands.
+def inverse(subbands: Mapping[tuple[int, Triple], Doubles], lengths: Triple, levels: Triple) -> Doubles | None:
+    """Return the volumes of the subbands of some components; None if there are no subbands.
 
     Parameters
     ----------
-    bands : mapping of (level, key) to ndarray, shape (components, z, y, x)
+    subbands : mapping of (level, key) to ndarray, shape (components, z, y, x)
         Internal units; a missing one is zero.
     lengths, levels : tuple of int
 
@@ -57,9 +58,9 @@ def inverse(bands: Mapping[tuple[int, Triple], Doubles], lengths: Triple, levels
         When values leave the range that is exact.
     """
     top = max(levels)
-    low = bands.get((max(top - 1, 0), (0, 0, 0)))
+    low = subbands.get((max(top - 1, 0), (0, 0, 0)))
     for level in range(top - 1, -1, -1):
-        parts: dict[Triple, Doubles | None] = {key: bands.get((level, key)) for key in keys_of(levels, level)}
+        parts: dict[Triple, Doubles | None] = {key: subbands.get((level, key)) for key in keys_of(levels, level)}
         parts[0, 0, 0] = low
         whole = low_shape(lengths, levels, level)
         for axis in (2, 1, 0):
@@ -133,3 +134,49 @@ def _take_off(target: Doubles, sums: Doubles, factor: int) -> None:
     sums += 0.5
     np.floor(sums, out=sums)
     target -= sums
+
+
+# ---- forward, in float32 -----------------------------------------------------------------------------------
+
+
+def forward(volumes: Singles, levels: Triple) -> dict[tuple[int, Triple], Singles]:
+    """Return the subbands of volumes, shape (components, z, y, x), before any scaling.
+
+    Returns
+    -------
+    dict of (level, key) to ndarray
+        As `subbands_of` lists them.
+    """
+    out: dict[tuple[int, Triple], Singles] = {}
+    low, top = volumes, max(levels)
+    for level in range(top):
+        parts: dict[Triple, Singles] = {(0, 0, 0): low}
+        for axis in range(3):
+            if level < levels[axis]:
+                halves = {}
+                for (z, y, x), part in parts.items():
+                    key = [z, y, x]
+                    halves[z, y, x], high = _split(part, axis + 1)
+                    key[axis] = 1
+                    halves[key[0], key[1], key[2]] = high
+                parts = halves
+        low = parts.pop((0, 0, 0))
+        for key3 in keys_of(levels, level)[1:]:
+            out[level, key3] = parts[key3]
+    out[max(top - 1, 0), (0, 0, 0)] = low
+    return out
+
+
+def _split(values: Singles, axis: int) -> tuple[Singles, Singles]:
+    along = np.moveaxis(values, axis, 0)
+    even, odd = along[0::2].copy(), along[1::2].copy()
+    for i, lift in enumerate(LIFTS):
+        factor = np.float32(lift / 2.0**PRECISION)
+        if i % 2:
+            before = np.concatenate([odd[:1], odd])[: len(even)]
+            after = np.concatenate([odd, odd[-1:]])[: len(even)]
+            even += factor * (before + after)
+        else:
+            after = even[1:] if len(even) > len(odd) else np.concatenate([even[1:], even[-1:]])
+            odd += factor * (even[: len(odd)] + after)
+    return np.moveaxis(even, 0, axis), np.moveaxis(odd, 0, axis)

@@ -1,4 +1,4 @@
-"""Weights of the expected magnitudes, fitted to samples of what a walk met (specification section 14.4)."""
+"""Weights of the expected magnitudes, fitted to samples of what a scan met (specification section 14.4)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore import limits
-from inrstore.chunk.predictor.least_squares import combined, solve_not_negative
+from inrstore.chunk.least_squares import combined, solve_not_negative
 from inrstore.chunk.transform.contexts import FEATURES, KINDS, PASSES, Singles
 from inrstore.chunk.transform.header import reach
 
 Ints = npt.NDArray[np.int64]
 
 START: Ints = np.tile(np.array([26, 26, 26, 26, 26, 5, 26, 5, 100], np.int64), (KINDS, len(PASSES), 1))
-"""Weights of the first walk: 1/256 of a magnitude, the last in units of 2^-12."""
+"""Weights of the first scan: 1/256 of a magnitude, the last in units of 2^-12."""
 _SAMPLE = 3000
 _UNITS = np.array([256.0] * FEATURES + [4096.0])
 
@@ -21,7 +21,7 @@ _UNITS = np.array([256.0] * FEATURES + [4096.0])
 class Sampler:
     """Collects what was known around values, and the values.
 
-    Called by `walk` for each parity of each pass of each band.
+    Called by `scan` for each parity of each pass of each subband.
     """
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from inrstore.chunk.problem import FitProblem
+from inrstore.chunk.fit_task import FitTask
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Measurements:
 
     Parameters
     ----------
-    problem : FitProblem
+    problem : FitTask
     values : ndarray of float32, shape (points, channels)
         At the points of the box in C order, or those of them with a value inside the mask. NaN is a value outside.
     places : ndarray of int64, shape (points,), or None
@@ -35,7 +35,7 @@ class Measurements:
         Mean square error in units of `values` that is exactly on target; values outside count as exact.
     """
 
-    problem: FitProblem
+    problem: FitTask
     values: npt.NDArray[np.float32]
     places: npt.NDArray[np.int64] | None
     extents: tuple[int, ...]
@@ -54,7 +54,7 @@ class Measurements:
         return int.from_bytes(hashlib.sha256(self.values.tobytes()).digest()[:6], "little")
 
 
-def prepare(problem: FitProblem) -> Measurements:
+def prepare(problem: FitTask) -> Measurements:
     """Normalise the box of a chunk, or what is inside its mask."""
     axis = problem.channel_axis
     core = problem.core if axis is not None else problem.core[None]
@@ -77,7 +77,7 @@ def prepare(problem: FitProblem) -> Measurements:
                         (problem.target.rmse / spread) ** 2 * share)  # fmt: skip
 
 
-def _inside(problem: FitProblem) -> tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.bool_] | None]:
+def _inside(problem: FitTask) -> tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.bool_] | None]:
     """Return the points of the box to fit, and which of their channels count if not all do; None is all."""
     mask, axis = problem.envelope.mask, problem.channel_axis
     if mask is None:

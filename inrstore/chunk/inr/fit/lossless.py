@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from inrstore import limits
-from inrstore.chunk.neural.hood import CENTRE, Hood, Volume
+from inrstore.chunk.neural.neighbourhood import CENTRE, Neighbourhood, Volume
 from inrstore.chunk.neural.network import AMPLITUDE, MAX_SHIFT, UNIT, Network
 from inrstore.chunk.neural.scale import LEVELS, gain_of
 
-_SMALL = Hood((2, 2, 2))
+_SMALL = Neighbourhood((2, 2, 2))
 _ALONE = 0.15
 """Share of the steps in which the mean absolute error is the only loss."""
 
@@ -34,7 +34,7 @@ class Plan:
 
     Parameters
     ----------
-    hood : Hood
+    neighbourhood : Neighbourhood
     widths : tuple of int
         Units of the hidden layers.
     local : bool
@@ -54,7 +54,7 @@ class Plan:
     seed : int
     """
 
-    hood: Hood = _SMALL
+    neighbourhood: Neighbourhood = _SMALL
     widths: tuple[int, ...] = (32, 32)
     local: bool = True
     steps: int = 3000
@@ -76,10 +76,10 @@ class _Samples:
         self._random = torch.Generator(device=device).manual_seed(plan.seed)
         self._images = []
         for image in images:
-            volume = Volume(image.shape, plan.hood)
+            volume = Volume(image.shape, plan.neighbourhood)
             gain, offset = gain_of(image, plan.local, plan.clip)
             flat = torch.from_numpy(volume.padded(image).reshape(-1).astype(np.float32)).to(device)
-            shifts = [torch.from_numpy(volume.shifts(o)).to(device) for o in (plan.hood.offsets, CENTRE)]
+            shifts = [torch.from_numpy(volume.shifts(o)).to(device) for o in (plan.neighbourhood.offsets, CENTRE)]
             self._images.append((volume, flat, shifts, gain / UNIT, offset))
         share = np.array([image.size for image in images], np.float64)
         self._choice, self._share = np.random.default_rng(plan.seed), share / share.sum()
@@ -123,7 +123,7 @@ class _Model:
         self._plan = plan
         self._scales = [scale_in, scale_out]
         random = torch.Generator().manual_seed(plan.seed)
-        sizes = [len(plan.hood.offsets), *plan.widths, 1]
+        sizes = [len(plan.neighbourhood.offsets), *plan.widths, 1]
         self.weights, self.biases = [], []
         for number, (a, b) in enumerate(itertools.pairwise(sizes)):
             spread = math.sqrt(2 / a) * (0.1 if number + 2 == len(sizes) else 1.0)
@@ -205,7 +205,9 @@ class _Model:
                 biases.append(bias)
                 shifts.append(shift)
         plan = self._plan
-        made = Network(plan.hood, plan.local, plan.leak, plan.clip, tuple(shifts), tuple(weights), tuple(biases))
+        made = Network(
+            plan.neighbourhood, plan.local, plan.leak, plan.clip, tuple(shifts), tuple(weights), tuple(biases)
+        )
         made.check()
         return made
 

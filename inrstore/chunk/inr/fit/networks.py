@@ -1,11 +1,11 @@
-"""Batched networks: independent SIRENs of one size, evaluated in one batched matrix product a layer.
+"""Batched networks: independent networks of one architecture, evaluated in one batched matrix product a layer.
 
-Sitzmann et al., arXiv:2006.09661: sine layers, hidden weights uniform in +-sqrt(6 / width). The first layer's
-frequencies are drawn uniform in +-omega_0 per unit of coordinate.
+An architecture is data: a list of layers, each an activation of the table in `activations` and a width.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,18 +13,42 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inrstore.chunk.inr.fit.activations import ACTIVATIONS
+
 
 @dataclass(frozen=True, order=True)
-class Size:
-    """Sine layers and units in each."""
+class Layer:
+    """One hidden layer: units, and the name of their activation."""
 
-    layers: int
     width: int
+    activation: str
 
-    def parameters(self, axes: int, channels: int) -> int:
+
+@dataclass(frozen=True, order=True)
+class Architecture:
+    """The hidden layers of a network, in order; a linear read-out follows them."""
+
+    layers: tuple[Layer, ...]
+
+    @property
+    def width(self) -> int:
+        """Units in the widest layer."""
+        return max(layer.width for layer in self.layers)
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """Name of each layer's activation."""
+        return tuple(layer.activation for layer in self.layers)
+
+    def parameters(self, inputs: int, outputs: int) -> int:
         """Return the number of weights and biases."""
-        w = self.width
-        return axes * w + (self.layers - 1) * w * w + self.layers * w + channels * w + channels
+        widths = [inputs, *(layer.width for layer in self.layers), outputs]
+        return sum(a * b + b for a, b in itertools.pairwise(widths))
+
+
+def uniform(activations: Sequence[str], width: int) -> Architecture:
+    """Return the architecture of layers of one width; a SIREN is `uniform(["sine"] * 4, 64)`, say."""
+    return Architecture(tuple(Layer(width, name) for name in activations))
 
 
 @dataclass
@@ -34,13 +58,16 @@ class Networks:
     Parameters
     ----------
     weights : list of Tensor
-        (nets, in, out) for each sine layer and the linear read-out.
+        (nets, in, out) for each hidden layer and the linear read-out.
     biases : list of Tensor
         (nets, 1, out) likewise.
+    activations : tuple of str
+        Of each hidden layer.
     """
 
     weights: list[Tensor]
     biases: list[Tensor]
+    activations: tuple[str, ...]
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -48,16 +75,16 @@ class Networks:
         return [*self.weights, *self.biases]
 
     def __call__(self, coordinates: Tensor) -> Tensor:
-        """Return the outputs (nets, points, channels) at coordinates (nets, points, axes)."""
+        """Return the outputs (nets, points, channels) for inputs (nets, points, inputs), coordinates mostly."""
         hidden = coordinates
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            hidden = torch.sin(torch.baddbmm(bias, hidden, weight))
+        for weight, bias, name in zip(self.weights[:-1], self.biases[:-1], self.activations, strict=True):
+            hidden = ACTIVATIONS[name].forward(torch.baddbmm(bias, hidden, weight))
         return torch.baddbmm(self.biases[-1], hidden, self.weights[-1])
 
     def map(self, tensors: Sequence[Tensor]) -> Networks:
         """Return networks of the same shape made of other tensors in the order of `tensors`."""
         half = len(self.weights)
-        return Networks(list(tensors[:half]), list(tensors[half:]))
+        return Networks(list(tensors[:half]), list(tensors[half:]), self.activations)
 
     def clone(self) -> Networks:
         """Return a detached copy."""
@@ -70,26 +97,27 @@ class Networks:
 
 
 def initialise(
-    size: Size, axes: int, channels: int, omega_0: float, seeds: Sequence[int], device: torch.device
+    architecture: Architecture, inputs: int, outputs: int, omega_0: float, seeds: Sequence[int], device: torch.device
 ) -> Networks:
     """Draw N networks, each from its own seed."""
+    layers, kinds = architecture.layers, [ACTIVATIONS[name] for name in architecture.activations]
     drawn: list[list[Tensor]] = []
     for seed in seeds:
         source = torch.Generator().manual_seed(seed)
 
-        def uniform(*shape: int, bound: float, source: torch.Generator = source) -> Tensor:
+        def draw(*shape: int, bound: float, source: torch.Generator = source) -> Tensor:
             return (torch.rand(*shape, generator=source) * 2 - 1) * bound
 
-        hidden = math.sqrt(6 / size.width)
-        weights = [uniform(axes, size.width, bound=omega_0)]
-        weights += [uniform(size.width, size.width, bound=hidden) for _ in range(size.layers - 1)]
-        weights += [uniform(size.width, channels, bound=hidden / 3)]
-        biases = [uniform(1, size.width, bound=math.pi) for _ in range(size.layers)] + [torch.zeros(1, channels)]
-        drawn.append(weights + biases)
+        weights = [draw(inputs, layers[0].width, bound=kinds[0].first(omega_0, inputs))]
+        weights += [draw(a.width, b.width, bound=math.sqrt(6 / a.width)) for a, b in itertools.pairwise(layers)]
+        weights += [draw(layers[-1].width, outputs, bound=math.sqrt(6 / layers[-1].width) / 3)]
+        biases = [draw(1, layer.width, bound=kind.bias) for layer, kind in zip(layers, kinds, strict=True)]
+        drawn.append([*weights, *biases, torch.zeros(1, outputs)])
     stacked = [torch.stack(t).to(device) for t in zip(*drawn, strict=True)]
-    return Networks(stacked[: size.layers + 1], stacked[size.layers + 1 :])
+    half = len(layers) + 1
+    return Networks(stacked[:half], stacked[half:], architecture.activations)
 
 
 def join(parts: Sequence[Networks]) -> Networks:
-    """Return all networks of several batches of one size in one batch."""
+    """Return all networks of several batches of one architecture in one batch."""
     return parts[0].map([torch.cat(t) for t in zip(*(p.tensors for p in parts), strict=True)])

@@ -15,19 +15,32 @@ import torch
 from torch import Tensor
 
 from inrstore import limits
-from inrstore.chunk.inr import exact, siren
+from inrstore.chunk.inr import layers, siren
+from inrstore.chunk.inr.fit.activations import ACTIVATIONS, Activation
 from inrstore.chunk.inr.fit.data import Batch, Measurements, length_unit
 from inrstore.chunk.inr.fit.networks import Networks
 from inrstore.chunk.inr.fit.trainer import distortion
+from inrstore.chunk.inr.network import MAX_SHIFT, MIN_SHIFT, Coordinates, Network, pack_gain, unpack_gain
+from inrstore.errors import LimitExceededError
 
-_TURN = 2 * math.pi
-_PHASE = 2.0**32
+_WHOLE = 2.0**32
+_BIAS_TURN = 2 * math.pi
+"""Steps of biases are said for layers of this turn; those of others are in proportion, so that z has one step."""
 
 
 def groups(networks: Networks) -> list[list[Tensor]]:
-    """Return the tensors that share a step and a table: each sine layer, all phase biases, the read-out."""
-    sine = networks.weights[:-1]
-    return [*([w] for w in sine), networks.biases[:-1], [networks.weights[-1]]]
+    """Return the tensors that share a step and a table: each hidden layer, all biases, the read-out."""
+    return [*([w] for w in networks.weights[:-1]), networks.biases[:-1], [networks.weights[-1]]]
+
+
+def _kinds(networks: Networks) -> list[Activation]:
+    return [ACTIVATIONS[name] for name in networks.activations]
+
+
+def _proportions(networks: Networks) -> list[list[float]]:
+    """Return what a group's step is multiplied by for each of its tensors, in the order of `groups`."""
+    biases = [kind.turn / _BIAS_TURN for kind in _kinds(networks)]
+    return [[1.0] for _ in biases] + [biases, [1.0]]
 
 
 class Quantiser:
@@ -56,9 +69,10 @@ class Quantiser:
         layers = len(networks.weights) - 1
         steps = self.steps.view(self.base.shape[0], self.base.shape[1], 1, 1)
         weights = [_round(w, steps[:, i]) for i, w in enumerate(networks.weights[:-1])]
-        biases = [_round(b, steps[:, layers]) for b in networks.biases[:-1]]
+        parts = _proportions(networks)[layers]
+        biases = [_round(b, steps[:, layers] * part) for b, part in zip(networks.biases[:-1], parts, strict=True)]
         readout = _round(networks.weights[-1], steps[:, layers + 1])
-        return Networks([*weights, readout], [*biases, networks.biases[-1]])
+        return networks.map([*weights, readout, *biases, networks.biases[-1]])
 
 
 def _round(value: Tensor, step: Tensor) -> Tensor:
@@ -69,7 +83,8 @@ def _round(value: Tensor, step: Tensor) -> Tensor:
 @torch.no_grad()
 def finest_steps(networks: Networks) -> Tensor:
     """Return the steps, (nets, groups), under which the largest weight would not fit a symbol; a tenth to grow."""
-    largest = [torch.stack([t.abs().amax((1, 2)) for t in group]).amax(0) for group in groups(networks)]
+    largest = [torch.stack([t.abs().amax((1, 2)) / part for t, part in zip(group, parts, strict=True)]).amax(0)
+               for group, parts in zip(groups(networks), _proportions(networks), strict=True)]  # fmt: skip
     return torch.stack(largest, 1) / (0.9 * limits.MAX_SYMBOL)
 
 
@@ -82,17 +97,18 @@ def equal_slope_steps(batch: Batch, networks: Networks, fraction: Tensor) -> Ten
     """
     floor = distortion(batch, networks, fraction)
     source = torch.Generator().manual_seed(3)
-    sensitivities = []
+    sensitivities, proportions = [], _proportions(networks)
     for index, group in enumerate(groups(networks)):
-        size = sum(t[0].numel() for t in group)
-        spread = (sum(t.square().sum((1, 2)) for t in group) / size).sqrt()  # type: ignore[union-attr]
+        size, parts = sum(t[0].numel() for t in group), proportions[index]
+        squares = sum((t / part).square().sum((1, 2)) for t, part in zip(group, parts, strict=True))
+        spread = (squares / size).sqrt()  # type: ignore[union-attr]
         sensitivity = torch.full_like(floor, math.nan)
         for factor in (0.005, 0.01, 0.02, 0.04, 0.08, 0.16):
             step = spread * factor
             noisy = networks.clone()
-            for tensor in groups(noisy)[index]:
+            for tensor, part in zip(groups(noisy)[index], parts, strict=True):
                 noise = torch.rand(tensor.shape[1:], generator=source).to(tensor.device) - 0.5
-                tensor.add_(noise * step.view(-1, 1, 1))
+                tensor.add_(noise * step.view(-1, 1, 1) * part)
             rise = (distortion(batch, noisy, fraction) - floor).clamp(min=1e-9)
             fresh = sensitivity.isnan() & ((rise > 0.03) | (factor == 0.16))
             sensitivity = torch.where(fresh, rise / (size * step.double().square()), sensitivity)
@@ -104,10 +120,11 @@ def equal_slope_steps(batch: Batch, networks: Networks, fraction: Tensor) -> Ten
 def estimated_bits(networks: Networks, steps: Tensor) -> Tensor:
     """Return the entropy in bits of each rounded network, every group with a table of its own, (nets,)."""
     total = torch.zeros(steps.shape[0], dtype=torch.float64)
-    for i, group in enumerate(groups(networks)):
+    for i, (group, parts) in enumerate(zip(groups(networks), _proportions(networks), strict=True)):
         for net in range(steps.shape[0]):
             step = steps[net, i]
-            symbols = torch.cat([torch.round(t[net].detach() / step).flatten() for t in group])
+            symbols = torch.cat([torch.round(t[net].detach() / (step * part)).flatten()
+                                 for t, part in zip(group, parts, strict=True)])  # fmt: skip
             _, counts = torch.unique(symbols, return_counts=True)
             share = counts.double() / counts.sum()
             total[net] -= float((share.log2() * counts).sum())
@@ -117,7 +134,7 @@ def estimated_bits(networks: Networks, steps: Tensor) -> Tensor:
 # ---- into the format ---------------------------------------------------------------------------------------
 
 
-def to_format(item: Measurements, networks: Networks, net: int, steps: npt.NDArray[np.float64]) -> siren.Network | None:
+def to_format(item: Measurements, networks: Networks, net: int, steps: npt.NDArray[np.float64]) -> siren.Siren | None:
     """Return the integer network of one rounded net, or None when its numbers do not fit the format.
 
     Parameters
@@ -130,42 +147,64 @@ def to_format(item: Measurements, networks: Networks, net: int, steps: npt.NDArr
         Which one.
     steps : ndarray of float64, shape (groups,)
     """
-    core, layers = item.problem.core, len(networks.weights) - 1
-    matrices = [w[net].detach().double().cpu().numpy().T for w in networks.weights]
-    phases = np.concatenate([b[net].detach().double().cpu().numpy() for b in networks.biases[:-1]])
-    added = networks.biases[-1][net, 0].detach().double().cpu().numpy()
-    biases = np.remainder(phases + math.pi, _TURN) - math.pi
-
-    units = [_TURN * length_unit(item.extents)] + [_TURN * exact.AMPLITUDE] * (layers - 1) + [_TURN]
-    multipliers = [round(float(s) / u * _PHASE) for s, u in zip(steps, units, strict=False)]
-    if not all(0 < m < _PHASE for m in multipliers):
+    core, kinds = item.problem.core, _kinds(networks)
+    hidden = _hidden(networks, net, steps, 1 / length_unit(item.extents))
+    if hidden is None:
         return None
-    integers = [_symbols(m, s) for m, s in zip([*matrices[:-1], biases, matrices[-1]], steps, strict=True)]
-
     exponent = _exponent(item)
     if exponent is None:
         return None
     grain = 2.0**exponent
-    gain = steps[-1] / exact.AMPLITUDE * item.unit / grain
+    gain = steps[-1] * kinds[-1].top / layers.AMPLITUDE * item.unit / grain
     shared = np.ptp(gain) <= 1e-9 * gain.max()
     gain = gain[:1] if shared else gain
-    shift = min(siren.MAX_SHIFT, math.floor(26.9 - math.log2(gain.max())))
-    if shift < 4:
-        return None
-    codes = np.array([siren.pack_gain(g * 2.0**shift) for g in gain])
+    added = networks.biases[-1][net, 0].detach().double().cpu().numpy()
     offsets = np.rint((item.mean + added * item.unit) / grain * 16).astype(np.int64)
+    largest = int(np.abs(offsets).max())
+    exact = 4 + (limits.EXACT_SUM - 1).bit_length() - largest.bit_length()  # offsets stay exact in float64
+    shift = min(MAX_SHIFT, math.floor(26.9 - math.log2(gain.max())), exact)
+    if shift < MIN_SHIFT:
+        return None
+    codes = np.array([pack_gain(g * 2.0**shift) for g in gain])
     low, high = math.ceil(core.min() / grain), math.floor(core.max() / grain)
     most = 2**31 - 1
-    if max(abs(low), abs(high), int(np.abs(offsets).max())) > most or low > high:
+    if max(abs(low), abs(high), largest) > most or low > high:
         return None
-    weights, quantised_biases, readout = integers[:layers], integers[layers], integers[-1]
-    if any(np.abs(m).sum(1).max() * exact.AMPLITUDE >= limits.EXACT_FLOAT32 for m in (*weights[1:], readout)):
+    readout = _symbols(_matrix(networks, -1, net), steps[-1])
+    network = Network(Coordinates(len(item.extents)), hidden, round(float(steps[-2]) / _BIAS_TURN * _WHOLE), readout,
+                      unpack_gain(codes), offsets, shift)  # fmt: skip
+    try:
+        network.check()
+        network.check_reach([n - 1 for n in item.extents])
+    except LimitExceededError:
         return None
-    return siren.Network(
-        channel_axis=item.problem.channel_axis, weights=weights, biases=quantised_biases, multipliers=multipliers,
-        readout=readout, gains=siren.unpack_gain(codes), offsets=offsets, shift=shift, exponent=exponent,
-        low=low, high=high,
-    )  # fmt: skip
+    return siren.Siren(item.problem.channel_axis, network, exponent, low, high)
+
+
+def _hidden(
+    networks: Networks, net: int, steps: npt.NDArray[np.float64], unit: float
+) -> tuple[layers.Layer, ...] | None:
+    """Return the integers of the hidden layers; an input of 1 is `unit` in the real network."""
+    out = []
+    for i, kind in enumerate(_kinds(networks)):
+        multiplier = round(float(steps[i]) * unit / kind.turn * _WHOLE)
+        if not 0 < multiplier < _WHOLE:
+            return None
+        biases = networks.biases[i][net, 0].detach().double().cpu().numpy()
+        if kind.integer.wraps:
+            biases = np.remainder(biases + kind.turn / 2, kind.turn) - kind.turn / 2
+        out.append(layers.Layer(
+            kind.integer, _symbols(_matrix(networks, i, net), steps[i]),
+            _symbols(biases, steps[-2] * kind.turn / _BIAS_TURN), multiplier,
+        ))  # fmt: skip
+        unit = kind.top / layers.AMPLITUDE
+    return tuple(out) if 0 < round(float(steps[-2]) / _BIAS_TURN * _WHOLE) < _WHOLE else None
+
+
+def _matrix(networks: Networks, index: int, net: int) -> npt.NDArray[np.float64]:
+    """Return a layer's weights, (out, in)."""
+    matrix: npt.NDArray[np.float64] = networks.weights[index][net].detach().double().cpu().numpy().T
+    return matrix
 
 
 def _symbols(values: npt.NDArray[np.float64], step: np.float64) -> npt.NDArray[np.int64]:

@@ -48,7 +48,7 @@ class _Found:
 
 def round_in_the_loop(
     batch: Batch, networks: Networks, schedule: Schedule, omega_0: float, report: Report
-) -> list[siren.Network | None]:
+) -> list[siren.Siren | None]:
     """Return the integer network of each chunk, or None where the target is out of reach.
 
     Parameters
@@ -93,7 +93,7 @@ def round_in_the_loop(
         report(step, now)
 
     trainer.run(steer)
-    out: list[siren.Network | None] = []
+    out: list[siren.Siren | None] = []
     for i, item in enumerate(batch.items):
         best = found[i] or _Found(float(quantiser.coarseness[i]), trainer.networks.subset([i]))
         own = Quantiser(base[i : i + 1], torch.full((1,), best.coarseness, device=base.device), floor[i : i + 1])
@@ -103,7 +103,7 @@ def round_in_the_loop(
 
 def _settle(
     item: Measurements, batch: Batch, networks: Networks, quantiser: Quantiser, schedule: Schedule, omega_0: float
-) -> siren.Network | None:
+) -> siren.Siren | None:
     """Return the integers of a network that keeps its target as decoded; mend near misses with finer steps."""
     for attempt in range(REPAIRS + 1):
         network = to_format(item, networks, 0, quantiser.steps[0].double().cpu().numpy())
@@ -120,7 +120,7 @@ def _settle(
     return None
 
 
-def decoded_distortion(item: Measurements, network: siren.Network) -> float:
+def decoded_distortion(item: Measurements, network: siren.Siren) -> float:
     """Return the mean square error of what readers decode, relative to the target's; 1 is on target."""
     core = item.problem.core
     decoded = siren.evaluate(network, core.dtype, core.shape, [np.arange(n) for n in core.shape])

@@ -18,21 +18,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inrstore.chunk.fit_task import FitTask
 from inrstore.chunk.inr import siren
 from inrstore.chunk.inr.fit.data import Batch, Measurements, prepare
-from inrstore.chunk.inr.fit.networks import Networks, Size, initialise, join
+from inrstore.chunk.inr.fit.networks import Architecture, Networks, initialise, join, uniform
 from inrstore.chunk.inr.fit.rounding import round_in_the_loop
 from inrstore.chunk.inr.fit.trainer import Schedule, Trainer, distortion
-from inrstore.chunk.problem import FitProblem
 from inrstore.options import EncodeOptions, Preset, Progress, ProgressCallback
 
 _log = logging.getLogger(__name__)
 
 OMEGA_0 = 20.0
 """First-layer frequencies, radians per unit of coordinate (half the longest extent)."""
-LAYERS = 4
+ACTIVATIONS = ("sine",) * 4
+"""Hidden layers of a network, if nothing else is asked for."""
 WIDTHS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72, 80, 88, 96, 112, 128, 144, 160, 192, 224, 256)
-PROBES = (Size(LAYERS, 24), Size(LAYERS, 64))
+PROBES = (24, 64)
 BYTES_PER_PARAMETER = 0.7
 """What a coded parameter takes, roughly; only to see that a network cannot pay."""
 
@@ -84,14 +85,14 @@ _SETTING = threading.Lock()
 
 
 def fit_networks(
-    problems: Sequence[FitProblem], options: EncodeOptions, progress: ProgressCallback | None = None
-) -> Iterator[tuple[FitProblem, siren.Network | None]]:
+    problems: Sequence[FitTask], options: EncodeOptions, progress: ProgressCallback | None = None
+) -> Iterator[tuple[FitTask, siren.Siren | None]]:
     """Fit a network to each chunk.
 
     Yields
     ------
-    problem : FitProblem
-    network : siren.Network or None
+    problem : FitTask
+    network : siren.Siren or None
         None when no network is expected to beat the budget, or none met the target.
     """
     device = choose_device(options)
@@ -128,7 +129,7 @@ def _use_one_thread() -> None:
 
 def _fit_group(
     group: list[Measurements], options: EncodeOptions, device: torch.device, watch: _Watch
-) -> list[tuple[FitProblem, siren.Network | None]]:
+) -> list[tuple[FitTask, siren.Siren | None]]:
     networks = _Group(group, options, device, watch).fit()
     watch.finish(len(group))
     return [(item.problem, network) for item, network in zip(group, networks, strict=True)]
@@ -192,22 +193,27 @@ class _Watch:
 class _Group:
     """The search over one batch of chunks of equal axes and channels."""
 
-    def __init__(self, items: list[Measurements], options: EncodeOptions, device: torch.device, watch: _Watch) -> None:
+    def __init__(
+        self, items: list[Measurements], options: EncodeOptions, device: torch.device, watch: _Watch,
+        activations: Sequence[str] = ACTIVATIONS,
+    ) -> None:  # fmt: skip
+        self.activations = activations
+        self.probes = tuple(uniform(activations, width) for width in PROBES)
         self.items, self.device, self.watch, self.seed = items, device, watch, options.seed
         self.effort = EFFORTS[options.preset]
         self.axes, self.channels = items[0].key
         self.batch = Batch(items, device)
-        self.results: list[siren.Network | None] = [None] * len(items)
+        self.results: list[siren.Siren | None] = [None] * len(items)
         self.calm = [1.0] * len(items)
         self.probed = torch.zeros(len(items))
 
-    def fit(self) -> list[siren.Network | None]:
+    def fit(self) -> list[siren.Siren | None]:
         """Return a network, or None, for each chunk."""
         decibels, slope = self._probe()
         sizes = {i: self._choose(i, float(decibels[i]), float(slope[i])) for i in range(len(self.items))}
         _log.info("probe: decibels %s, slopes %s, sizes %s", decibels.tolist(), slope.tolist(), sizes)
         for attempt in range(self.effort.retries + 1):
-            missed: dict[int, Size | None] = {}
+            missed: dict[int, Architecture | None] = {}
             for size in sorted({s for s in sizes.values() if s is not None}):
                 nets = [i for i, s in sizes.items() if s == size]
                 for i, short in self._fit_size(nets, size, attempt).items():
@@ -221,27 +227,29 @@ class _Group:
     def _probe(self) -> tuple[Tensor, Tensor]:
         """Return decibels over target expected of the larger probe's size, and decibels per doubling of size."""
         reached = []
-        for size in PROBES:
+        for size in self.probes:
             networks = self._initialise(range(len(self.items)), size)
             trainer = Trainer(self.batch, networks, self._schedule(self.effort.probe, size, RATE), OMEGA_0)
             trainer.run(self._reporter("choosing sizes", 0.0, 0.1, self.effort.probe))
             reached.append(-10 * trainer.best.log10())
-        small, large = (math.log2(s.parameters(self.axes, self.channels)) for s in PROBES)
+        small, large = (math.log2(s.parameters(self.axes, self.channels)) for s in self.probes)
         # Longer fits make more of a larger network: the slope grows with the steps.
         slope = ((reached[1] - reached[0]) / (large - small) * 1.2).clamp(0.3, 2.5)
         self.probed = reached[1]
         longer = GAIN_PER_DOUBLING * math.log2(self.effort.fit / self.effort.probe)
         return reached[1] + longer, slope
 
-    def _choose(self, net: int, decibels: float, slope: float) -> Size | None:
-        wanted = math.log2(PROBES[1].parameters(self.axes, self.channels)) + (self.effort.surplus - decibels) / slope
+    def _choose(self, net: int, decibels: float, slope: float) -> Architecture | None:
+        wanted = (
+            math.log2(self.probes[1].parameters(self.axes, self.channels)) + (self.effort.surplus - decibels) / slope
+        )
         return self._smallest(net, wanted, None)
 
-    def _smallest(self, net: int, log_parameters: float, above: Size | None) -> Size | None:
+    def _smallest(self, net: int, log_parameters: float, above: Architecture | None) -> Architecture | None:
         """Return the smallest size with that many parameters, larger than `above`, that could pay."""
         widths = [w for w in WIDTHS if w <= self.effort.widest and (above is None or w > above.width)]
         for width in widths:
-            size = Size(LAYERS, width)
+            size = uniform(self.activations, width)
             parameters = size.parameters(self.axes, self.channels)
             if parameters * BYTES_PER_PARAMETER > self.items[net].problem.budget:
                 return None
@@ -252,7 +260,7 @@ class _Group:
 
     # ---- fit ------------------------------------------------------------------------------------------------
 
-    def _fit_size(self, nets: list[int], size: Size, attempt: int) -> dict[int, float]:
+    def _fit_size(self, nets: list[int], size: Architecture, attempt: int) -> dict[int, float]:
         """Fit networks of one size; return the decibels missing for those that fall short."""
         begin = 0.1 + 0.3 * attempt
         networks = self._fit_floats(nets, size, self._reporter("fitting", begin, 0.5, self.effort.fit))
@@ -277,7 +285,7 @@ class _Group:
                     self.results[nets[i]] = network
         return short
 
-    def _fit_floats(self, nets: list[int], size: Size, reporter: _Reporter) -> Networks:
+    def _fit_floats(self, nets: list[int], size: Architecture, reporter: _Reporter) -> Networks:
         """Fit in full precision and keep the best of each; a network that is well over its target leaves the batch."""
         schedule = self._schedule(self.effort.fit, size, RATE)
         trainer = Trainer(self.batch.subset(nets), self._initialise(nets, size), schedule, OMEGA_0)
@@ -302,11 +310,11 @@ class _Group:
             _log.info("%s: %d restarts", size, trainer.restarts)
         return join([done[net] for net in nets])
 
-    def _initialise(self, nets: Sequence[int], size: Size) -> Networks:
+    def _initialise(self, nets: Sequence[int], size: Architecture) -> Networks:
         seeds = [self.items[i].seed ^ self.seed for i in nets]
         return initialise(size, self.axes, self.channels, OMEGA_0, seeds, self.device)
 
-    def _schedule(self, steps: int, size: Size, rate: float) -> Schedule:
+    def _schedule(self, steps: int, size: Architecture, rate: float) -> Schedule:
         most = max(len(m.values) for m in self.items)
         rate *= min(1.0, RATE_WIDTH / size.width)
         return Schedule(

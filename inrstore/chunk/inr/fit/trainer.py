@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inrstore.chunk.inr.fit.activations import ACTIVATIONS
 from inrstore.chunk.inr.fit.data import Batch
 from inrstore.chunk.inr.fit.networks import Networks
 
@@ -77,7 +78,8 @@ class Trainer:
     ) -> None:
         self.batch, self.networks, self.schedule, self.quantiser = batch, networks, schedule, quantiser
         layers = len(networks.weights) - 1
-        self.relative = [omega_0 * 1.5] + [1.0] * layers + [3.0] * layers + [1.0]
+        first = ACTIVATIONS[networks.activations[0]].first_rate(omega_0)
+        self.relative = [first] + [1.0] * layers + [3.0] * layers + [1.0]
         self.first = [torch.zeros_like(t) for t in networks.tensors]
         self.second = [torch.zeros_like(t) for t in networks.tensors]
         count, device = len(batch.items), batch.values.device

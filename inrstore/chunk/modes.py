@@ -1,0 +1,158 @@
+"""The chunk modes: the one list of them (specification section 3).
+
+A decoder is imported with this module, an encoder when its mode is first asked for a bid: reading imports no encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from inrstore.chunk import constant, envelope, raw
+from inrstore.chunk.byteplanes import decode as byteplanes
+from inrstore.chunk.context import Context
+from inrstore.chunk.envelope import Envelope
+from inrstore.chunk.frame import Reader
+from inrstore.chunk.neural import decode as neural
+from inrstore.chunk.predictor import decode as predictor
+from inrstore.chunk.shared import Shared
+from inrstore.chunk.siren import decode as siren
+from inrstore.chunk.task import Task
+from inrstore.chunk.transform import decode as transform
+from inrstore.errors import ConfigurationError, CorruptChunkError, UnsupportedVersionError
+from inrstore.options import EncodeOptions, ProgressCallback
+
+Array: TypeAlias = npt.NDArray[Any]
+DType: TypeAlias = np.dtype[Any]
+Shape: TypeAlias = tuple[int, ...]
+
+SIMPLE, MODEL, FALLBACK = range(3)
+"""Turns: modes that no other can beat; models; what is taken where no model keeps a lossy target."""
+
+
+def _nothing(_reader: Reader, _dtype: DType, _box: Shape) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mode:
+    """One way to code the box of a chunk.
+
+    Parameters
+    ----------
+    number : int
+        As it stands in frames.
+    name : str
+    decode : callable
+        (reader, dtype, box, context) -> the box; the reader is behind the envelope, the dtype is little-endian.
+    bid : callable, optional
+        task -> payload, envelope included, or None for what the mode does not hold or keep the target with.
+    turn : {SIMPLE, MODEL, FALLBACK}
+        When the mode is asked for a bid. For a lossless target all but the simple ones are asked together.
+    envelope : callable
+        (reader, shape, dtype) -> Envelope.
+    describe : callable
+        (reader, dtype, box) -> what a payload says of itself, without decoding.
+    decode_part : callable, optional
+        (reader, dtype, box, wanted, context) -> the values at one range of positions for each axis of the box, made
+        without the others.
+    fit : callable, optional
+        (tasks, sizes of their frames so far, options, progress) -> (index, payload) of those that may be smaller:
+        for modes that are fitted to many chunks together, after all bids.
+    check_shared : callable, optional
+        Raises `CorruptChunkError` for bytes that are no shared parameter of the mode.
+    """
+
+    number: int
+    name: str
+    decode: Callable[[Reader, DType, Shape, Context], Array]
+    bid: Callable[[Task], bytes | memoryview | None] | None = None
+    turn: int = MODEL
+    envelope: Callable[[Reader, Shape, DType], Envelope] = envelope.read
+    describe: Callable[[Reader, DType, Shape], dict[str, Any]] = _nothing
+    decode_part: Callable[[Reader, DType, Shape, Sequence[range], Context], Array] | None = None
+    fit: (
+        Callable[[Sequence[Task], Sequence[int], EncodeOptions, ProgressCallback | None], Iterator[tuple[int, bytes]]]
+        | None
+    ) = None
+    check_shared: Callable[[bytes], object] | None = None
+
+
+# ---- bids; encoders are imported late ----------------------------------------------------------------------
+
+
+def _bid_byteplanes(task: Task) -> bytes | None:
+    from inrstore.chunk.byteplanes.encode import bid
+
+    return bid(task)
+
+
+def _bid_transform(task: Task) -> bytes | None:
+    from inrstore.chunk.transform.encode import bid
+
+    return bid(task)
+
+
+def _bid_predictor(task: Task) -> bytes | None:
+    from inrstore.chunk.predictor.encode import bid
+
+    return bid(task)
+
+
+def _bid_neural(task: Task) -> bytes | None:
+    from inrstore.chunk.neural.encode import bid
+
+    return bid(task)
+
+
+def _fit_siren(
+    tasks: Sequence[Task], sizes: Sequence[int], options: EncodeOptions, progress: ProgressCallback | None
+) -> Iterator[tuple[int, bytes]]:
+    from inrstore.chunk.siren.encode import fit
+
+    return fit(tasks, sizes, options, progress)
+
+
+# ---- the list ----------------------------------------------------------------------------------------------
+
+RAW = Mode(number=0, name="raw", decode=lambda r, d, b, _: raw.decode(r, d, b), bid=raw.bid, turn=FALLBACK,
+           envelope=raw.envelope_of)  # fmt: skip
+CONSTANT = Mode(number=1, name="constant", decode=lambda r, d, b, _: constant.decode(r, d, b), bid=constant.bid,
+                turn=SIMPLE, envelope=constant.envelope_of)  # fmt: skip
+BYTEPLANES = Mode(number=2, name="byteplanes", decode=lambda r, d, b, _: byteplanes.decode(r, d, b),
+                  bid=_bid_byteplanes, turn=FALLBACK)  # fmt: skip
+SIREN = Mode(number=3, name="siren", decode=lambda r, d, b, _: siren.decode(r, d, b), describe=siren.describe,
+             decode_part=lambda r, d, b, w, _: siren.decode_part(r, d, b, w), fit=_fit_siren)  # fmt: skip
+TRANSFORM = Mode(number=4, name="transform", decode=lambda r, d, b, _: transform.decode(r, d, b), bid=_bid_transform)
+PREDICTOR = Mode(number=5, name="predictor", decode=lambda r, d, b, _: predictor.decode(r, d, b), bid=_bid_predictor)
+NEURAL = Mode(number=6, name="neural", decode=lambda r, d, b, c: neural.decode(r, d, b, c.shared), bid=_bid_neural,
+              describe=neural.describe, check_shared=neural.check_shared)  # fmt: skip
+
+MODES = (RAW, CONSTANT, BYTEPLANES, SIREN, TRANSFORM, PREDICTOR, NEURAL)
+BY_NUMBER = {mode.number: mode for mode in MODES}
+
+
+def find(number: int) -> Mode:
+    """Return the mode of a frame; `UnsupportedVersionError` for one of a later version."""
+    if number not in BY_NUMBER:
+        raise UnsupportedVersionError("mode", f"{number} is not one this reader knows")
+    return BY_NUMBER[number]
+
+
+def check_shared(shared: Shared) -> None:
+    """Raise `ConfigurationError` for a shared parameter that no mode can use."""
+    for data in shared.values():
+        reasons = []
+        for mode in MODES:
+            if mode.check_shared is not None:
+                try:
+                    mode.check_shared(data)
+                    break
+                except CorruptChunkError as error:
+                    reasons.append(f"{error.field}: {error.reason}")
+        else:
+            raise ConfigurationError(f"shared: a parameter of no mode: {'; '.join(reasons)}")

@@ -1,0 +1,45 @@
+"""What a store is to be, in one value: it is made once, from what a user asks, and handed on as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inrstore.errors import ConfigurationError
+from inrstore.options import EncodeOptions
+from inrstore.store.container import ENDING, Container
+from inrstore.store.layout import ZarrFormat
+from inrstore.store.quality import Quality
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(EncodeOptions):
+    """What a store is to be, and with what effort it is made.
+
+    Parameters
+    ----------
+    quality : Quality
+        How near to its image it is.
+    zarr_format : {3, 2}
+        Format of the store.
+    container : {"ozx", "zarr"}
+        One zip or a folder; the name of a single store says it, too.
+    mask : str
+        Path or URL of an image of the same grid; where it is 0 nothing is kept and 0 is read. Empty for none.
+    """
+
+    quality: Quality
+    zarr_format: ZarrFormat = 3
+    container: Container = "ozx"
+    mask: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.zarr_format not in (2, 3):
+            raise ConfigurationError(f"zarr_format must be 2 or 3, not {self.zarr_format!r}")
+        if self.container not in ENDING:
+            raise ConfigurationError(f"store must be one of {', '.join(ENDING)}, not {self.container!r}")
+
+    @property
+    def effort(self) -> EncodeOptions:
+        """What images that are encoded together have in common."""
+        return EncodeOptions(**{name: getattr(self, name) for name in EncodeOptions.__dataclass_fields__})

@@ -1,0 +1,17 @@
+"""The one list of modes whose vectors lie in modules of their own."""
+
+from __future__ import annotations
+
+from .neural import subset_neural, uncommon_neural
+from .neural_faulty import faulty_neural
+from .predictor_faulty import faulty_predictor
+from .predictor_valid import subset_predictor, uncommon_predictor
+from .transform_faulty import faulty_transform
+from .transform_valid import subset_transform, uncommon_transform
+
+PARTS = (
+    (subset_predictor, uncommon_predictor, faulty_predictor),
+    (subset_neural, uncommon_neural, faulty_neural),
+    (subset_transform, uncommon_transform, faulty_transform),
+)
+"""Generators of common, of rare and of faulty frames."""
