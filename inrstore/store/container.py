@@ -199,26 +199,26 @@ def _put_folder(destination: str, members: Sequence[Member]) -> None:
         raise ConfigurationError(f"{destination!r}: a store cannot be a whole bucket; name a folder in it")
     place = ObjectPlace(root)
     claim = Claim(place, f"{name}.claim", destination)
-    kept = True
+    written: list[str] = []
     try:
         there = [entry.key for entry in place.walk(name)]
         if f"{name}/{members[0][0]}" in there or (there and claim.fresh):
             raise DestinationExistsError(f"{destination}: exists already; remove it or choose another name")
-        kept = False
         place.remove_all(there)
         for key, data in members[1:]:
             claim.check()
+            written.append(f"{name}/{key}")
             place.write(f"{name}/{key}", data)
             _check_equal(f"{destination}/{key}", files.read(place, f"{name}/{key}", len(data) + 1), data)
         claim.renew()
         key, data = members[0]
         if not place.create(f"{name}/{key}", [data]) and files.read(place, f"{name}/{key}", len(data) + 1) != data:
-            kept = True
+            written.clear()  # they may be that store's by now
             raise DestinationExistsError(f"{destination}: exists already; remove it or choose another name")
-        kept = True
+        written.clear()
     finally:
-        if not kept and claim.held:
-            place.remove_all([entry.key for entry in place.walk(name)])
+        if claim.held:
+            place.remove_all(written)  # and nothing that somebody put there meanwhile
         claim.remove()
 
 
