@@ -75,8 +75,9 @@ def convert(
         Keep every bit instead. Images of labels are always kept so, unless a rule names them.
     preset : {"fast", "balanced", "small"}
         Time to spend. "small" also fits a network to each chunk, which takes minutes.
-    mode : {"auto", "network", "transform"}
-        What chunks with a target psnr or rmse may be: the smallest that is found, or networks, or no networks.
+    mode : {"auto", "network", "transform", "av1"}
+        What chunks with a target psnr or rmse may be: the smallest that is found (AV1 for one channel, wavelets
+        for many), or networks, or wavelets, or AV1 wherever it holds a chunk.
     device : {"auto", "cpu", "cuda"}
         Where networks are fitted.
     store : {"ozx", "zarr"}, optional

@@ -67,6 +67,15 @@ MAX_TRANSFORM_PER_LANE = 1 << 15
 MAX_TRANSFORM_MAGNITUDE = 1 << 24
 """Largest quantised coefficient: wavelets of 16-bit images with a step of 1 stay below."""
 
+MAX_CORRECTION_PARAMETERS = 1 << 14
+"""Parameters of a network that corrects decoded components: it is evaluated at each position."""
+
+MAX_AV1_PIXELS = 1 << 22
+"""Pixels of a frame in AV1: a decoder holds a dozen frames of three bytes each."""
+
+MAX_AV1_SAMPLES = 1 << 28
+"""Pixels of all frames of a chunk in AV1: short sides are padded, and a repeated frame takes three bytes."""
+
 MAX_NEURAL_RADIUS = 6
 """Columns to each side that the network of a neighbourhood looks at: the largest pyramid of the literature."""
 

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, get_args
 from inrstore.errors import ConfigurationError
 
 Preset: TypeAlias = Literal["fast", "balanced", "small"]
-Mode: TypeAlias = Literal["auto", "network", "transform"]
+Mode: TypeAlias = Literal["auto", "network", "transform", "av1"]
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 
 
@@ -21,10 +21,11 @@ class EncodeOptions:
     Parameters
     ----------
     preset : {"fast", "balanced", "small"}
-        How much time goes into each chunk. All take KLT and wavelets; "small" also tries a network for each chunk.
-    mode : {"auto", "network", "transform"}
+        How much time goes into each chunk. "fast" fits no network; "balanced" one that corrects the transform of a
+        chunk; "small" several of these, and one that is the chunk alone.
+    mode : {"auto", "network", "transform", "av1"}
         What a lossy chunk with a target rmse may be: the smallest that is found, a network where one keeps the
-        target and is smaller than a grid of levels, or never a network.
+        target and is smaller than a grid of levels, wavelets, or AV1 where it holds the chunk.
     device : {"auto", "cpu", "cuda"}
         Where networks are fitted; "auto" takes CUDA when present.
     seed : int

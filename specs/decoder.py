@@ -1,8 +1,9 @@
 """An educational reader of the inrstore chunk format, version 1.
 
-It follows `inrstore-1.md` section by section, needs only numpy and the standard library, and is written to be read.
+It follows `inrstore-1.md` section by section, needs only numpy and the standard library (and a decoder of AV1 for
+section 15), and is written to be read.
 `decoder_parts.py` has what the sections share, `decoder_network.py` section 7, `decoder_predictor.py` section 12,
-`decoder_neural.py` section 13, `decoder_transform.py` section 14.
+`decoder_neural.py` section 13, `decoder_transform.py` section 14, `decoder_av1.py` section 15.
 `python decoder.py FILE...` prints the type, the shape and the SHA-256 of what each file decodes to.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # more files of this reader lie beside it
+from decoder_av1 import decode_av1
 from decoder_network import Network
 from decoder_neural import decode_neural
 from decoder_parts import Invalid, Lanes, Reader, check, check_outputs, from_order, inflate, range_of
@@ -259,7 +261,7 @@ def decode_byteplanes(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) ->
 
 
 MODES = {0: decode_raw, 1: decode_constant, 2: decode_byteplanes, 3: decode_siren, 4: decode_transform,
-         5: decode_predictor, 6: decode_neural}  # fmt: skip
+         5: decode_predictor, 6: decode_neural, 7: decode_av1}  # fmt: skip
 
 
 def main(paths: list[str]) -> None:

@@ -51,6 +51,7 @@ class Network:
         shapes = [*zip(heights, [inputs, *heights[:-1]], strict=True), (1, sum(heights)), (outputs, heights[-1])]
         parameters = sum(sizes := [rows * columns for rows, columns in shapes])
         check(parameters <= min(2**22, 64 * size), "outputs", f"{parameters} parameters are too many")
+        self.parameters = parameters
         self.multipliers = payload.array("<u4", layers + 1, "multipliers").tolist()
         tables = []
         for _ in range(layers + 2):

@@ -160,8 +160,8 @@ class Tables:
         for context in range(64):
             if (form := payload.number("u8", "form")) == 255:
                 continue
-            check(form < 32, "form", f"{form} has reserved bits")
-            self.shift[context], phased = form & 15, form >> 4
+            check((tail := form >> 5) <= 4, "form", f"{form} has reserved bits")
+            self.shift[context], phased = form & 15, form >> 4 & 1
             check((scale := payload.number("u16", "scale")) >= 1, "scale", "it is 0")
             peak = payload.number("u16", "peak")
             check(1 <= peak <= 500 and peak << (form & 15) <= 65535, "peak", f"{peak} is not allowed")
@@ -170,28 +170,29 @@ class Tables:
             for phase in range(4):
                 if phased or phase == 0:
                     symbols = np.array([*range(-peak, peak + 1), self.ESCAPE])
-                    self.tables.append((symbols, counts_of(scale, peak, escape, phase if phased else None)))
+                    self.tables.append((symbols, counts_of(scale, peak, escape, phase if phased else None, tail)))
                 self.number[context, phase] = len(self.tables) - 1
 
 
-def counts_of(scale: int, peak: int, escape: int, phase: int | None) -> list[int]:
+def counts_of(scale: int, peak: int, escape: int, phase: int | None, tail: int) -> list[int]:
     """Return the counts of the symbols -peak..peak and of the escape."""
-    q = max(1, (1 if phase is None else 576) * scale * scale * 7 // 4096)
+    q = max(1, (1 if phase is None else 576) * scale * scale * (2 ** (tail + 1) - 1) // 4096)
     w = []
     for k in range(-peak, peak + 1):
         points = [k] if phase is None else [24 * k - 6 * phase + 9 + o for o in (-8, 0, 8)]
-        w.append(sum(weight_of(q, point * point) for point in points))
+        w.append(sum(weight_of(q, point * point, tail) for point in points))
     spare, total = 16384 - (2 * peak + 1) - escape, max(1, sum(w))
     f = [1 + x * spare // total for x in w]
     f[peak] += 16384 - escape - sum(f)
     return [*f, escape]
 
 
-def weight_of(q: int, distance: int) -> int:
+def weight_of(q: int, distance: int, tail: int) -> int:
     """Return the weight of a point; 2^24 is one."""
     root = 2**24 - -(-(2**24) * distance // (q + distance))
-    square = root * root >> 24
-    return square * square >> 24
+    for _ in range(tail):
+        root = root * root >> 24
+    return root
 
 
 # Section 12.8. Streams.

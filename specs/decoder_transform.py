@@ -1,4 +1,4 @@
-"""Section 14 of `inrstore-1.md`: mode 4, a transform. `decoder.py` hands it the box.
+"""Sections 14 and 16 of `inrstore-1.md`: mode 4, a transform, and its correction. `decoder.py` hands it the box.
 
 All sums are made of int64 or of Python's own integers, so that nothing is ever rounded; nothing here is fast.
 """
@@ -9,6 +9,7 @@ from bisect import bisect_right
 from typing import Any, NamedTuple
 
 import numpy as np
+from decoder_network import Network
 from decoder_parts import Reader, check, check_outputs, read_matrix
 from decoder_predictor import context_of
 
@@ -44,13 +45,49 @@ def bands_of(lengths: Key, levels: Key) -> list[Band]:
     return bands
 
 
+# Section 16. Correction.
+class Correction:
+    """What is read around a position, and the network that reads it."""
+
+    def __init__(self, payload: Reader, k: int) -> None:
+        check(1 <= (n := payload.number("u8", "inloop components")) <= k, "inloop components", f"{n} of {k}")
+        check((m := payload.number("u8", "differences")) <= n, "differences", f"{m} of {n}")
+        check((d := payload.number("u8", "neighbours")) <= 124, "neighbours", f"{d} is above 124")
+        shifts = payload.array("u1", n + m, "inloop shifts").tolist()
+        check(max(shifts) <= 40, "inloop shifts", "one is above 40")
+        self.a, self.b = shifts[:n], shifts[n:]
+        self.offsets = payload.array("i1", 3 * d, "inloop offsets").reshape(d, 3).tolist()
+        check(all(-2 <= o <= 2 for row in self.offsets for o in row), "inloop offsets", "one is not in -2..2")
+        self.network = Network(payload)
+        check(not self.network.coordinates, "inputs", "coordinates")
+        check(self.network.inputs == n + m * d, "values", f"{self.network.inputs} where {n + m * d} are read")
+        check(self.network.outputs <= k, "outputs", f"{self.network.outputs} of {k}")
+        check(self.network.parameters <= 2**14, "outputs", f"{self.network.parameters} parameters")
+        self.network.check_sums([self.network.magnitude] * self.network.inputs)
+
+    def correct(self, u: np.ndarray) -> None:
+        """Change the volumes u: component, z, y, x."""
+        x = [shifted(u[k], a) for k, a in enumerate(self.a)]
+        for k, b in enumerate(self.b):
+            for offset in self.offsets:
+                index = [np.clip(np.arange(n) + o, 0, n - 1) for n, o in zip(u.shape[1:], offset, strict=True)]
+                x.append(shifted(u[k][np.ix_(*index)] - u[k], b))
+        most = self.network.magnitude
+        inputs = np.clip(np.array(x).reshape(len(x), -1), -most, most)
+        u[: self.network.outputs] += self.network.evaluate(inputs).reshape(-1, *u.shape[1:])
+
+
+def shifted(v: np.ndarray, s: int) -> np.ndarray:
+    return (v + (1 << s - 1)) >> s if s else v
+
+
 # Section 14.1. Header.
 class Header:
     """The fields of the header, and what follows from them."""
 
     def __init__(self, payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> None:
         check(dtype.kind != "b", "mode", "a transform cannot code bool")
-        check((flags := payload.number("u8", "flags")) == 0, "flags", f"{flags} has reserved bits")
+        check((flags := payload.number("u8", "flags")) <= 1, "flags", f"{flags} has reserved bits")
         self.axis = payload.number("u8", "channel_axis")
         check(self.axis in (*range(len(box)), 255), "channel_axis", f"{self.axis} is no axis")
         self.t = t = 1 if self.axis == 255 else box[self.axis]
@@ -88,6 +125,7 @@ class Header:
             check(min(w) >= 0, "weights", "one is negative")
             reach = sum(n * x for n, x in zip((6, 6, 12, 8, 1, 6, 7, 42), w[:8], strict=True))
             check(4080 * reach + w[8] < 2**24, "weights", "they are too large")
+        self.correction = Correction(payload, self.k) if flags == 1 else None
         count = sum(a * math.prod(band.shape) for a, band in zip(self.active, self.bands, strict=True))
         self.lanes = payload.number("u16", "lanes")
         check(1 <= self.lanes <= 4096 and count <= self.lanes << 15, "lanes", f"{self.lanes} for {count}")
@@ -342,7 +380,10 @@ def decode_transform(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> 
         values[band.level, band.key] = whole
     check(len(source.signs) == 8 * max(0, -(-(number - 16 * head.lanes) // 8)), "signs", "too many")
     check(not signs[number:].any(), "signs", "a bit after the last is not 0")
-    n = outputs_of(head, volumes_of(head, values))
+    u = volumes_of(head, values)
+    if head.correction is not None:
+        head.correction.correct(u)
+    n = outputs_of(head, u)
     if dtype.kind == "f":  # exact in binary64, then rounded once
         out = np.ldexp(n.astype(np.float64), head.exponent).astype(dtype)
     else:  # modulo 2^64, which is harmless: the result is known to lie in the type

@@ -26,9 +26,10 @@ from inrstore.chunk.inr.layers import SINE, Layer
 from inrstore.chunk.inr.network import Coordinates, Network
 from inrstore.errors import CorruptChunkError, LimitExceededError
 
-_LATER = ("transform-i2-4d", "transform-i2-3d-mask", "transform-f4-3d-exceptions", "transform-i2-escapes-of-13-bits")
+_LATER = ("transform-i2-4d", "transform-i2-3d-mask", "transform-f4-3d-exceptions", "transform-i2-escapes-of-13-bits",
+          "av1-i2-3d-mask", "av1-f4-3d")  # fmt: skip
 GOLDEN = {**golden(), **{name: vectors("subset", "uncommon")[name] for name in _LATER}}
-"""Golden chunks, and vectors of the mode that came after them."""
+"""Golden chunks, and vectors of the modes that came after them."""
 MARGIN = 32 << 20
 
 

@@ -286,14 +286,13 @@ def test_flag_weights_and_bases_that_are_not_exact_are_refused():
 
 
 @pytest.mark.parametrize(
-    "place, value, field", [(0, 0x20, "form"), (1, 0, "scale"), (3, 0, "peak"), (4, 2, "peak"),
+    "place, value, field", [(0, 0xA0, "form"), (1, 0, "scale"), (3, 0, "peak"), (4, 2, "peak"),
                             (0, 15, "peak"), (5, 0, "escape"), (6, 8, "escape")]
 )  # fmt: skip
 def test_tables_out_of_range_are_refused(place, value, field):
-    data = bytearray(student.StudentTable(2, False, 200, 40, 5).write())
-    assert student.read_table(Reader(memoryview(bytes(data))), "predictor") == student.StudentTable(
-        2, False, 200, 40, 5
-    )
+    table = student.StudentTable(2, False, 200, 40, 5, tail=4)
+    data = bytearray(table.write())
+    assert student.read_table(Reader(memoryview(bytes(data))), "predictor") == table
     data[place] = value
     assert field_of(lambda: student.read_table(Reader(memoryview(bytes(data))), "predictor")) == f"predictor.{field}"
 
@@ -303,9 +302,10 @@ def test_every_table_adds_up_and_has_no_empty_symbol():
     for phase in (-1, 0, 1, 2, 3):
         scales = np.array([1, 2, 64, 65535, *rng.integers(1, 65536, 20).tolist()])
         for peak, escape in ((1, 1), (500, 2000), (37, 12)):
-            counts = student.counts(scales, peak, escape, phase)
-            assert (counts > 0).all() and (counts.sum(1) == 1 << 14).all()
-            assert (counts[:, -1] == escape).all()
+            for tail in range(student.MOST_TAIL + 1):
+                counts = student.counts(scales, peak, escape, phase, tail)
+                assert (counts > 0).all() and (counts.sum(1) == 1 << 14).all()
+                assert (counts[:, -1] == escape).all()
 
 
 def test_matrices_and_bits_come_back():

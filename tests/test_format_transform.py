@@ -127,7 +127,7 @@ def test_bits_do_not_depend_on_how_many_values_are_made_at_once(monkeypatch, blo
 
 
 def _with_torch(data: bytes, device: str) -> np.ndarray:
-    """Decode with torch from the coefficients on: wavelet and matrix in float64."""
+    """Decode with torch from the coefficients on: wavelet and matrix in float64, a correction with numpy."""
     import torch
 
     kept: dict[str, Any] = {}
@@ -175,6 +175,10 @@ def _with_torch(data: bytes, device: str) -> np.ndarray:
             if level < levels[axis]:
                 whole = lifted(whole, axis + 1)
         low = whole
+    if header.correction is not None:
+        volumes = low.cpu().numpy()
+        header.correction.apply(volumes)
+        low = torch.from_numpy(volumes).to(device)
     rows = low.reshape(count, -1)
     if len(header.basis) > 1:
         rows = torch.from_numpy(np.ldexp(header.basis.astype(float), header.column_shifts)).to(device) @ rows

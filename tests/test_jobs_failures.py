@@ -135,11 +135,17 @@ def test_a_journal_that_cannot_be_written_stops_the_job(tmp_path, monkeypatch):
     assert inrstore.convert(source, tmp_path / "out", lossless=True).complete
 
 
-def test_a_folder_with_other_files_is_not_touched(tmp_path):
+@pytest.mark.parametrize("beside", [{}, {".inrstore/lock": b""}, {".inrstore/work/.inrstore-1/a": b"x"}])
+def test_a_folder_with_other_files_is_not_touched(tmp_path, beside):
     source = small_tree(tmp_path / "in")
-    write_tree(tmp_path / "out", {"mine.txt": b"text"})
+    write_tree(tmp_path / "out", {"mine.txt": b"text", **beside})
     convert = lambda: inrstore.convert(source, tmp_path / "out", lossless=True)  # noqa: E731
     check_refused(convert, DestinationExistsError, "no archive", folder=tmp_path)
+
+
+def test_an_archive_that_had_no_job_yet_is_begun_anew(tmp_path):
+    write_tree(tmp_path / "out", {".inrstore/lock": b"", ".inrstore/.inrstore-0123456789abcdef": b"{"})
+    assert inrstore.convert(small_tree(tmp_path / "in"), tmp_path / "out", lossless=True).complete
 
 
 def test_an_empty_folder_can_become_an_archive(tmp_path):

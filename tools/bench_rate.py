@@ -3,13 +3,14 @@
     pip install -e ".[bench]"
     python -m tools.bench_rate --quick                     # two small scans at 36 dB, printed only
     python -m tools.bench_rate                             # everything; the peers take about an hour of one core
+    python -m tools.bench_rate --only-peers --peers x265,SVT-AV1,libaom,PCA+SVT-AV1   # some peers, added to the others
     python -m tools.bench_rate --only-ours --preset fast   # this project's codec alone, beside the peers' known results
 
 Every codec codes the same values: the whole volume, or with --slab the same central slices of z. The quality is the
 project's PSNR (specification, section 11), or for `max_error` the largest error of any voxel. Peers' parameters are
 bisected until what they decode is at most 0.02 dB above the target, or the closest above that they can
-(tools/bench_rate_peers.py says how each is used); all bytes that a decoder needs are counted. Ours is one chunk (frame)
-of the whole volume, coded for the target and measured on what `decode_chunk` gives.
+(tools/bench_rate_peers.py and tools/peers_video.py say how each is used); all bytes that a decoder needs are counted.
+Ours is one chunk (frame) of the whole volume, coded for the target and measured on what `decode_chunk` gives.
 
 Results: tools/results/rate_peers.json (kept, so that ours can be measured again without the peers), rate.json (ours),
 rate.csv and rate.png (both). A run adds to them cell by cell; peers' cells that are there are not measured again
@@ -58,7 +59,7 @@ class Task:
 
 def run(task: Task) -> dict[str, Any]:
     """Measure a cell; runs in a process of one thread."""
-    from tools import bench_rate_ours, bench_rate_peers, bench_rate_sirenmri
+    from tools import bench_rate_ours, bench_rate_peers, bench_rate_sirenmri, peers_video
     from tools.bench_rate_data import load
 
     volume = load(task.volume, task.arrays, task.slab)
@@ -79,7 +80,7 @@ def run(task: Task) -> dict[str, Any]:
     elif task.kind == "max_error":
         found = bench_rate_peers.sz3_bounded(volume, task.asked)
     else:
-        found = bench_rate_peers.PEERS[task.codec](volume, task.asked)
+        found = (bench_rate_peers.PEERS | peers_video.PEERS)[task.codec](volume, task.asked)
     cell = {"volume": task.volume, "kind": task.kind, "asked": task.asked, "codec": task.codec}
     data = {"values_sha256": shown.sha256, "shape": list(shown.image.shape), "dtype": str(shown.image.dtype)}
     return {**cell, **(found or {"bytes": None}), **data, "cut": shown.cut, "versions": versions(task)}
@@ -87,8 +88,12 @@ def run(task: Task) -> dict[str, Any]:
 
 def versions(task: Task) -> dict[str, str]:
     """Return what the cell depends on."""
+    from tools import peers_video
+
     names = ("inrstore", "numpy", "torch") if task.ours else (("torch",) if task.kind == "slice" else ("imagecodecs",))
     found = {}
+    if task.codec in peers_video.PEERS:
+        names, found = ("av",), dict(peers_video.program_versions(task.codec))
     for name in names:
         try:
             found[name] = version(name)
@@ -111,22 +116,27 @@ def device_name(device: str) -> str:
 
 def tasks(arguments: argparse.Namespace, peers: bool) -> Iterator[Task]:
     """Yield the cells that are asked for."""
+    from tools import bench_rate_peers, peers_video
     from tools.bench_rate_data import MAX_ERROR, PSNR
-    from tools.bench_rate_peers import FOUR_D_ONLY, PEERS
 
     four_d = {"s01", "s02", "s03", "s04", "s05", "s06", "s12"}
+    wanted = [p for p in [*bench_rate_peers.PEERS, *peers_video.PEERS] if p in arguments.peers]
+    wanted = [p for p in wanted if peers_video.missing(p) is None]
     mine = [f"inrstore {preset}" for preset in arguments.preset]
     base = Task(volume="", kind="psnr", asked=0, codec="", arrays=arguments.arrays, slab=arguments.slab,
                 device="cpu" if peers else arguments.device, threads=arguments.threads)  # fmt: skip
     for name in arguments.volumes:
         for psnr in arguments.psnr if arguments.psnr is not None else PSNR[name]:
-            for codec in [p for p in PEERS if name in four_d or p not in FOUR_D_ONLY] if peers else mine:
+            others = (
+                peers_video.THREE_D_ONLY if name in four_d else bench_rate_peers.FOUR_D_ONLY | peers_video.FOUR_D_ONLY
+            )
+            for codec in [p for p in wanted if p not in others] if peers else mine:
                 yield replace(base, volume=name, asked=psnr, codec=codec)
         for error in arguments.max_error if arguments.max_error is not None else MAX_ERROR:
-            for codec in ["SZ3"] if peers else mine:
+            for codec in [p for p in wanted if p == "SZ3"] if peers else mine:
                 yield replace(base, volume=name, kind="max_error", asked=error, codec=codec)
     if SLICE in arguments.volumes and not arguments.quick and arguments.slice:
-        if peers:
+        if peers and "SirenMRI" in arguments.peers:
             yield replace(base, volume=SLICE, kind="slice", asked=0.0, codec="SirenMRI")
 
 
@@ -158,7 +168,7 @@ def measure_all(work: list[Task], path: Path | None, jobs: int, known: list[dict
             print(line(row), flush=True)
             if path is not None:
                 every = sorted(rows.values(), key=lambda r: [str(part) for part in key(r)])
-                top = {"environment": describe("imagecodecs", "nibabel"), "seed": 0, "data": data(every)}
+                top = {"environment": describe("imagecodecs", "av", "nibabel"), "seed": 0, "data": data(every)}
                 write_rows(path, top, every)
     return sorted(rows.values() if path is not None else fresh, key=lambda r: [str(part) for part in key(r)])
 
@@ -207,7 +217,10 @@ def ours_wanted(arguments: argparse.Namespace, peers: list[dict[str, Any]]) -> l
 
 def parse(words: list[str] | None) -> argparse.Namespace:
     """Return the options of a command line."""
+    from tools import bench_rate_peers, peers_video
     from tools.bench_rate_data import ORDER
+
+    every = [*bench_rate_peers.PEERS, *peers_video.PEERS, "SirenMRI"]
 
     def names(text: str) -> list[str]:
         return [part for part in text.split(",") if part]
@@ -223,6 +236,7 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--preset", type=names, default=["balanced"], help="of ours: fast,balanced,small")
     parser.add_argument("--device", default="cpu", help="for fitting: cpu, cuda, auto")
     parser.add_argument("--threads", type=int, default=1, help="for ours; peers always have one")
+    parser.add_argument("--peers", type=names, default=every, help=f"some of {','.join(every)}")
     parser.add_argument("--only-ours", action="store_true")
     parser.add_argument("--only-peers", action="store_true")
     parser.add_argument(
@@ -239,6 +253,8 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     for name, value in (QUICK if arguments.quick else {"volumes": list(ORDER)}).items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
+    if unknown := set(arguments.peers) - set(every):
+        parser.error(f"no such peers: {', '.join(sorted(unknown))}")
     return arguments
 
 
@@ -247,7 +263,7 @@ def main(words: list[str] | None = None) -> int:
     for name in ONE_THREAD:
         os.environ[name] = "1"  # for the processes to come; this one measures nothing
     arguments = parse(words)
-    from tools import bench_rate_data, bench_rate_report
+    from tools import bench_rate_data, bench_rate_report, peers_video
     from tools.environment import describe
 
     if arguments.save_arrays:
@@ -257,6 +273,9 @@ def main(words: list[str] | None = None) -> int:
     arguments.results.mkdir(parents=True, exist_ok=True)
     peers = bench_rate_data.read_rows(paths["rate_peers"])
     if not (arguments.only_ours or arguments.only_report):
+        for codec in arguments.peers:
+            if reason := peers_video.missing(codec):
+                print(f"{codec} is left out: {reason}", file=sys.stderr)
         wanted = peers_wanted(arguments, peers)
         peers = measure_all(wanted, None if arguments.quick else paths["rate_peers"], arguments.jobs, peers)
     ours = bench_rate_data.read_rows(paths["rate"])
@@ -264,7 +283,7 @@ def main(words: list[str] | None = None) -> int:
         work = ours_wanted(arguments, peers)
         ours = measure_all(work, None if arguments.quick else paths["rate"], arguments.jobs, ours)
     compared = bench_rate_report.compare(peers, ours)
-    print(bench_rate_report.head(describe("imagecodecs", "nibabel"), [*peers, *ours]))
+    print(bench_rate_report.head(describe("imagecodecs", "av", "nibabel"), [*peers, *ours]))
     print(bench_rate_report.text(compared))
     if not arguments.quick:
         bench_rate_report.write(arguments.results, peers, ours)

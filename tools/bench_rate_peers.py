@@ -15,6 +15,7 @@ counts, so that each is better than any one setting would be. All run in one thr
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -71,14 +72,19 @@ class Outcome:
 
 def attempt(volume: Volume, way: Way, quality: float) -> Outcome:
     """Encode, decode and measure once."""
-    begin = time.process_time()
+    begin = _processor_time()
     parts = way.encode(quality)
-    middle = time.process_time()
+    middle = _processor_time()
     decoded = way.decode(parts)
-    end = time.process_time()
+    end = _processor_time()
     found = volume.measure(volume.stored(decoded)).psnr
     nbytes = sum(map(len, parts)) + way.extra + volume.scaling_bytes
     return Outcome(way.name, quality, nbytes, 200.0 if found is None else found, middle - begin, end - middle)
+
+
+def _processor_time() -> float:
+    """Return the processor's time of this process and of the programs that it ran."""
+    return sum(os.times()[:4])
 
 
 def meet(volume: Volume, way: Way, psnr: float) -> Outcome | None:
@@ -174,16 +180,52 @@ def sperr_peer(volume: Volume, psnr: float) -> dict[str, Any] | None:
     return as_row(found) if found else None
 
 
-def pca_peer(volume: Volume, psnr: float) -> dict[str, Any] | None:
-    """Measure PCA+SPERR over a search of k."""
+def components(volume: Volume, psnr: float) -> tuple[Array, Array, int]:
+    """Return principal components over t of the scaled measurements, strongest first.
+
+    Parameters
+    ----------
+    volume : Volume
+    psnr : float
+        What is to be reached.
+
+    Returns
+    -------
+    basis : ndarray
+        (component, t), float32.
+    images : ndarray
+        (component, z, y, x), float32.
+    least : int
+        So many are needed at least.
+    """
     flat = volume.unit.reshape(len(volume.unit), -1)  # (t, voxels)
     moments = flat.astype(np.float64) @ flat.T.astype(np.float64) / flat.shape[1]
     values, vectors = np.linalg.eigh(moments)
-    basis = np.ascontiguousarray(vectors[:, ::-1].T, np.float32)  # (component, t), strongest first
+    basis = np.ascontiguousarray(vectors[:, ::-1].T, np.float32)
     left = np.maximum(np.cumsum(values)[::-1] - values[::-1], 0) / len(flat)  # error of the first k alone
     images = (basis @ flat).reshape(volume.unit.shape)
-    enough = 10 ** (-psnr / 10)
-    least = int(np.argmax(left < 0.95 * enough)) + 1
+    return basis, images, int(np.argmax(left < 0.95 * 10 ** (-psnr / 10))) + 1
+
+
+def search_components(least: int, most: int, size: Callable[[int], float]) -> int:
+    """Return the number of components of the smallest size: a doubling search, then downhill."""
+    steps = [least + step for step in (0, 1, 2, 4, 8, 16, 32, 64) if least + step <= most]
+    best = steps[0]
+    for number, k in enumerate(steps):
+        best = min(best, k, key=size)
+        if number >= 3 and size(k) > 1.25 * size(best):
+            break  # far on the wrong side of the best
+    while True:  # downhill from there
+        around = [k for k in (best - 1, best + 1) if least <= k <= most]
+        found = min([best, *around], key=size)
+        if found == best:
+            return best
+        best = found
+
+
+def pca_peer(volume: Volume, psnr: float) -> dict[str, Any] | None:
+    """Measure PCA+SPERR over a search of k."""
+    basis, images, least = components(volume, psnr)
     tried: dict[int, list[Outcome]] = {}
     drift: dict[str, float] = {}
 
@@ -199,18 +241,7 @@ def pca_peer(volume: Volume, psnr: float) -> dict[str, Any] | None:
                     drift[way] = math.inf
         return min((outcome.nbytes for outcome in tried[k]), default=1 << 62)
 
-    steps = [least + step for step in (0, 1, 2, 4, 8, 16, 32, 64) if least + step <= len(flat)]
-    best = steps[0]
-    for number, k in enumerate(steps):
-        best = min(best, k, key=size)
-        if number >= 3 and size(k) > 1.25 * size(best):
-            break  # far on the wrong side of the best
-    while True:  # downhill from there
-        around = [k for k in (best - 1, best + 1) if least <= k <= len(flat)]
-        found = min([best, *around], key=size)
-        if found == best:
-            break
-        best = found
+    search_components(least, len(images), size)
     outcomes = [outcome for found_ in tried.values() for outcome in found_]
     if not outcomes:
         return None

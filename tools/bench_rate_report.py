@@ -17,12 +17,15 @@ GROUPS = {
     "dMRI s01-s05, 32 and 36 dB": (DIFFUSION[:5], (32.0, 36.0)),
     "dMRI s01-s05, 40 and 44 dB": (DIFFUSION[:5], (40.0, 44.0)),
     "dMRI s06 (0.06 million values)": (DIFFUSION[5:], (32.0, 36.0, 40.0, 44.0)),
-    "T1, FLAIR, CT, fMRI, 35, 40, 45 dB": (SCALAR, (35.0, 40.0, 45.0)),
+    "T1, FLAIR, CT, 35, 40, 45 dB": (SCALAR[:5], (35.0, 40.0, 45.0)),
+    "fMRI, 35, 40, 45 dB": (SCALAR[5:], (35.0, 40.0, 45.0)),
 }
 KINDS = {
     **dict.fromkeys(DIFFUSION, "dMRI"),
     "s07": "T1", "s08": "FLAIR", "s09": "FLAIR", "s10": "CT", "s11": "CT", "s12": "fMRI",
 }  # fmt: skip
+
+VIDEO = {"x265", "SVT-AV1", "libaom", "PCA+SVT-AV1"}
 
 
 def values(row: Row) -> int:
@@ -199,19 +202,42 @@ def draw(path: Path, peers: list[Row], ours: list[Row]) -> None:
 
 
 def markdown(folder: Path, codec: str = "inrstore balanced") -> str:
-    """Return the README's table from the result files: the best peer's bytes over ours in each cell."""
-    document = json.loads((folder / "rate.json").read_text())
-    compared = [row for row in document["compared"] if row["codec"] == codec and row["kind"] == "psnr"]
+    """Return the README's table from the result files: in each cell the best peer's bytes over ours.
+
+    Twice, for the codecs of volumes and images, and for those of video; the last column names them.
+    """
+    rows = {name: json.loads((folder / f"{name}.json").read_text())["rows"] for name in ("rate_peers", "rate")}
+    ours = [row for row in rows["rate"] if row["codec"] == codec]
+    still, video = (
+        compare([row for row in rows["rate_peers"] if (row["codec"] in VIDEO) == moving], ours)
+        for moving in (False, True)
+    )
     lines: list[str] = []
     for volumes, asked in ((DIFFUSION, (32.0, 36.0, 40.0, 44.0)), (SCALAR, (35.0, 40.0, 45.0))):
-        lines += ["| scan | " + " | ".join(f"{psnr:g} dB" for psnr in asked) + " |", "|---" * (len(asked) + 1) + "|"]
+        lines += ["| scan | " + " | ".join(f"{psnr:g} dB" for psnr in asked) + " | best others |"]
+        lines += ["|---" * (len(asked) + 2) + "|"]
         for volume in volumes:
-            found = {row["asked"]: row for row in compared if row["volume"] == volume}
-            cells = [f"**{found[a]['ratio']:.2f}** {found[a]['best_peer']}" if a in found else "" for a in asked]
-            if found:
-                lines.append(f"| {volume} {KINDS[volume]} | " + " | ".join(cells) + " |")
+            sides = [
+                {row["asked"]: row for row in side if row["volume"] == volume and row["kind"] == "psnr"}
+                for side in (still, video)
+            ]
+            if not any(sides):
+                continue
+            cells = [" / ".join(_ratios([side.get(psnr) for side in sides])) for psnr in asked]
+            names = [", ".join(dict.fromkeys(row["best_peer"] for _, row in sorted(side.items()))) for side in sides]
+            lines.append(f"| {volume} {KINDS[volume]} | {' | '.join(cells)} | {' / '.join(names)} |")
         lines.append("")
-    for m in document["means"]:
-        if m["codec"] == codec:
-            lines.append(f"- {m['group']}: geometric mean {m['geometric_mean']:.2f}, smallest {m['smallest']:.2f}")
+    moving_means = {m["group"]: m for m in means(video)}
+    for m in means(still):
+        line = f"- {m['group']}: geometric mean {m['geometric_mean']:.2f}, smallest {m['smallest']:.2f}"
+        if (other := moving_means.get(m["group"])) is not None:
+            line += f"; video {other['geometric_mean']:.2f}, smallest {other['smallest']:.2f}"
+        lines.append(line)
     return "\n".join(lines)
+
+
+def _ratios(rows: list[Row | None]) -> list[str]:
+    """Return ratios as words, the smallest in bold type."""
+    found = [row["ratio"] for row in rows if row is not None]
+    return ["-" if r is None else f"**{r['ratio']:.2f}**" if r["ratio"] == min(found) else f"{r['ratio']:.2f}"
+            for r in rows]  # fmt: skip

@@ -1,12 +1,15 @@
 """Decode a great many damaged chunks: every one must give an array or a `CorruptChunkError`, soon and in little memory.
 
-python -m tools.fuzz_chunks [--cases 1000000] [--seed 1]
+python -m tools.fuzz_chunks [--cases 1000000] [--seed 1] [--mode av1]
 
-The golden chunks, the vectors and a few generated transforms are changed (bytes, bits, splices, lengths, numbers set to
-their extremes, contents of zlib streams, fields of predictors and transforms) and sealed again with a correct checksum,
-so that the parsers behind it are reached. The checksum of the decoded values is left out for most cases, for the same
-reason. One case in a hundred is also given to `specs/decoder.py`, which must agree on what is valid and on every bit.
-Results go to tools/results/fuzz_chunks.json.
+The golden chunks, the vectors, a few generated transforms and two larger sequences of AV1 are changed (bytes, bits,
+splices, lengths, numbers set to their extremes, contents of zlib streams, fields of some modes, units of AV1) and
+sealed again with a correct checksum, so that the parsers behind it are reached. The checksum of the decoded values is
+left out for most cases, for the same reason. One case in a hundred is also given to `specs/decoder.py`, which must
+agree on what is valid and on every bit.
+Frames in mode av1 are decoded in a process of its own (`tools.fuzz_apart`): libraries in C decode them, which may crash
+or hang. `--mode` damages the frames of one mode alone.
+Results go to tools/results/fuzz_chunks.json, those of one mode to an entry of its name.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ import numpy.typing as npt
 from inrstore.chunk import decode as chunks
 from inrstore.chunk import dtypes, frame, modes
 from inrstore.errors import CorruptChunkError
+from tools.fuzz_apart import Apart
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = Path(__file__).parent / "results" / "fuzz_chunks.json"
@@ -59,12 +63,15 @@ class Base:
 
 def bases() -> list[Base]:
     """Return the golden chunks, the valid vectors and generated frames, each different frame once."""
+    from tools.vectors.av1 import Film, av1_frame
     from tools.vectors.transform import any_frame
 
     vectors = ROOT / "specs" / "vectors"
     folders = (ROOT / "tests" / "golden" / "1", vectors / "subset", vectors / "uncommon")
     frames = [(path.stem, path.read_bytes()) for folder in folders for path in sorted(folder.glob("*.chunk"))]
     frames += [(f"any-transform-{seed}", any_frame(seed)) for seed in range(GENERATED)]
+    for name, shape in (("rich", (4, 128, 128)), ("rich-long", (9, 96, 160))):
+        frames.append((f"av1-{name}", av1_frame(np.zeros(shape, "<i2"), Film(name=name))))
     found: dict[bytes, Base] = {}
     for name, data in frames:
         parsed = frame.unpack(data)
@@ -81,7 +88,10 @@ def damage(source: random.Random, base: bytes, other: bytes) -> bytes:
     """Return `base` with one to three changes, its length and checksum mostly put right."""
     body = bytearray(base[:-4])
     places = fields_of(base)
-    if places and source.random() < 0.5:
+    if base[5] == modes.AV1.number and source.random() < 0.7:
+        for _ in range(source.choice((1, 1, 2))):
+            _in_units(source, body, other)
+    elif places and source.random() < 0.5:
         _set_field(source, body, source.choice(places))
     for _ in range(source.choice((0, 1) if places else (1, 1, 1, 2, 3))):
         source.choice(_CHANGES)(source, body, other)
@@ -123,11 +133,13 @@ def _set_number(source: random.Random, body: bytearray, other: bytes) -> None:
 
 @cache
 def fields_of(data: bytes) -> tuple[tuple[int, int], ...]:
-    """Return where the fields of a predictor or transform without envelope lie; nothing of another frame."""
+    """Return where the fields of a predictor, transform or av1 without envelope lie; nothing of another frame."""
     parsed = frame.unpack(data)
-    if parsed.mode not in (modes.PREDICTOR.number, modes.TRANSFORM.number) or parsed.payload[0] != 0:
+    decoder, places = reader(), list[tuple[int, int]]()
+    read = {modes.PREDICTOR.number: decoder.decode_predictor, modes.TRANSFORM.number: decoder.decode_transform,
+            modes.AV1.number: decoder.decode_av1}.get(parsed.mode)  # fmt: skip
+    if read is None or parsed.payload[0] != 0:
         return ()
-    decoder, places = _decoder(), list[tuple[int, int]]()
 
     class Noting(decoder.Reader):  # type: ignore[name-defined, misc]
         def take(self, size: int, field: str) -> memoryview:
@@ -136,7 +148,6 @@ def fields_of(data: bytes) -> tuple[tuple[int, int], ...]:
             return super().take(size, field)  # type: ignore[no-any-return]
 
     little = dtypes.little(parsed.dtype)
-    read = decoder.decode_predictor if parsed.mode == modes.PREDICTOR.number else decoder.decode_transform
     read(Noting(parsed.payload[1:]), little, parsed.shape)
     return tuple(place for place in places if place[0] < place[1])
 
@@ -195,6 +206,63 @@ def _inside_zlib(source: random.Random, body: bytearray, other: bytes) -> None:
         return
 
 
+def _units_of(data: bytes | bytearray) -> tuple[int, list[bytes]]:
+    """Return where the units of AV1 at the end of a body begin, and their bytes without headers of units."""
+    at = data.find(b"\x0a\x0a\x00\x00\x00")
+    begin, out = at, list[bytes]()
+    while 0 <= at < len(data) - 1:
+        size, place, shift = 0, at + 1, 0
+        while place < len(data) and shift < 28:
+            size |= (data[place] & 127) << shift
+            place, shift = place + 1, shift + 7
+            if data[place - 1] < 128:
+                break
+        out.append(bytes(data[at : at + 1]) + bytes(data[place : place + size]))
+        at = place + size
+    return begin, out
+
+
+def _in_units(source: random.Random, body: bytearray, other: bytes) -> None:
+    """Change a unit of AV1 or the order of units; sizes are put right."""
+    begin, found = _units_of(body)
+    strange = _units_of(other[:-4])[1]
+    if not found:
+        return
+    place, how = source.randrange(len(found)), source.randrange(9)
+    if how == 0:
+        del found[place]
+    elif how == 1:
+        found.insert(source.randrange(len(found) + 1), found[place])
+    elif how == 2:
+        found.append(found.pop(place))
+    elif how == 3 and strange:
+        found[place] = source.choice(strange)
+    else:
+        unit = bytearray(found[place])
+        for _ in range(source.choice((1, 1, 2, 5))):
+            spot = source.randrange(len(unit)) if source.random() < 0.5 else min(len(unit) - 1, source.randrange(1, 9))
+            if how <= 5:
+                unit[spot] ^= 1 << source.randrange(8)
+            elif how == 6:
+                del unit[max(1, spot) :]
+            elif how == 7:
+                unit[spot:spot] = source.randbytes(source.choice((1, 3, 40)))
+            else:
+                unit[max(1, spot) :] = source.randbytes(len(unit) - max(1, spot))
+            if len(unit) < 2:
+                break
+        found[place] = bytes(unit)
+    body[begin:] = b"".join(u[:1] + _leb128(len(u) - 1) + u[1:] for u in found)
+
+
+def _leb128(number: int) -> bytes:
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
 _CHANGES: tuple[Callable[[random.Random, bytearray, bytes], None], ...] = (
     _set_byte, _set_byte, _flip_bit, _set_number, _set_number, _set_number, _splice, _cut, _append, _inside_zlib,
 )  # fmt: skip
@@ -247,7 +315,7 @@ def try_case(source: random.Random, base: Base, data: bytes) -> str:
             return "large shape, left"
         check_array(decode_unchecked(data), parsed.shape, parsed.dtype)
     except CorruptChunkError as error:
-        return f"{type(error).__name__}: {error.field}"
+        return f"{type(error).__name__}: {error.field}{' by dav1d' * error.reason.startswith('dav1d')}"
     return "array, shape of its own"
 
 
@@ -303,50 +371,77 @@ class Tally:
     failures: list[dict[str, str]] = field(default_factory=list)
     slowest: tuple[float, str, str] = (0.0, "", "")
     peak: int = 0
+    apart: list[int] = field(default_factory=list)
+    processes: int = 0
+    said: str = ""
 
 
-def cases(seed: int, count: int) -> Iterator[tuple[random.Random, Base, bytes]]:
-    """Yield a source of chance, a base and its damaged frame, always the same for a seed."""
-    known = bases()
+def cases(seed: int, count: int, mode: int | None = None) -> Iterator[tuple[random.Random, Base, bytes]]:
+    """Yield a source of chance, a base (of one mode) and its damaged frame, always the same for a seed."""
+    known = [base for base in bases() if mode in (None, base.data[5])]
     # Large frames take long and say no more than small ones; of transforms there are many.
     weights = [(0.3 if b.data[5] == modes.TRANSFORM.number else 1) / max(100, len(b.data)) for b in known]
+    weights = [0.02 if b.name.startswith("av1-rich") else w for b, w in zip(known, weights, strict=True)]
     for index in range(count):
         source = random.Random(f"{seed}/{index}")  # noqa: S311
         base, other = source.choices(known, weights, k=2)
         yield source, base, damage(source, base.data, other.data)
 
 
-def run(seed: int, count: int, say: Callable[[int], None] = lambda done: None) -> Tally:
+def run(seed: int, count: int, say: Callable[[int], None] = lambda done: None, mode: int | None = None) -> Tally:
     """Try the cases."""
-    tally, decoder = Tally(), _decoder()
-    for index, (source, base, data) in enumerate(cases(seed, count)):
-        measured = index % 200 == 0
-        if measured:
-            tracemalloc.start()
-        begin = time.process_time()
-        try:
-            outcome = try_case(source, base, data)
-            took = time.process_time() - begin
-            if index % 100 == 0 and (both := agree(decoder, data)):
-                tally.readers[both] += 1
-        except Exception as error:
-            took = time.process_time() - begin
-            outcome = f"FAILED: {type(error).__name__}"
-            tally.failures.append({"case": f"{seed}/{index}", "base": base.name, "error": repr(error)[:300],
-                                   "frame": data.hex()})  # fmt: skip
-        if measured:
-            tally.peak = max(tally.peak, tracemalloc.get_traced_memory()[1])
-            tracemalloc.stop()
-        tally.outcomes[outcome] += 1
-        if took > tally.slowest[0] and not measured:
-            tally.slowest = (took, base.name, outcome)
-        if index % 10_000 == 9_999:
-            say(index + 1)
+    tally = Tally()
+    with Apart() as apart:
+        for index, (source, base, data) in enumerate(cases(seed, count, mode)):
+            if data[5:6] == bytes([modes.AV1.number]):
+                _try_apart(tally, apart, f"{seed}/{index}", base, data, both=index % 100 == 0)
+            else:
+                _try_here(tally, source, f"{seed}/{index}", base, data, index)
+            if index % 10_000 == 9_999:
+                say(index + 1)
+        tally.processes, tally.apart, tally.said = apart.started, apart.memory, apart.said
     return tally
 
 
+def _try_apart(tally: Tally, apart: Apart, case: str, base: Base, data: bytes, *, both: bool) -> None:
+    """Try a case in another process."""
+    answer = apart.ask(frame=data.hex(), key=case, shape=base.shape, dtype=base.dtype.str, both=both)
+    if "error" in answer:
+        tally.failures.append({"case": case, "base": base.name, "error": answer["error"], "frame": data.hex()})
+    if answer.get("both"):
+        tally.readers[answer["both"]] += 1
+    tally.outcomes[answer["outcome"]] += 1
+    if answer["seconds"] > tally.slowest[0]:
+        tally.slowest = (answer["seconds"], base.name, answer["outcome"])
+
+
+def _try_here(tally: Tally, source: random.Random, case: str, base: Base, data: bytes, index: int) -> None:
+    """Try a case in this process."""
+    measured = index % 200 == 0
+    if measured:
+        tracemalloc.start()
+    begin = time.process_time()
+    try:
+        outcome = try_case(source, base, data)
+        took = time.process_time() - begin
+        if index % 100 == 0 and (both := agree(reader(), data)):
+            tally.readers[both] += 1
+    except Exception as error:
+        took = time.process_time() - begin
+        outcome = f"FAILED: {type(error).__name__}"
+        tally.failures.append({"case": case, "base": base.name, "error": repr(error)[:300],
+                               "frame": data.hex()})  # fmt: skip
+    if measured:
+        tally.peak = max(tally.peak, tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    tally.outcomes[outcome] += 1
+    if took > tally.slowest[0] and not measured:
+        tally.slowest = (took, base.name, outcome)
+
+
 @cache
-def _decoder() -> ModuleType:
+def reader() -> ModuleType:
+    """Return specs/decoder.py."""
     spec = importlib.util.spec_from_file_location("inrstore_decoder", ROOT / "specs" / "decoder.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -361,8 +456,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cases", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--mode", choices=[mode.name for mode in modes.MODES])
     options = parser.parse_args()
+    number = next((mode.number for mode in modes.MODES if mode.name == options.mode), None)
     warnings.simplefilter("error")
+    frames = sum(number in (None, base.data[5]) for base in bases())
     begin = time.perf_counter()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -370,14 +468,14 @@ def main() -> int:
         rate = done / (time.perf_counter() - begin)
         print(f"\r{done} of {options.cases} cases, {rate:.0f} a second", end="", file=sys.stderr, flush=True)
 
-    tally = run(options.seed, options.cases, say)
+    tally = run(options.seed, options.cases, say, number)
     seconds = time.perf_counter() - begin
     good = not tally.failures and tally.slowest[0] <= SLOW
     by_error = Counter(outcome.split(":")[0] for outcome in tally.outcomes.elements())
-    result = {
+    result: dict[str, Any] = {
         "cases": options.cases,
         "seed": options.seed,
-        "frames": len(bases()),
+        "frames": frames,
         "seconds": round(seconds, 1),
         "cases_per_second": round(options.cases / seconds),
         "failures": tally.failures[:20],
@@ -387,11 +485,26 @@ def main() -> int:
         "slowest": dict(zip(("processor_seconds", "frame", "outcome"), tally.slowest, strict=True)),
         "peak_memory_of_a_case_bytes": tally.peak,
         "growth_of_the_process_bytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024,
-        **describe("google-crc32c", "hypothesis"),
+        **describe("google-crc32c", "hypothesis", "av"),
     }
+    if tally.apart:
+        result["apart"] = {
+            "cases": len(tally.apart),
+            "processes": tally.processes,
+            "crashes": tally.outcomes["FAILED: crash"],
+            "hangs": tally.outcomes["FAILED: hang"],
+            "printed": tally.said,
+            "most_memory_after_1000_cases_bytes": max(tally.apart[:1000]),
+            "most_memory_bytes": max(tally.apart),
+        }
+    before_it = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    if options.mode is not None:
+        result = before_it | {options.mode: result}
+    else:
+        result |= {mode.name: before_it[mode.name] for mode in modes.MODES if mode.name in before_it}
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"\n{json.dumps(result['outcomes'])} in {seconds:.0f} s, slowest {tally.slowest}", file=sys.stderr)
+    print(f"\n{json.dumps(dict(by_error))} in {seconds:.0f} s, slowest {tally.slowest}", file=sys.stderr)
     return 0 if good else 1
 
 

@@ -60,8 +60,11 @@ def rate_table() -> str:
     """Return the tables of sizes at equal quality, and the line that names the machine."""
     results = ROOT / "tools" / "results"
     found = json.loads((results / "rate.json").read_text())["environment"]
-    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if k in ("numpy", "imagecodecs"))
-    return f"{markdown(results)}\n\nOn an {found['processor']}, Python {found['python']}, {versions}."
+    versions = {name: found["versions"][name] for name in ("numpy", "imagecodecs")}
+    for row in json.loads((results / "rate_peers.json").read_text())["rows"]:
+        versions |= {name: number for name, number in row["versions"].items() if name in ("av", "aomenc")}
+    shown = ", ".join(f"{name} {number}" for name, number in versions.items())
+    return f"{markdown(results)}\n\nOn an {found['processor']}, Python {found['python']}, {shown}."
 
 
 TABLES = {"convert": convert_table, "lossless": lossless_table, "rate": rate_table}

@@ -1,6 +1,8 @@
 """Tasks on the workers of a dask.distributed cluster: some at a time, results as they come, progress from all of them.
 
 A worker that dies costs its task only: the scheduler gives it to another one, which begins anew with the image.
+Where several workers died with a task on them the scheduler gives it up, guilty or not: all tasks of a worker that
+dies count. The images of such tasks wait until the rest is done, and then run one by one with nothing beside them.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import queue
 import secrets
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -99,6 +102,8 @@ class Cluster:
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._count = 0
         self._pending: dict[int, tuple[Future, Task]] = {}
+        self._suspects: deque[Task] = deque()
+        self._alone = False
         self._window = _LEAST_TASKS
         self._window_at = -1e9
 
@@ -135,8 +140,11 @@ class Cluster:
         while len(self._pending) < self._window:
             task = next(tasks, None)
             if task is None:
-                return
+                break
             self._submit(job, task)
+        if not self._pending and self._suspects:
+            self._alone = True
+            self._submit(job, self._suspects.popleft())
 
     def _submit(self, job: Job, task: Task) -> None:
         number = self._count
@@ -172,9 +180,8 @@ class Cluster:
             return
         error = future.exception()
         if isinstance(error, KilledWorker):
-            if len(task) > 1:  # whose fault it is shows when they run one by one
-                for numbered in task:
-                    self._submit(job, [numbered])
+            if not self._alone:
+                self._suspects.extend([numbered] for numbered in task)
                 return
             error = StoreError("every worker that tried it died; it may need more memory than a worker has")
         if isinstance(error, ImportError):  # all others would fail in the same way

@@ -18,7 +18,7 @@ from inrstore.archive.catalogue import Ledger
 from inrstore.archive.manifest import MANIFEST, EntryKind, ManifestEntry, write_manifest
 from inrstore.archive.outcomes import ArchiveInfo, Outcome, Tally
 from inrstore.errors import ConfigurationError, DestinationExistsError, FileTooLargeError, StoreError
-from inrstore.files import WritablePlace
+from inrstore.files import WritablePlace, durable
 from inrstore.files.closing import Closing
 from inrstore.files.local import Folder
 from inrstore.files.names import RECORD
@@ -131,7 +131,7 @@ class Record(Closing):
         ConfigurationError
             If it is the archive of another job; the message says what differs.
         """
-        if self.place.size(LOCK) is None and not is_archive(self.place) and not _is_empty(self.place):
+        if not is_archive(self.place) and not _just_begun(self.place):
             raise DestinationExistsError(
                 f"{self.place.name}: exists already and is no archive of this program; choose another name"
             )
@@ -240,8 +240,10 @@ def _entry(outcome: Outcome) -> ManifestEntry:
     return ManifestEntry(out=outcome.out, kind=kind, bytes=outcome.stored_bytes, digest=outcome.digest, key=outcome.key)
 
 
-def _is_empty(place: WritablePlace) -> bool:
-    return next(iter(place.walk()), None) is None
+def _just_begun(place: WritablePlace) -> bool:
+    """Return whether nothing is there but what a run leaves that ends before it has written its job."""
+    unfinished = f"{RECORD}/{durable.PREFIX}", f"{WORK}/{durable.PREFIX}"
+    return all(entry.key == LOCK or entry.key.startswith(unfinished) for entry in place.walk())
 
 
 def archive_info(where: str) -> ArchiveInfo:

@@ -22,7 +22,7 @@ from inrstore.chunk.context import Context
 from inrstore.chunk.decode import values_of
 from inrstore.chunk.frame import Frame
 from inrstore.chunk.mask import Mask, narrow
-from inrstore.chunk.modes import FALLBACK, MODEL, MODES, RAW, SIMPLE, Mode
+from inrstore.chunk.modes import FALLBACK, MODEL, MODES, RAW, SEQUENCE, SIMPLE, Mode
 from inrstore.chunk.quality import Target
 from inrstore.chunk.shared import Shared
 from inrstore.chunk.task import Task
@@ -179,6 +179,7 @@ def _rounds(task: Task) -> Iterator[tuple[Task, tuple[int, ...]]]:
     yield exact, (SIMPLE,)
     task.target.channel_scale(task.chunk.shape)  # names a scale of the wrong length
     if not task.target.lossless and task.chunk.dtype.kind != "b":
+        yield task, (SEQUENCE,)
         yield task, (MODEL,)
         yield task, (FALLBACK,)
     yield exact, (MODEL, FALLBACK)

@@ -77,7 +77,8 @@ def split(chunk: npt.NDArray[Any], mask: masks.Mask | None = None) -> tuple[npt.
     Returns
     -------
     core : ndarray
-        The box, contiguous; non-finite values are replaced by the mean of the finite ones (0 if that is huge).
+        The box, a view of the chunk where nothing in it changes; non-finite values are replaced by the mean of the
+        finite ones (0 if that is huge).
         Outside the mask it holds some value from inside.
     envelope : Envelope
         What `join` needs.
@@ -111,7 +112,7 @@ def crop(chunk: npt.NDArray[Any], mask: masks.Mask | None = None) -> tuple[npt.N
         start.append(0 if narrow else int(places[0]))
         stop.append(length if narrow else int(places[-1]) + 1)
     envelope = Envelope(tuple(start), tuple(stop), fill.tobytes())
-    core = np.asarray(chunk[envelope.box], order="C")
+    core = np.asarray(chunk[envelope.box])  # of a chunk without axes an index makes a number
     if mask is None:
         return core, envelope
     inside = masks.narrow(masks.part(mask, envelope.box), core.shape)

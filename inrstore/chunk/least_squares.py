@@ -24,11 +24,11 @@ def combined(weights: Doubles, rows: Floats) -> Floats:
 
 def solve(rows: Floats, wanted: Floats, weights: Floats, ridge: float = 1e-6) -> Doubles:
     """Return the weighted least-squares coefficients of `rows` (K, n) for `wanted` (n,)."""
-    weighted = rows * weights.astype(rows.dtype)
-    gram = products(weighted, rows)
+    each = weights.astype(rows.dtype)
+    gram = products(rows, rows, each)
     diagonal = np.diag_indices(len(gram))
     gram[diagonal] += gram[diagonal] * ridge + (1e-4 * float(weights.sum()) + 1e-6)
-    right = products(weighted, wanted[None].astype(rows.dtype))[:, 0]
+    right = products(rows, wanted[None].astype(rows.dtype), each)[:, 0]
     return solved(gram, right)
 
 
@@ -37,8 +37,8 @@ def solve_not_negative(rows: Floats, wanted: Floats, weights: Floats) -> Doubles
 
     What is below 0 is left out and the rest solved again; what would help then comes back, a few times at most.
     """
-    weighted = rows * weights.astype(rows.dtype)
-    gram, right = products(weighted, rows), products(weighted, wanted[None].astype(rows.dtype))[:, 0]
+    each = weights.astype(rows.dtype)
+    gram, right = products(rows, rows, each), products(rows, wanted[None].astype(rows.dtype), each)[:, 0]
     diagonal = np.diag_indices(len(gram))
     gram[diagonal] = gram[diagonal] * (1 + 1e-6) + 1e-9  # where above and below are one slice, two rows are equal
     out, used = np.zeros(len(right)), np.ones(len(right), np.bool_)

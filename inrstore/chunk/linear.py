@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.floating[Any]]
 _SMALL_PRODUCT = 1 << 18
 _SMALL_MATRIX = 3500  # numbers of a matrix whose product with 64 columns is small
 _ROWS = 64
+_COLUMNS = 1 << 13  # of long rows, whose products are made together
 _SMALL_SYSTEM = 64  # LAPACK works on larger ones with several threads
 _BLOCK = 28
 _SWEEPS = 40
@@ -38,26 +39,37 @@ def product(matrix: Floats, rows: Floats) -> Floats:
     return out
 
 
-def products(one: Floats, other: Floats) -> Doubles:
-    """Return one @ other.T of long rows; pieces of float32 are added up in float64."""
+def products(one: Floats, other: Floats, weights: Floats | None = None) -> Doubles:
+    """Return (one * weights) @ other.T of long rows; pieces of float32 are added up in float64."""
     if len(other) == 1:
-        return products(one, np.concatenate([other, np.zeros_like(other)]))[:, :1]
+        return products(one, np.concatenate([other, np.zeros_like(other)]), weights)[:, :1]
     if len(one) == 1:
-        return products(other, one).T
+        return products(other, one, weights).T
     if max(len(one), len(other)) <= _ROWS:
-        return _long_products(one, other)
+        return _long_products(one, other, weights)
     parts = [np.array_split(a, -(-len(a) // _ROWS)) for a in (one, other)]
-    return np.block([[_long_products(a, b) for b in parts[1]] for a in parts[0]])
+    return np.block([[_long_products(a, b, weights) for b in parts[1]] for a in parts[0]])
 
 
-def _long_products(one: Floats, other: Floats) -> Doubles:
+def _long_products(one: Floats, other: Floats, weights: Floats | None) -> Doubles:
     size = _SMALL_PRODUCT // (len(one) * len(other))
-    whole = one.shape[1] // size * size
-    pieces = [a[:, :whole].reshape(len(a), -1, size).transpose(1, 0, 2) for a in (one, other)]
-    total: Doubles = (pieces[0] @ pieces[1].transpose(0, 2, 1)).sum(0, dtype=np.float64)
-    if whole < one.shape[1]:
-        total += one[:, whole:] @ other[:, whole:].T
+    length, whole = one.shape[1], one.shape[1] // size * size
+    total: Doubles = np.zeros((len(one), len(other)))
+    # Some pieces at a time: weighted rows, and the products of all pieces, can be as large as the rows are.
+    step = max(1, _COLUMNS // size) * size
+    for begin in range(0, whole, step):
+        end = min(begin + step, whole)
+        left, right = _weighted(one, weights, begin, end), other[:, begin:end]
+        left, right = (a.reshape(len(a), -1, size).transpose(1, 0, 2) for a in (left, right))
+        total = np.concatenate([total[None], left @ right.transpose(0, 2, 1)]).sum(0)
+    if whole < length:
+        total += _weighted(one, weights, whole, length) @ other[:, whole:].T
     return total
+
+
+def _weighted(rows: Floats, weights: Floats | None, begin: int, end: int) -> Floats:
+    part = rows[:, begin:end]
+    return part if weights is None else part * weights[begin:end]
 
 
 def solved(matrix: Doubles, right: Doubles) -> Doubles:

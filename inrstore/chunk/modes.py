@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore.chunk import constant, envelope, raw
+from inrstore.chunk.av1 import decode as av1
 from inrstore.chunk.byteplanes import decode as byteplanes
 from inrstore.chunk.context import Context
 from inrstore.chunk.envelope import Envelope
@@ -30,8 +31,9 @@ Array: TypeAlias = npt.NDArray[Any]
 DType: TypeAlias = np.dtype[Any]
 Shape: TypeAlias = tuple[int, ...]
 
-SIMPLE, MODEL, FALLBACK = range(3)
-"""Turns: modes that no other can beat; models; what is taken where no model keeps a lossy target."""
+SIMPLE, SEQUENCE, MODEL, FALLBACK = range(4)
+"""Turns: modes that no other can beat; sequences of frames, which are smaller than all others wherever they hold a
+chunk; models; what is taken where no model keeps a lossy target."""
 
 
 def _nothing(_reader: Reader, _dtype: DType, _box: Shape) -> dict[str, Any]:
@@ -51,7 +53,7 @@ class Mode:
         (reader, dtype, box, context) -> the box; the reader is behind the envelope, the dtype is little-endian.
     bid : callable, optional
         task -> payload, envelope included, or None for what the mode does not hold or keep the target with.
-    turn : {SIMPLE, MODEL, FALLBACK}
+    turn : {SIMPLE, SEQUENCE, MODEL, FALLBACK}
         When the mode is asked for a bid. For a lossless target all but the simple ones are asked together.
     envelope : callable
         (reader, shape, dtype) -> Envelope.
@@ -109,6 +111,12 @@ def _bid_neural(task: Task) -> bytes | None:
     return bid(task)
 
 
+def _bid_av1(task: Task) -> bytes | None:
+    from inrstore.chunk.av1.encode import bid
+
+    return bid(task)
+
+
 def _fit_siren(
     tasks: Sequence[Task], sizes: Sequence[int], options: EncodeOptions, progress: ProgressCallback | None
 ) -> Iterator[tuple[int, bytes]]:
@@ -127,12 +135,15 @@ BYTEPLANES = Mode(number=2, name="byteplanes", decode=lambda r, d, b, _: bytepla
                   bid=_bid_byteplanes, turn=FALLBACK)  # fmt: skip
 SIREN = Mode(number=3, name="siren", decode=lambda r, d, b, _: siren.decode(r, d, b), describe=siren.describe,
              decode_part=lambda r, d, b, w, _: siren.decode_part(r, d, b, w), fit=_fit_siren)  # fmt: skip
-TRANSFORM = Mode(number=4, name="transform", decode=lambda r, d, b, _: transform.decode(r, d, b), bid=_bid_transform)
+TRANSFORM = Mode(number=4, name="transform", decode=lambda r, d, b, _: transform.decode(r, d, b), bid=_bid_transform,
+                 describe=transform.describe)  # fmt: skip
 PREDICTOR = Mode(number=5, name="predictor", decode=lambda r, d, b, _: predictor.decode(r, d, b), bid=_bid_predictor)
 NEURAL = Mode(number=6, name="neural", decode=lambda r, d, b, c: neural.decode(r, d, b, c.shared), bid=_bid_neural,
               describe=neural.describe, check_shared=neural.check_shared)  # fmt: skip
+AV1 = Mode(number=7, name="av1", decode=lambda r, d, b, _: av1.decode(r, d, b), bid=_bid_av1, turn=SEQUENCE,
+           describe=av1.describe)  # fmt: skip
 
-MODES = (RAW, CONSTANT, BYTEPLANES, SIREN, TRANSFORM, PREDICTOR, NEURAL)
+MODES = (RAW, CONSTANT, BYTEPLANES, SIREN, TRANSFORM, PREDICTOR, NEURAL, AV1)
 BY_NUMBER = {mode.number: mode for mode in MODES}
 
 

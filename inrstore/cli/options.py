@@ -22,6 +22,7 @@ class ModeName(StrEnum):
     auto = "auto"
     network = "network"
     transform = "transform"
+    av1 = "av1"
 
 
 class DeviceName(StrEnum):

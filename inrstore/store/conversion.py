@@ -100,7 +100,7 @@ class Conversion:
                 modes[describe_chunk(data).mode] += 1
             region = self.grid.region(index)
             decoded = chunk[tuple(slice(s.stop - s.start) for s in region)]
-            sha256.update(decoded.tobytes())
+            sha256.update(decoded.reshape(-1).data)
             before = statistics.largest
             inside = None if self.inside is None else masks.within(self.inside, region)
             if inside is not None and decoded.any(where=~inside):
@@ -150,12 +150,21 @@ def _worst(
     original: npt.NDArray[Any], decoded: npt.NDArray[Any], region: tuple[slice, ...], inside: masks.Inside | None
 ) -> tuple[int, ...]:
     """Return the index in the image of the largest error of a block."""
-    with np.errstate(invalid="ignore"):
-        error = np.abs(original.astype(np.float64) - decoded.astype(np.float64))
-    if inside is not None:
-        np.copyto(error, 0.0, where=~inside)
-    found = np.unravel_index(int(np.nanargmax(error)), error.shape)
-    return tuple(int(i) + part.start for i, part in zip(found, region, strict=True))
+    where = None if inside is None else np.broadcast_to(inside, original.shape)
+    if original.ndim == 1:
+        within = None if where is None else where[None]
+        return _worst(original[None], decoded[None], (slice(0, 1), *region), within)[1:]
+    largest, found = -1.0, (0,) * original.ndim
+    for first in range(len(original)):  # of a whole block the differences would be the most memory of a conversion
+        with np.errstate(invalid="ignore"):
+            error = np.abs(original[first].astype(np.float64) - decoded[first].astype(np.float64))
+        np.copyto(error, -1.0, where=np.isnan(error))
+        if where is not None:
+            np.copyto(error, -1.0, where=~where[first])
+        if error.max() > largest:
+            largest = float(error.max())
+            found = first, *(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
+    return tuple(i + part.start for i, part in zip(found, region, strict=True))
 
 
 def report_of(store: Store) -> ConvertReport:

@@ -143,7 +143,7 @@ def _decode(
         except (StoreError, CorruptChunkError) as error:
             problems.append(str(error))
         else:
-            sha256.update(decoded.tobytes())
+            sha256.update(decoded.reshape(-1).data)
             if statistics is not None and source is not None:
                 region = opened.grid.region(index)
                 kept = None if inside is None else masks.within(inside, region)

@@ -7,6 +7,6 @@ decode to the same bits.
 
 `frames` makes, edits and reseals frames; `subset`, `uncommon` and `faulty` list the vectors of each folder;
 `write` chooses the golden chunks and writes folders; `__main__` is the command. Everything is made from fixed
-seeds with numpy alone; no network is fitted here. The rooms import each other relatively, because the tests load
-them by path.
+seeds with numpy alone; no network is fitted here, and streams of AV1 were encoded before (`av1_streams`). The rooms
+import each other relatively, because the tests load them by path.
 """

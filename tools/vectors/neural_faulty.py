@@ -132,7 +132,7 @@ def _streams(whole: bytes, pieces: Pieces) -> Faults:
         yield f"neural-{short}-weights-missing", until(whole, pieces, name), _BAD, field
     contexts = pieces["contexts"]
     used = next(i for i, form in enumerate(contexts) if form != 255)
-    reserved = contexts[:used] + bytes([contexts[used] | 32]) + contexts[used + 1 :]
+    reserved = contexts[:used] + bytes([contexts[used] & 31 | 5 << 5]) + contexts[used + 1 :]
     yield "neural-form-reserved", one(contexts=reserved), _BAD, "neural.form"
     yield "neural-no-contexts", one(contexts=b"\xff" * 64), _BAD, "neural.form"
     yield "neural-contexts-missing", until(whole, pieces, "contexts"), _BAD, "neural.form"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from .av1 import subset_av1, uncommon_av1
+from .av1_faulty import faulty_av1
+from .inloop import subset_inloop, uncommon_inloop
+from .inloop_faulty import faulty_inloop
 from .neural import subset_neural, uncommon_neural
 from .neural_faulty import faulty_neural
 from .predictor_faulty import faulty_predictor
@@ -13,5 +17,7 @@ PARTS = (
     (subset_predictor, uncommon_predictor, faulty_predictor),
     (subset_neural, uncommon_neural, faulty_neural),
     (subset_transform, uncommon_transform, faulty_transform),
+    (subset_inloop, uncommon_inloop, faulty_inloop),
+    (subset_av1, uncommon_av1, faulty_av1),
 )
 """Generators of common, of rare and of faulty frames."""

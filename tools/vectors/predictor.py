@@ -63,6 +63,7 @@ class Plan:
     error_weight: int = 40
     peak: int = 500
     shift: int | None = None
+    tail: int = 2
     escape: int | None = None
     phased: bool | None = None
     all_contexts: bool = False
@@ -267,7 +268,7 @@ def _streams(tool: ModuleType, head: Any, plan: Plan, recorder: Any, last: int, 
         half = (1 << w) >> 1
         beyond = int(np.count_nonzero((mine + half >> w) > peak))
         escape = max(1, min(2000, 16384 * beyond // max(1, mine.size))) if plan.escape is None else plan.escape
-        pieces[f"form {c}"] = bytes([w | phased << 4])
+        pieces[f"form {c}"] = bytes([w | phased << 4 | plan.tail << 5])
         pieces[f"scale {c}"] = struct.pack("<H", min(65535, max(16, 64 * mean >> w)))
         pieces[f"peak {c}"] = struct.pack("<H", peak)
         pieces[f"escape {c}"] = struct.pack("<H", escape)

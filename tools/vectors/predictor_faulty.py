@@ -149,7 +149,7 @@ def _tables(whole: bytes, pieces: Pieces) -> Faults:
     def one(name: str, data: bytes) -> bytes:
         return changed(whole, pieces, **{f"{name}__{c}": data})
 
-    for value in (0x20, 0x40, 0x80, 0xFE):
+    for value in (0xA0, 0xC0, 0xE0, 0xFE):
         yield f"predictor-form-{value}", one("form", bytes([value])), bad, "predictor.form"
     yield "predictor-scale-0", one("scale", u2(0)), bad, "predictor.scale"
     yield "predictor-peak-0", one("peak", u2(0)), limit, "predictor.peak"

@@ -135,10 +135,11 @@ def uncommon_predictor() -> Iterator[tuple[str, bytes]]:
     yield "predictor-i2-activity-scale-0", predictor_frame(small, Plan(activity_scale=0, error_weight=0, phased=True))
     yield "predictor-i2-activity-scale-1023", predictor_frame(small, Plan(activity_scale=1023, error_weight=300))
     # tables
-    for phased in (False, True):
-        plan = Plan(phased=phased, peak=40, sets=1)
-        name = "predictor-i2-tables" + "-phased" * phased
-        yield name, predictor_frame(smooth((20, 9), "<i2", 153, 400.0), plan)
+    for tail in range(5):
+        for phased in (False, True):
+            plan = Plan(phased=phased, tail=tail, peak=40, sets=1)
+            name = f"predictor-i2-tail-{tail}" + "-phased" * phased
+            yield name, predictor_frame(smooth((20, 9), "<i2", 153, 400.0), plan)
     yield "predictor-i2-all-contexts", predictor_frame(small, Plan(all_contexts=True, peak=9))
     yield "predictor-i2-peak-500", predictor_frame(noise[:3].view("<i2"), Plan(peak=500, shift=7))
     yield "predictor-i2-shift-15", predictor_frame(noise[:3].view("<i2"), Plan(peak=1, shift=15))

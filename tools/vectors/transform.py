@@ -30,6 +30,7 @@ from inrstore.chunk.transform.subbands import Subband, Triple, halved, subbands_
 from inrstore.errors import LimitExceededError
 
 from .frames import Array, ball, boxed, with_exceptions, with_mask
+from .inloop import Filter, any_filter, take_apart
 
 Ints = npt.NDArray[np.int64]
 Pieces = dict[str, bytes]
@@ -64,6 +65,7 @@ class Plan:
         How many of them are not 0.
     largest : int
         One coefficient of each subband has this magnitude; 0 for none.
+    correction : Filter, optional
     """
 
     seed: int = 0
@@ -86,6 +88,7 @@ class Plan:
     spread: float = 2.0
     density: float = 0.5
     largest: int = 0
+    correction: Filter | None = None
 
     def header(self, box: tuple[int, ...]) -> tuple[Header, list[Subband]]:
         """Return the header for a box, and the subbands."""
@@ -101,7 +104,8 @@ class Plan:
         rows = np.tile(np.array(self.weights, np.int64), (kinds_of(levels), 4, 1))
         gains, offsets = (np.resize(np.array(v, np.int64), measurements) for v in (self.gains, self.offsets))
         header = Header(self.axis, levels, self.biases, self.shift, self.offset_shift, self.exponent, self.low,
-                        self.high, gains, offsets, shifts, basis, active, rows)  # fmt: skip
+                        self.high, gains, offsets, shifts, basis, active, rows,
+                        None if self.correction is None else self.correction.build(count))  # fmt: skip
         return header, subbands
 
     def coefficients(self, header: Header, subbands: Sequence[Subband]) -> list[Ints]:
@@ -208,7 +212,7 @@ def pieces_of(payload: bytes, box: tuple[int, ...]) -> Pieces:
     def matrix(name: str, rows: int, columns: int) -> None:
         take(name, columns + -(-rows * sum(payload[at : at + columns]) // 8))
 
-    take("flags", 1)
+    corrected = take("flags", 1)[0] & 1
     axis = take("channel_axis", 1)[0]
     measurements, lengths = arrangement(box, None if axis == 255 else axis)
     z, y, x = take("levels", 3)
@@ -221,6 +225,8 @@ def pieces_of(payload: bytes, box: tuple[int, ...]) -> Pieces:
         matrix("basis", measurements, components)
     matrix("active", len(subbands_of(lengths, (z, y, x))), 1)
     matrix("weights", 4 * kinds_of((z, y, x)), 9)
+    if corrected:
+        take_apart(take)
     lanes = struct.unpack("<H", take("lanes", 2))[0]
     for name in ("bits", "signs"):
         take(f"{name[:-1]}_bytes", struct.unpack("<I", take(name, 4))[0])
@@ -283,6 +289,8 @@ def any_frame(seed: int) -> bytes:
         lanes=one(1, 1, 2, 5, 64), spread=spread, density=one(0.02, 0.3, 1.0),
         largest=one(0, 0, 300, 70_000),
     )  # fmt: skip
+    if rng.random() < 0.4:
+        plan = replace(plan, correction=any_filter(rng, components))
     try:
         return transform_frame(values, plan, envelope)
     except LimitExceededError:  # large values times large gains: sums of outputs above 2^53

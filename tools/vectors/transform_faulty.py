@@ -79,7 +79,7 @@ def _ranges(whole: bytes, pieces: Pieces) -> Faults:
     def one(**fields: bytes) -> bytes:
         return changed(whole, pieces, **fields)
 
-    for flags in (1, 128):
+    for flags in (2, 4, 8, 16, 32, 64, 128):
         yield f"transform-flags-{flags}", one(flags=bytes([flags])), _BAD, "transform.flags"
     for shift in (0, 46):
         yield f"transform-shift-{shift}", one(shift=bytes([shift])), _LIMIT, "transform.shift"

@@ -17,6 +17,7 @@ from inrstore.chunk.entropy.student import (
     MAX_ESCAPE,
     MAX_PEAK,
     MAX_SCALE,
+    MOST_TAIL,
     ContextTables,
     StudentTable,
     counts,
@@ -127,26 +128,26 @@ def fit_table(errors: Ints, phases: Ints) -> StudentTable:
     phased = mean < 5
     rounded = (errors + ((1 << shift) >> 1)) >> shift
     size, most = np.abs(rounded), min(MAX_PEAK, 65535 >> shift)
-    tail = np.bincount(np.minimum(size, most + 1), minlength=2)[::-1].cumsum()[::-1]  # how many are at least i
+    beyonds = np.bincount(np.minimum(size, most + 1), minlength=2)[::-1].cumsum()[::-1]  # how many are at least i
     which = phases if phased else np.zeros_like(phases)
     inside = size <= most
     place = which[inside] * (2 * most + 1) + rounded[inside] + most
     whole = np.bincount(place, minlength=PHASES * (2 * most + 1)).reshape(PHASES, -1).astype(np.float64)
 
     def peak_at(share: float) -> int:
-        return min(most, max(1, int(np.searchsorted(-tail, -share * len(size), "left")) - 1))
+        return min(most, max(1, int(np.searchsorted(-beyonds, -share * len(size), "left")) - 1))
 
     def escape_of(peak: int) -> tuple[int, int]:
-        beyond = int(tail[peak + 1]) if peak + 1 < len(tail) else 0
+        beyond = int(beyonds[peak + 1]) if peak + 1 < len(beyonds) else 0
         return beyond, min(MAX_ESCAPE, max(1, round(TOTAL * beyond / len(size))))
 
-    def bits(scales: Ints, peak: int) -> Doubles:
+    def bits(scales: Ints, peak: int, tail: int) -> Doubles:
         beyond, escape = escape_of(peak)
         out = np.full(len(scales), beyond * (_ESCAPE_BITS + np.log2(TOTAL / escape)))
         for phase in range(PHASES if phased else 1):
             seen = whole[phase, most - peak : most + peak + 1]
             if seen.any():
-                logs = np.log2(counts(scales, peak, escape, phase if phased else -1)[:, :-1])
+                logs = np.log2(counts(scales, peak, escape, phase if phased else -1, tail)[:, :-1])
                 out -= products(logs, seen[None])[:, 0]
         return out
 
@@ -154,19 +155,20 @@ def fit_table(errors: Ints, phases: Ints) -> StudentTable:
         scaled = max(mean / (1 << shift), 0.05) * 64 * _geometric(low, high, number)
         return np.clip(np.rint(scaled), 1, MAX_SCALE).astype(np.int64)
 
-    peak, best = peak_at(1 / 3000), (np.inf, 0)
-    low, high = 0.3, 2.0
-    for _ in range(3):
-        scales = grid(low, high, 6)
-        cost = bits(scales, peak)
-        i = int(cost.argmin())
-        best = min(best, (float(cost[i]), int(scales[i])))
-        factors = _geometric(low, high, 6)
-        low, high = float(factors[max(0, i - 1)]), float(factors[min(5, i + 1)])
-    scale = best[1]
+    peak, best = peak_at(1 / 3000), (np.inf, 0, 0)
+    for tail in range(MOST_TAIL + 1):
+        low, high = 0.2, 2.0
+        for _ in range(3):
+            scales = grid(low, high, 6)
+            cost = bits(scales, peak, tail)
+            i = int(cost.argmin())
+            best = min(best, (float(cost[i]), int(scales[i]), tail))
+            factors = _geometric(low, high, 6)
+            low, high = float(factors[max(0, i - 1)]), float(factors[min(5, i + 1)])
+    _, scale, tail = best
     tries = sorted({peak, *(peak_at(x) for x in (3e-3, 1e-3, 1e-4, 3e-5, 0))})
-    peak = min(tries, key=lambda p: float(bits(np.array([scale]), p)[0]))
-    return StudentTable(shift, phased, scale, peak, escape_of(peak)[1])
+    peak = min(tries, key=lambda p: float(bits(np.array([scale]), p, tail)[0]))
+    return StudentTable(shift, phased, scale, peak, escape_of(peak)[1], tail)
 
 
 def _geometric(low: float, high: float, number: int) -> Doubles:

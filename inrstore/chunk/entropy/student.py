@@ -19,8 +19,8 @@ ESCAPE = MAX_PEAK + 1
 """Stands for the escape where symbols are numbers."""
 UNUSED = MAX_PEAK + 2
 """Stands for what a context without tables gives."""
-_ZERO, _DEGREES = 512, 7
-_NO_FORM, _PHASED = 255, 16
+MOST_TAIL = 4
+_ZERO, _NO_FORM, _PHASED, _TAIL = 512, 255, 16, 5
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class StudentTable:
         Low bits that are stored as they are.
     phased : bool
         There are four tables, by the fraction of the prediction.
-    scale, peak, escape : int
-        Student t with seven degrees of freedom and scale / 64, over -peak..peak; count of the escape.
+    scale, peak, escape, tail : int
+        Student t with 2^(tail + 1) - 1 degrees of freedom and scale / 64, over -peak..peak; count of the escape.
     """
 
     shift: int
@@ -42,18 +42,20 @@ class StudentTable:
     scale: int
     peak: int
     escape: int
+    tail: int = 2
 
     def write(self) -> bytes:
         """Return the bytes of the context."""
-        return struct.pack("<BHHH", self.shift | _PHASED * self.phased, self.scale, self.peak, self.escape)
+        form = self.shift | _PHASED * self.phased | self.tail << _TAIL
+        return struct.pack("<BHHH", form, self.scale, self.peak, self.escape)
 
     def tables(self) -> list[Ints]:
         """Return the counts of -peak..peak and the escape, one array or one for each phase."""
         phases: Sequence[int] = range(PHASES) if self.phased else (-1,)
-        return [counts(np.array([self.scale]), self.peak, self.escape, p)[0] for p in phases]
+        return [counts(np.array([self.scale]), self.peak, self.escape, p, self.tail)[0] for p in phases]
 
 
-def counts(scales: Ints, peak: int, escape: int, phase: int) -> Ints:
+def counts(scales: Ints, peak: int, escape: int, phase: int, tail: int) -> Ints:
     """Return the counts of a table for each scale.
 
     Parameters
@@ -63,13 +65,15 @@ def counts(scales: Ints, peak: int, escape: int, phase: int) -> Ints:
         As in `StudentTable`.
     phase : int
         0..3, or -1 for a table without phase.
+    tail : int
+        0..4.
 
     Returns
     -------
     ndarray of int64, shape (S, 2 peak + 2)
     """
     k = np.arange(-peak, peak + 1, dtype=np.int64)
-    square = scales.astype(np.int64)[:, None] ** 2 * _DEGREES
+    square = scales.astype(np.int64)[:, None] ** 2 * ((2 << tail) - 1)
     if phase < 0:
         square, points = square >> 12, [k]
     else:
@@ -79,8 +83,9 @@ def counts(scales: Ints, peak: int, escape: int, phase: int) -> Ints:
     for point in points:
         distance = point * point
         root = (1 << 24) + -(distance << 24) // (square + distance)  # all below 2^53
-        root = root * root >> 24
-        weight += root * root >> 24
+        for _ in range(tail):
+            root = root * root >> 24
+        weight += root
     spare = TOTAL - len(k) - escape
     out = 1 + weight * spare // np.maximum(1, weight.sum(1, keepdims=True))
     out[:, peak] += TOTAL - escape - out.sum(1)
@@ -92,10 +97,10 @@ def read_table(reader: Reader, field: str) -> StudentTable | None:
     form = reader.number("B", f"{field}.form")
     if form == _NO_FORM:
         return None
-    if form >> 5:
+    if form >> _TAIL > MOST_TAIL:
         raise CorruptChunkError(f"{field}.form", f"reserved bits are set in {form:#x}")
     scale, peak, escape = (reader.number("H", f"{field}.{name}") for name in ("scale", "peak", "escape"))
-    table = StudentTable(form & 15, bool(form & _PHASED), scale, peak, escape)
+    table = StudentTable(form & 15, bool(form & _PHASED), scale, peak, escape, form >> _TAIL)
     if not scale:
         raise CorruptChunkError(f"{field}.scale", "0")
     if not 1 <= peak <= MAX_PEAK or peak << table.shift > 65535:

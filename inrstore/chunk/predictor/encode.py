@@ -102,17 +102,18 @@ def encode(
     whole = _folded(values, layout.swap)[layout.order]
     del mapped, values  # each copy is as large as all that is kept later on
     layout = with_places(layout, whole) if regions else layout
-    tiles = layouts.cut(whole.astype(smallest(layout.low, layout.high)), layout)
+    tiles = layouts.cut(whole, layout)
     del whole
     return _Encoder(layout, tiles, sets).run()
 
 
-def _mapped(core: npt.NDArray[Any], inside: Mask | None) -> tuple[int, int, npt.NDArray[np.int32]] | None:
-    """Return base, step and v; None if the range is too large."""
+def _mapped(core: npt.NDArray[Any], inside: Mask | None) -> tuple[int, int, npt.NDArray[Any]] | None:
+    """Return base, step and v, of the smallest type; None if the range is too large."""
     pattern = ordered(core)
-    known = pattern if inside is None else pattern[np.broadcast_to(inside, pattern.shape)]
-    least, most = int(known.min()), int(known.max())
-    gaps = known.reshape(-1) - pattern.dtype.type(least)
+    where = None if inside is None else np.broadcast_to(inside, pattern.shape)
+    gaps = pattern.reshape(-1) if where is None else pattern[where]
+    least, most = int(gaps.min()), int(gaps.max())
+    gaps -= pattern.dtype.type(least)
     step = int(np.gcd.reduce(gaps[:1000])) if gaps.size else 1
     step = step if step == 1 else int(np.gcd.reduce(gaps))
     step = max(step, 1)
@@ -123,11 +124,13 @@ def _mapped(core: npt.NDArray[Any], inside: Mask | None) -> tuple[int, int, npt.
     place = int(seen.argmax())  # the background, if there is one
     if seen[place] < 0.005 * seen.sum():
         place = 0
-    base = least + step * place
-    if inside is not None:
-        pattern = np.where(inside, pattern, pattern.dtype.type(base))
-    values = ((pattern.astype(np.int64) - base) // step).astype(np.int32)
-    return base, step, values
+    kind = smallest(-place, (most - least) // step - place)
+    if where is None:
+        values = (index.astype(np.int32) - np.int32(place)).astype(kind).reshape(core.shape)
+    else:
+        values = np.zeros(core.shape, kind)
+        values[where] = index.astype(np.int32) - np.int32(place)
+    return least + step * place, step, values
 
 
 def _folded(values: npt.NDArray[Any], swap: bool) -> npt.NDArray[Any]:
@@ -135,7 +138,7 @@ def _folded(values: npt.NDArray[Any], swap: bool) -> npt.NDArray[Any]:
     return folded.swapaxes(2, 3) if swap else folded
 
 
-def _choose(values: npt.NDArray[np.int32], base: int, step: int) -> Layout | None:
+def _choose(values: npt.NDArray[Any], base: int, step: int) -> Layout | None:
     """Return the layout of values of any number of axes, or None if no reader accepts one."""
     t, z, y, x = layouts.fold(values.shape, False)
     swap = y > x
@@ -246,14 +249,17 @@ class _Encoder:
             errors = np.zeros((len(group), *tiles.shape[1:]), np.uint16)
             for slices, distance in layouts.stages(layout.lengths[1], layout.top):
                 view = StageView(layout, group, slices, distance, tiles, errors, base, mean)
-                neighbourhood = Neighbourhood(distance > 0, group.start > 0)
-                fit = StageFit(layout, view, neighbourhood)
-                stage = fit.fitted(self._sets)
-                if layout.grid is not None:
-                    stage = with_regions(fit, stage, layout.grid)
-                out.append(fit.code(self._coded, stage).write())
+                out.append(self._stage(view, Neighbourhood(distance > 0, group.start > 0)))
             total += errors.sum(0, dtype=np.int32)
         return self._with_streams(b"".join(out))
+
+    def _stage(self, view: StageView, neighbourhood: Neighbourhood) -> bytes:
+        """Return the bytes of a fitted stage, and keep its symbols; its arrays are not kept until the next one's."""
+        fit = StageFit(self._layout, view, neighbourhood)
+        stage = fit.fitted(self._sets)
+        if self._layout.grid is not None:
+            stage = with_regions(fit, stage, self._layout.grid)
+        return fit.code(self._coded, stage).write()
 
     def _with_streams(self, stages: bytes) -> bytes:
         """Return the payload of the fitted stages."""

@@ -17,6 +17,7 @@ from inrstore.chunk.entropy.bits import Ints, Singles
 from inrstore.chunk.entropy.contexts import contexts
 from inrstore.chunk.least_squares import Doubles, Floats, combined, logistic, solve, solve_not_negative
 from inrstore.chunk.predictor import regression
+from inrstore.chunk.predictor.decode import smallest
 from inrstore.chunk.predictor.kernel import Kernel, kernel_of
 from inrstore.chunk.predictor.layout import Layout
 from inrstore.chunk.predictor.planes import Padded
@@ -36,7 +37,7 @@ _ROUNDS, _SMALL = 3, 12_000  # of weighted least squares; the last one is not wo
 class Coded:
     """What the streams will hold, stage by stage, in the order of decoding."""
 
-    errors: list[npt.NDArray[np.int32]] = field(default_factory=list)
+    errors: list[npt.NDArray[np.signedinteger[Any]]] = field(default_factory=list)
     places: list[npt.NDArray[np.uint8]] = field(default_factory=list)  # four times the context, plus the phase
     values: list[npt.NDArray[np.uint16]] = field(default_factory=list)  # above the lowest one
     flags: list[npt.NDArray[np.bool_]] = field(default_factory=list)
@@ -88,23 +89,22 @@ class StageFit:
             pick = pick[self.known.reshape(-1)[pick] != 0][:count]
         return (pick if len(pick) > 1 else np.zeros(2, np.int64)), everywhere
 
-    def gathered(self, boxes: list[Box], arrays: dict[str, Padded], pick: Ints) -> Singles:
-        """Return the neighbours of single places, shape (neighbours, places)."""
+    def gathered(self, boxes: list[Box], arrays: dict[str, Padded], pick: Ints, more: int = 0) -> Singles:
+        """Return the neighbours of single places, shape (neighbours, places), and so many rows of ones after them."""
+        out = np.ones((sum(b.rows * b.columns for b in boxes) + more, len(pick)), np.float32)
         if len(pick) == self.size:  # all of them, in order
-            out = np.empty((sum(b.rows * b.columns for b in boxes), self.size), np.float32)
             self._fill(boxes, arrays, range(self.rows), range(self.columns), out)
             return out
         row, column, plane = np.unravel_index(pick, self.known.shape)
-        return np.stack([
-            arrays[b.array].array[PAD + row + b.dy + i, PAD + column + b.dx + j, plane]
-            for b in boxes for i in range(b.rows) for j in range(b.columns)
-        ])  # fmt: skip
+        places = ((b, i, j) for b in boxes for i in range(b.rows) for j in range(b.columns))
+        for k, (b, i, j) in enumerate(places):
+            out[k] = arrays[b.array].array[PAD + row + b.dy + i, PAD + column + b.dx + j, plane]
+        return out
 
     def sample(self, pick: Ints) -> tuple[Singles, Doubles, Singles | None]:
         """Return regressors, what they are to give, and flags at some places."""
         kernel = Kernel(self._bare(_MOST_CLIP), self.neighbourhood, self._span)
-        rows = np.ones((self.neighbourhood.regressors + 1, len(pick)), np.float32)
-        rows[:-1] = self.gathered(self.neighbourhood.boxes, self._arrays, pick)
+        rows = self.gathered(self.neighbourhood.boxes, self._arrays, pick, 1)
         flags = self.gathered(self.neighbourhood.value_boxes, self._flags, pick) if self._layout.zeros else None
         centre = kernel.centre(rows, flags)
         wanted: Doubles = self.known.reshape(-1)[pick].astype(np.float64) - centre
@@ -176,7 +176,8 @@ class StageFit:
         which = edges.searchsorted(active)
         found = np.stack([self._one_set(rows, wanted, weights, which == i, linear) for i in range(len(edges) + 1)])
         spread = np.median(np.abs(wanted - combined(linear, rows))) + 0.3
-        noise = np.sqrt(self.neighbourhood.regressors * (rows[:-1] ** 2).mean() + 1e-9) / 3.5
+        squares = np.square(rows[:-1], out=magnitudes[:-1])
+        noise = np.sqrt(self.neighbourhood.regressors * squares.mean() + 1e-9) / 3.5
         fraction = int(np.clip(np.ceil(np.log2(noise / (0.03 * spread))), 6, _MOST_FRACTION))
         fraction, clip, whole = self.exact(found, whole_activity[None], fraction)
         while reach(whole_activity[None], clip)[0] >= limits.EXACT_FLOAT32:
@@ -251,7 +252,7 @@ class StageFit:
                 i += 1
         at = self._view.index(0, self._view.planes)
         self._view.errors[at] = error.transpose(2, 0, 1)
-        self._add(coded, difference, contexts(expected) + phase, classes)
+        self._add(coded, difference, (contexts(expected) + phase).astype(np.uint8), classes)
         return stage
 
     def _pieces(self) -> Iterator[tuple[int, int]]:
@@ -287,9 +288,9 @@ class StageFit:
         scale, weights = min(1023, round(float(found[0]) * 256)), np.rint(found[1:] * 256)
         return scale, np.floor(weights * min(1.0, 4096 / max(1.0, weights.sum()))).astype(np.int64)
 
-    def _add(self, coded: Coded, difference: npt.NDArray[np.int32], places: Ints,
+    def _add(self, coded: Coded, difference: npt.NDArray[np.int32], places: npt.NDArray[np.uint8],
              classes: npt.NDArray[np.uint8] | None) -> None:  # fmt: skip
-        wave = _wave(self.rows, self.columns)
+        wave, kind = _wave(self.rows, self.columns), smallest(-self._span, self._span)
         for first, last in self._layout.blocks(self._view.planes):
 
             def in_order(a: npt.NDArray[Any], first: int = first, last: int = last) -> npt.NDArray[Any]:
@@ -301,8 +302,8 @@ class StageFit:
                 here = known != 0
                 coded.flags.append(here)
                 coded.classes.append(in_order(classes).astype(np.int64))
-            coded.errors.append(in_order(difference)[here].astype(np.int32, copy=False))
-            coded.places.append(in_order(places)[here].astype(np.uint8))
+            coded.errors.append(in_order(difference)[here].astype(kind, copy=False))
+            coded.places.append(in_order(places)[here])
             coded.values.append((known[here] - self._layout.low).astype(np.uint16))
 
 

@@ -16,6 +16,9 @@ from inrstore.chunk.transform.subbands import Subband, Triple
 
 Singles = npt.NDArray[np.float32]
 
+Magnitudes = npt.NDArray[np.uint8]
+Known = Singles | Magnitudes
+
 CLIP = 255
 """Magnitudes count up to here."""
 PASSES: tuple[tuple[Triple, Triple], ...] = (
@@ -63,20 +66,20 @@ class Neighbourhood:
     components : int
         Leading components that the subband has.
     levels : tuple of int
-    coded : mapping of (level, key) to ndarray of float32, shape (components, z, y, x)
+    coded : mapping of (level, key) to ndarray of uint8, shape (components, z, y, x)
         Clipped magnitudes of the subbands before.
     """
 
     def __init__(
-        self, subband: Subband, components: int, levels: Triple, coded: Mapping[tuple[int, Triple], Singles]
+        self, subband: Subband, components: int, levels: Triple, coded: Mapping[tuple[int, Triple], Magnitudes]
     ) -> None:
         self._subband, self._count = subband, components
         shape = (components, *subband.shape)
-        self._inside = np.zeros((components, *(n + 2 for n in subband.shape)), np.float32)
+        self._inside: Singles = np.zeros((components, *(n + 2 for n in subband.shape)), np.float32)
         high = any(subband.key)
         parent = coded.get((subband.level + 1, subband.key)) if high else None
         siblings = [a for (level, key), a in coded.items() if level == subband.level and any(key)] if high else []
-        self._still: list[Singles | None] = [None] * 4
+        self._still: list[Known | None] = [None] * 4
         if parent is not None and len(parent):
             self._still[:2] = _with_faces(_doubled(parent[:components], shape, subband.level + 1, levels))
         if any(len(s) for s in siblings):
@@ -86,11 +89,11 @@ class Neighbourhood:
                 total[: len(part)] += part
             self._still[2:] = _with_faces(total)
 
-    def features(self, parity: Triple) -> list[Singles | None]:
+    def features(self, parity: Triple) -> list[Known | None]:
         """Return the sums of known magnitudes around the positions of a parity; None stands for zeros."""
         inside, key = self._inside, self._subband.key
         lengths = [len(range(p, n, 2)) for p, n in zip(parity, self._subband.shape, strict=True)]
-        out: list[Singles | None] = [None] * 4
+        out: list[Known | None] = [None] * 4
         for offset in known(parity):
             z, y, x = (
                 slice(1 + p + o, 1 + p + o + 2 * n - 1, 2) for p, o, n in zip(parity, offset, lengths, strict=True)
@@ -124,12 +127,12 @@ class Neighbourhood:
         z, y, x = (slice(1 + p, 1 + n, 2) for p, n in zip(parity, self._subband.shape, strict=True))
         self._inside[:, z, y, x] = magnitudes
 
-    def all(self) -> Singles:
+    def all(self) -> Magnitudes:
         """Return the clipped magnitudes of the subband, shape (components, z, y, x)."""
-        return self._inside[:, 1:-1, 1:-1, 1:-1]
+        return self._inside[:, 1:-1, 1:-1, 1:-1].astype(np.uint8)
 
 
-def _with_faces(values: Singles) -> tuple[Singles, Singles]:
+def _with_faces(values: Known) -> tuple[Known, Singles]:
     """Return the values, and for each position the sum over its six nearest neighbours."""
     around = np.zeros((len(values), *(n + 2 for n in values.shape[1:])), np.float32)
     around[:, 1:-1, 1:-1, 1:-1] = values
@@ -140,7 +143,7 @@ def _with_faces(values: Singles) -> tuple[Singles, Singles]:
     return values, total
 
 
-def _doubled(parent: Singles, shape: tuple[int, ...], level: int, levels: Triple) -> Singles:
+def _doubled(parent: Magnitudes, shape: tuple[int, ...], level: int, levels: Triple) -> Magnitudes:
     """Return for each position of a subband the magnitude of its parent, which belongs to `level`."""
     out = parent
     for axis, count in enumerate(levels, 1):
@@ -148,11 +151,11 @@ def _doubled(parent: Singles, shape: tuple[int, ...], level: int, levels: Triple
             places = np.minimum(np.arange(shape[axis]) // 2, parent.shape[axis] - 1)
             out = out.take(places, axis)
     if len(out) < shape[0]:
-        out = np.concatenate([out, np.zeros((shape[0] - len(out), *out.shape[1:]), np.float32)])
+        out = np.concatenate([out, np.zeros((shape[0] - len(out), *out.shape[1:]), np.uint8)])
     return out
 
 
-def fitted(values: Singles, shape: Triple) -> Singles:
+def fitted(values: Magnitudes, shape: Triple) -> Magnitudes:
     """Cut what is longer than a shape; repeat the last plane of what is shorter."""
     for axis, length in enumerate(shape, 1):
         if values.shape[axis] != length:

@@ -51,6 +51,13 @@ def decode(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> npt.ND
     return synthesis(header, lengths, subbands, coefficients, dtype, box)
 
 
+def describe(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> dict[str, Any]:
+    """Return what a payload says of itself."""
+    header, _, _ = read_header(reader, dtype, box)
+    found: dict[str, Any] = {"components": header.basis.shape[1]}
+    return found if header.correction is None else found | header.correction.describe()
+
+
 def _sign(coefficients: Coefficients, first: npt.NDArray[np.uint8], rest: npt.NDArray[np.uint8]) -> None:
     """Give the magnitudes, subband by subband, the signs that stand in the last states and after them."""
     count = sum(int(np.count_nonzero(values)) for values in coefficients.values())
@@ -130,25 +137,44 @@ def dequantised(values: npt.NDArray[Any], subband: Subband, header: Header) -> w
 def synthesis(header: Header, lengths: Triple, subbands: Sequence[Subband], coefficients: Coefficients,
               dtype: np.dtype[Any], box: tuple[int, ...]) -> npt.NDArray[Any]:  # fmt: skip
     """Return the box of quantised coefficients (sections 14.7 and 14.8)."""
+    volumes = components_of(header, lengths, subbands, coefficients)
+    if header.correction is not None:
+        header.correction.apply(volumes)
+    return outputs(header, volumes, dtype, box)
+
+
+def components_of(
+    header: Header, lengths: Triple, subbands: Sequence[Subband], coefficients: Coefficients
+) -> wavelet.Doubles:
+    """Return the components of quantised coefficients, shape (components, slices, rows, columns) (section 14.7)."""
     components = header.basis.shape[1]
-    volumes = np.empty((components, *lengths))
     together = max(1, _TOGETHER // math.prod(lengths))
-    for begin in range(0, components, together):
-        end = min(begin + together, components)
+
+    def volumes_of(begin: int, end: int) -> wavelet.Doubles:
         mine = {}
         for subband, count in zip(subbands, header.active, strict=True):
             if count > begin:
-                values = dequantised(coefficients[subband.level, subband.key][begin:end], subband, header)
-                missing = end - begin - len(values)
+                place = subband.level, subband.key
+                mine[place] = dequantised(coefficients[place][begin:end], subband, header)
+                missing = end - begin - len(mine[place])
                 if missing:
-                    values = np.concatenate([values, np.zeros((missing, *subband.shape))])
-                mine[subband.level, subband.key] = values
+                    mine[place] = np.concatenate([mine[place], np.zeros((missing, *subband.shape))])
         made = wavelet.inverse(mine, lengths, header.levels)
-        volumes[begin:end] = 0 if made is None else made
-    return _outputs(header, volumes.reshape(components, -1), dtype, box)
+        return np.zeros((end - begin, *lengths)) if made is None else made
+
+    if components <= together:  # a second copy of one large component would be most of the memory
+        volumes = volumes_of(0, components)
+    else:
+        volumes = np.empty((components, *lengths))
+        for begin in range(0, components, together):
+            end = min(begin + together, components)
+            volumes[begin:end] = volumes_of(begin, end)
+    return volumes
 
 
-def _outputs(header: Header, rows: wavelet.Doubles, dtype: np.dtype[Any], box: tuple[int, ...]) -> npt.NDArray[Any]:
+def outputs(header: Header, volumes: wavelet.Doubles, dtype: np.dtype[Any], box: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return the box of its components, corrected or not (section 14.8)."""
+    rows = volumes.reshape(len(volumes), -1)
     most = np.maximum(rows.max(1), -rows.min(1))
     basis = np.ldexp(header.basis.astype(np.float64), header.column_shifts[None, :])
     unit = 2.0**header.shift

@@ -7,8 +7,8 @@ components and subbands, which is optimal for an orthonormal transform (reverse 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ import numpy.typing as npt
 from inrstore import limits
 from inrstore.chunk import envelope, quality
 from inrstore.chunk.entropy.bits import Ints
+from inrstore.chunk.inloop.fit import Plan, fit, offsets_of
 from inrstore.chunk.linear import eigh, product, products, solved
+from inrstore.chunk.outputs import bounds, exponent_of, fits
 from inrstore.chunk.task import Task
-from inrstore.chunk.transform.decode import synthesis
+from inrstore.chunk.transform.decode import components_of, outputs, synthesis
 from inrstore.chunk.transform.header import Header, arrangement, kinds_of
 from inrstore.chunk.transform.rdoq import Chooser
 from inrstore.chunk.transform.scan import scan
@@ -40,6 +42,10 @@ _COLUMN = 0.07  # of the target: how far a rounded column may carry its componen
 _LEAST, _CLOSE = 256, 0.998
 _MOST_VALUE = 1 << 22
 _LOOKED_AT, _LOOKED_AT_VALUES = 6, 3_000_000  # components that the number of levels is chosen by, at least
+_PLANS = (Plan(4, 1, 8), Plan(8, 2, 16), Plan(12, 3, 24), Plan(16, 4, 32))
+_PLANS_OF_ONE = (Plan(1, 1, 8), Plan(1, 1, 16), Plan(1, 1, 32))
+_BYTES_PER_WEIGHT, _NETWORK_SHARE = 0.65, 0.08
+_COARSER, _CORRECTED = 1.07, 5
 _SAMPLED = 3  # scans that weights are fitted to; errors of values are looked at from the last one on
 
 
@@ -51,12 +57,18 @@ class Effort:
     ----------
     rounds : int
         Times that all coefficients are chosen.
+    networks : int
+        Sizes of a correcting network that are tried; 0 for none.
+    network_steps : int
+        Of each fit.
     """
 
     rounds: int = 6
+    networks: int = 0
+    network_steps: int = 1500
 
 
-EFFORTS: dict[Preset, Effort] = {"fast": Effort(3), "balanced": Effort(6), "small": Effort(10)}
+EFFORTS: dict[Preset, Effort] = {"fast": Effort(3), "balanced": Effort(6, 1), "small": Effort(10, 3, 4000)}
 """What presets mean to this mode."""
 
 
@@ -71,7 +83,10 @@ def bid(task: Task) -> bytes | None:
         rebuilt = envelope.join(np.array(decoded), around, task.chunk.shape)
         return quality.rmse(task.values, rebuilt, task.target, around.box, around.mask)
 
-    coded = encode(core, task.channel_axis, task.scales, rmse, error, around.mask, EFFORTS[options.preset])
+    effort = EFFORTS[options.preset]
+    if options.mode == "transform":
+        effort = replace(effort, networks=0)
+    coded = encode(core, task.channel_axis, task.scales, rmse, error, around.mask, effort)
     return None if coded is None else task.sealed(coded, split=True)
 
 
@@ -101,23 +116,39 @@ def encode(core: npt.NDArray[Any], channel_axis: int | None, scale: Doubles, rms
         or core.dtype.kind not in "iuf"
     ):
         return None
-    search = _Search(core, channel_axis, measurements, lengths, scale, rmse, inside)
+    effort = effort or Effort()
+    search = _Search(core, channel_axis, measurements, lengths, scale, rmse, inside, effort.networks > 0)
     if search.exponent is None:
         return None
-    return search.run(error, effort or Effort())
+    return search.run(error, effort)
+
+
+class _TooLargeError(Exception):
+    """A coefficient is larger than the format holds."""
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """What was found without a network."""
+
+    payload: bytes
+    step: float
+    weights: Ints
+    biases: tuple[int, int]
+    components: int
 
 
 class _Search:
     """One chunk: its components, and what is known of the step so far."""
 
     def __init__(self, core: npt.NDArray[Any], axis: int | None, measurements: int, lengths: Triple, scale: Doubles,
-                 rmse: float, inside: npt.NDArray[np.bool_] | None) -> None:  # fmt: skip
+                 rmse: float, inside: npt.NDArray[np.bool_] | None, corrected: bool) -> None:  # fmt: skip
         self._core, self._axis, self._lengths, self._target = core, axis, lengths, rmse
         self._rmse = 1.0  # all is measured in targets: squares of what is huge or tiny leave float32
         self._seen: Ints | None = None
         self._seen_step = 0.0
         self._scale = np.broadcast_to(np.asarray(scale, np.float64) * rmse, (measurements,))
-        self.exponent = _exponent(core, float(self._scale.min()))
+        self.exponent = exponent_of(core, float(self._scale.min()))
         if self.exponent is None:
             return
         self._grain = 2.0**self.exponent
@@ -134,7 +165,11 @@ class _Search:
             values[~known] = 0
         self._vectors, self._spread = _klt(values)
         components = product(self._vectors.T.astype(np.float32), values) if measurements > 1 else values
-        self._use(components.astype(np.float32).reshape(-1, *lengths), self._best_levels(components))
+        self._positions = None if inside is None else known.all(0).reshape(lengths)
+        del values, known  # as large as all that is kept later on
+        components = components.astype(np.float32, copy=False)
+        self._leading = components[: _PLANS[-1].leading if corrected else 0].copy()
+        self._use(components.reshape(-1, *lengths), self._best_levels(components))
 
     def _use(self, volumes: Singles, levels: Triple) -> None:
         """Transform the components."""
@@ -165,26 +200,95 @@ class _Search:
         return choices[int(np.argmin(costs))]
 
     def run(self, error: Error, effort: Effort) -> bytes | None:
-        """Search the step; return the payload of the coarsest one found that keeps the target."""
+        """Return the smallest payload found that keeps the target, with a correcting network where that pays."""
+        plain = self._plain(error, effort)
+        if plain is None:
+            return None
+        best = plain.payload
+        for plan in self._plans(plain, effort):
+            found = self._corrected(error, plain, plan)
+            if found is not None and len(found) < len(best):
+                best = found
+        return best
+
+    def _plans(self, plain: _Plain, effort: Effort) -> list[Plan]:
+        """Return the sizes of networks whose bytes the chunk may earn back, the likeliest first."""
+        found: list[Plan] = []
+        if self._positions is not None and not self._positions.any():  # nowhere are all measurements known
+            return found
+        for plan in _PLANS if len(self._unit) > 1 else _PLANS_OF_ONE:
+            plan = replace(plan.within(plain.components), steps=effort.network_steps)
+            neighbours = len(offsets_of(plain.components, self._lengths))
+            if _BYTES_PER_WEIGHT * plan.parameters(neighbours) < _NETWORK_SHARE * len(plain.payload):
+                found.append(plan)
+        return found[::-1][: effort.networks]
+
+    def _corrected(self, error: Error, plain: _Plain, plan: Plan) -> bytes | None:
+        """Return the payload of a coarser step whose components a network brings nearer to the true ones."""
+        step, best, correction = plain.step * _COARSER, None, None
+        below, above = 0.0, math.inf
+        tried: list[tuple[float, float]] = []
+        for _ in range(_CORRECTED):
+            made = self._code(step, plain.weights, plain.biases, sample=False)
+            if made is None:
+                break
+            streams, header, coefficients, *_ = made
+            volumes = components_of(header, self._lengths, self._subbands, coefficients)
+            if len(volumes) < plan.leading:
+                break
+            if correction is None:
+                correction = fit(volumes, self._wanted(step, plan.leading), self._positions, plan)
+            try:
+                correction.network.check()
+                correction.apply(volumes)
+                decoded = outputs(header, volumes, self._core.dtype, self._core.shape)
+            except CorruptChunkError:
+                break
+            del volumes
+            ratio = max(error(decoded) / self._target / self._rmse, 1e-6)
+            tried.append((step, ratio))
+            if ratio <= 1:
+                if step > below:
+                    best, below = replace(header, correction=correction).write() + streams(), step
+                if ratio >= _CLOSE:
+                    break
+            else:
+                above = min(above, step)
+            step = self._next(step, ratio, tried, below, above)
+            if best is None and step <= plain.step:
+                break
+            del made, streams, coefficients
+        return best
+
+    def _wanted(self, step: float, count: int) -> Singles:
+        """Return the leading components in the units of readers."""
+        made = self._basis(step)
+        assert made is not None
+        turn = made[-1]
+        flat = self._leading.reshape(len(self._leading), -1)
+        turned = flat if turn is None else product(turn[:count, : len(flat)], flat)
+        out: Singles = (turned[:count] * np.float32(UNIT / step)).reshape(-1, *self._lengths)
+        return out
+
+    def _plain(self, error: Error, effort: Effort) -> _Plain | None:
+        """Search the step; return the coarsest one found that keeps the target."""
         step = self._rmse * 2.5
         step = self._first_step(step)
         weights: Ints | None = None
         biases = (0, 0)
-        best: bytes | None = None
+        best: _Plain | None = None
         below, above = 0.0, math.inf  # steps that keep the target, and that miss it
         tried: list[tuple[float, float]] = []
         for attempt in range(effort.rounds + 6):
             made = self._code(step, weights, biases, sample=attempt < _SAMPLED)
             if made is None:
                 return best
-            payload, header, coefficients, chooser, sampler = made
+            streams, header, coefficients, chooser, sampler = made
             settled = attempt >= _SAMPLED - 1
             if settled:
                 try:
-                    decoded = synthesis(
-                        header, self._lengths, self._subbands, coefficients, self._core.dtype, self._core.shape
-                    )
-                    found = error(decoded) / self._target
+                    found = error(synthesis(header, self._lengths, self._subbands, coefficients, self._core.dtype,
+                                            self._core.shape)) / self._target  # fmt: skip
                 except CorruptChunkError:
                     return best
             else:  # errors of coefficients are nearly those of values
@@ -194,7 +298,9 @@ class _Search:
                 tried.append((step, ratio))
                 if ratio <= 1:
                     if step > below:
-                        best, below = payload(), step
+                        assert weights is not None
+                        payload = header.write() + streams()
+                        best, below = _Plain(payload, step, weights, biases, header.basis.shape[1]), step
                 else:
                     above = min(above, step)
                 if best is not None and ((ratio <= 1 and ratio >= _CLOSE) or attempt >= effort.rounds):
@@ -203,6 +309,7 @@ class _Search:
                 biases = _biases(chooser)
                 weights = fitted(sampler, kinds_of(self._levels))
             step = self._next(step, ratio, tried, below, above)
+            del made, streams, coefficients, chooser, sampler  # before as much is made again
         return best
 
     def _next(self, step: float, ratio: float, tried: list[tuple[float, float]], below: float, above: float) -> float:
@@ -244,24 +351,33 @@ class _Search:
         if made is None:
             return None
         basis, shifts, gains, shift, turn = made
-        scaled, active = {}, np.zeros(len(self._subbands), np.int64)
+        scaled: dict[tuple[int, Triple], Singles] = {}  # of the subband that is coded; all would be a second image
+        active = np.zeros(len(self._subbands), np.int64)
         # Later scans keep to the components that the first found worth their bits and time.
         kept = self._seen if self._seen is not None and step > 0.7 * self._seen_step else None
-        for number, subband in enumerate(self._subbands):
-            place = subband.level, subband.key
-            values = self._subbands_of[place]
-            flat = values.reshape(len(values), -1)
-            turned = flat if turn is None else product(turn, flat)
-            whole = (turned * np.float32(1 / step)).reshape(-1, *values.shape[1:])
-            if float(np.abs(whole).max(initial=0)) > _MOST_VALUE:
-                return None
-            count = min(_leading(whole), math.prod(self._lengths))  # more components than positions say nothing
-            active[number] = count if kept is None else min(count, kept[number])
-            scaled[place] = whole[: active[number]].copy() if active[number] < len(whole) else whole
+
+        def scale_each() -> Iterator[int]:
+            for number, subband in enumerate(self._subbands):
+                scaled.clear()
+                place = subband.level, subband.key
+                values = self._subbands_of[place]
+                flat = values.reshape(len(values), -1)
+                turned = flat if turn is None else product(turn, flat)
+                whole = (turned * np.float32(1 / step)).reshape(-1, *values.shape[1:])
+                if float(np.abs(whole).max(initial=0)) > _MOST_VALUE:
+                    raise _TooLargeError
+                count = min(_leading(whole), math.prod(self._lengths))  # more components than positions say nothing
+                active[number] = count if kept is None else min(count, kept[number])
+                scaled[place] = whole[: active[number]]
+                yield active[number]
+
         used = START[: kinds_of(self._levels)] if weights is None else weights
         chooser = Chooser(self._subbands, scaled)
         sampler = Sampler() if sample else None
-        coefficients = scan(self._subbands, active, self._levels, used, chooser, sampler)
+        try:
+            coefficients = scan(self._subbands, scale_each(), self._levels, used, chooser, sampler)
+        except _TooLargeError:
+            return None
         components = max(1, int(active.max()))
         if sample:  # later scans keep to these, so that the error follows the step smoothly
             self._seen = chooser.worthwhile()
@@ -269,13 +385,12 @@ class _Search:
         offset_shift = max(0, math.floor(math.log2(0.03 * self._rmse * float(self._scale.min()) / self._grain)) + shift)
         offset_shift = min(offset_shift, shift)
         offsets = np.rint(self._mean / self._grain * 2.0 ** (shift - offset_shift)).astype(np.int64)
-        low, high = _whole_bounds(self._core, self.exponent)
-        most = (1 << 31) - 1
-        if max(abs(low), abs(high)) > most or low > high:
+        low, high = bounds(self._core, self.exponent)
+        if not fits(low, high):
             return None
         header = Header(self._axis, self._levels, biases, shift, offset_shift, self.exponent, low, high, gains, offsets,
                         shifts[:components], basis[:, :components], active, used)  # fmt: skip
-        return (lambda: header.write() + chooser.streams(coefficients)), header, coefficients, chooser, sampler
+        return (lambda: chooser.streams(coefficients)), header, coefficients, chooser, sampler
 
     def _basis(self, step: float) -> tuple[Ints, Ints, Ints, int, Singles | None] | None:
         """Return basis, column shifts, gains, shift, and what turns components into those of the rounded basis."""
@@ -297,14 +412,6 @@ class _Search:
         basis = np.rint(self._vectors * (scale / 2.0**shifts)).astype(np.int64)
         turn = solved(basis * 2.0**shifts / scale, self._vectors)
         return basis, shifts, self._gains, shift, turn.astype(np.float32)
-
-
-def _whole_bounds(core: npt.NDArray[Any], exponent: int) -> tuple[int, int]:
-    """Return the smallest and largest multiple of 2^exponent in the range of the values."""
-    low, high = core.min(), core.max()
-    if core.dtype.kind == "f":
-        return math.ceil(math.ldexp(float(low), -exponent)), math.floor(math.ldexp(float(high), -exponent))
-    return -(-int(low) >> exponent), int(high) >> exponent
 
 
 def _rows(core: npt.NDArray[Any], axis: int | None, inside: npt.NDArray[np.bool_] | None) -> tuple[Any, Any]:
@@ -343,14 +450,3 @@ def _biases(chooser: Chooser) -> tuple[int, int]:
     count, low = chooser.excess
     first, rest = (np.clip(np.rint(128 * low / np.maximum(count, 1)), -60, 60) * (count > 20)).astype(int)
     return int(first), int(rest)
-
-
-def _exponent(core: npt.NDArray[Any], fine: float) -> int | None:
-    """Return the power of two in which outputs are counted: fine against the target, within 30 bits."""
-    most = max(abs(float(core.min())), abs(float(core.max())), 1e-300)
-    least = math.ceil(math.log2(most)) - 30
-    if core.dtype.kind in "iu":
-        whole = max(0, least, min(40, math.floor(math.log2(fine)) - 20))  # gains reach some 2^25 outputs
-        return whole if 2.0**whole <= max(fine / 4, 1.0) else None
-    exponent = max(math.floor(math.log2(fine / 64)), least)
-    return exponent if 2.0**exponent <= fine / 4 and abs(exponent) <= 100 else None

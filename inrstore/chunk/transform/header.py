@@ -14,6 +14,8 @@ from inrstore import limits
 from inrstore.chunk import dtypes
 from inrstore.chunk.entropy.bits import Ints, read_matrix, write_matrix
 from inrstore.chunk.frame import Reader
+from inrstore.chunk.inloop.correction import Correction
+from inrstore.chunk.inloop.correction import read as read_correction
 from inrstore.chunk.transform.contexts import CLIP as MOST_MAGNITUDE
 from inrstore.chunk.transform.contexts import FEATURES, KINDS, MOST_OF, PASSES
 from inrstore.chunk.transform.subbands import MOST_LEVELS, Subband, Triple, halved, subbands_of
@@ -22,6 +24,7 @@ from inrstore.errors import CorruptChunkError, LimitExceededError
 NO_CHANNELS = 0xFF
 MOST_LANES = 4096
 MOST_SHIFT, MOST_COLUMN_SHIFT, MOST_GAIN = 45, 15, 65535
+_CORRECTED = 1
 _HEAD = "<BBBBBHbbBBbii"
 
 
@@ -44,6 +47,8 @@ class Header:
     active : ndarray of int64, shape (subbands,)
         How many leading components each subband has.
     weights : ndarray of int64, shape (kinds, passes, FEATURES + 1)
+    correction : Correction or None
+        What is done to the components before the basis.
     """
 
     channel_axis: int | None
@@ -60,17 +65,20 @@ class Header:
     basis: Ints
     active: Ints
     weights: Ints
+    correction: Correction | None = None
 
     def write(self) -> bytes:
         """Return the bytes of the header."""
         axis = NO_CHANNELS if self.channel_axis is None else self.channel_axis
-        out = struct.pack(_HEAD, 0, axis, *self.levels, self.basis.shape[1], *self.biases, self.shift,
+        flags = _CORRECTED * (self.correction is not None)
+        out = struct.pack(_HEAD, flags, axis, *self.levels, self.basis.shape[1], *self.biases, self.shift,
                           self.offset_shift, self.exponent, self.low, self.high)  # fmt: skip
         out += write_matrix(np.stack([self.gains, self.offsets], 1))
         if len(self.basis) > 1:
             out += self.column_shifts.astype("u1").tobytes() + write_matrix(self.basis)
         out += write_matrix(self.active[:, None])
-        return out + write_matrix(self.weights.reshape(-1, FEATURES + 1))
+        out += write_matrix(self.weights.reshape(-1, FEATURES + 1))
+        return out if self.correction is None else out + self.correction.write()
 
 
 def arrangement(box: tuple[int, ...], channel_axis: int | None) -> tuple[int, Triple]:
@@ -95,7 +103,7 @@ def read_header(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> t
         Naming the field.
     """
     flags = reader.number("B", "transform.flags")
-    if flags:
+    if flags & ~_CORRECTED:
         raise CorruptChunkError("transform.flags", f"reserved bits are set in {flags:#x}")
     axis = reader.number("B", "transform.channel_axis")
     if axis != NO_CHANNELS and axis >= len(box):
@@ -144,8 +152,10 @@ def read_header(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> t
         raise CorruptChunkError("transform.weights", "a weight below 0")
     if (reach(weights) >= limits.EXACT_FLOAT32).any():
         raise LimitExceededError("transform.weights", "sums leave the range of exact float32")
+    correction = read_correction(reader, components) if flags & _CORRECTED else None
     header = Header(channel_axis, levels, biases, shift, offset_shift, exponent, low, high, gains, offsets,
-                    column_shifts, basis, active, weights.reshape(-1, len(PASSES), FEATURES + 1))  # fmt: skip
+                    column_shifts, basis, active, weights.reshape(-1, len(PASSES), FEATURES + 1),
+                    correction)  # fmt: skip
     return header, lengths, subbands
 
 

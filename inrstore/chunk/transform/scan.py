@@ -5,14 +5,23 @@ A reader takes values from a stream, a writer chooses them; both scan the same w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from inrstore.chunk.entropy.bits import Ints
-from inrstore.chunk.transform.contexts import CLIP, PASSES, Neighbourhood, Singles, kind_of, selection
+from inrstore.chunk.transform.contexts import (
+    CLIP,
+    PASSES,
+    Known,
+    Magnitudes,
+    Neighbourhood,
+    Singles,
+    kind_of,
+    selection,
+)
 from inrstore.chunk.transform.subbands import Subband, Triple
 
 Words = npt.NDArray[np.int32]
@@ -36,17 +45,18 @@ class Coder(Protocol):
         """
 
 
-Watch = Callable[[int, int, list[Singles | None], Words], None]
+Watch = Callable[[int, int, list[Known | None], Words], None]
 
 
-def scan(subbands: Sequence[Subband], active: Ints, levels: Triple, weights: Ints, coder: Coder,
+def scan(subbands: Sequence[Subband], active: Iterable[int], levels: Triple, weights: Ints, coder: Coder,
          watch: Watch | None = None) -> Coefficients:  # fmt: skip
     """Return the quantised coefficients of each subband, shape (active components, z, y, x).
 
     Parameters
     ----------
     subbands : sequence of Subband
-    active : ndarray of int64, shape (subbands,)
+    active : iterable of int
+        Components of each subband, asked for when its turn comes.
     levels : tuple of int
     weights : ndarray of int64, shape (kinds, passes, FEATURES + 1)
     coder : Coder
@@ -54,14 +64,14 @@ def scan(subbands: Sequence[Subband], active: Ints, levels: Triple, weights: Int
         Shown the kind of a subband, the number of a pass, what was known around its values, and the values.
     """
     out: Coefficients = {}
-    coded: dict[tuple[int, Triple], Singles] = {}
+    coded: dict[tuple[int, Triple], Magnitudes] = {}
     for number, (subband, components) in enumerate(zip(subbands, active, strict=True)):
         count = int(components)
         place = subband.level, subband.key
         coded = {key: value for key, value in coded.items() if key[0] <= subband.level + 1}
         values = np.zeros((count, *subband.shape), np.int32)
         out[place] = values
-        coded[place] = np.zeros((0, *subband.shape), np.float32)
+        coded[place] = np.zeros((0, *subband.shape), np.uint8)
         if not values.size:
             continue
         around = Neighbourhood(subband, count, levels, coded)

@@ -7,7 +7,8 @@ float64 that hold integers: every product stays below 2^53, so the arithmetic is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, MutableMapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ GAINS = (
 """Internal units of one quantiser step in a subband with e more high passes than low ones, from e = -24."""
 MOST = float(1 << 35)
 """No value between two axes may be larger: the sums of one lifting then stay below 2^53."""
+_BLOCK = 1 << 16  # values that are lifted together: they stay in the cache, and copies of them cost no memory
 
 
 def gain_of(key: Triple, level: int, levels: Triple) -> int:
@@ -43,13 +45,13 @@ def gain_of(key: Triple, level: int, levels: Triple) -> int:
     return GAINS[min(max(exponent, -24), 3) + 24]
 
 
-def inverse(subbands: Mapping[tuple[int, Triple], Doubles], lengths: Triple, levels: Triple) -> Doubles | None:
+def inverse(subbands: MutableMapping[tuple[int, Triple], Doubles], lengths: Triple, levels: Triple) -> Doubles | None:
     """Return the volumes of the subbands of some components; None if there are no subbands.
 
     Parameters
     ----------
     subbands : mapping of (level, key) to ndarray, shape (components, z, y, x)
-        Internal units; a missing one is zero.
+        Internal units; a missing one is zero. They are taken out, so that each is let go of once it is used.
     lengths, levels : tuple of int
 
     Raises
@@ -58,15 +60,18 @@ def inverse(subbands: Mapping[tuple[int, Triple], Doubles], lengths: Triple, lev
         When values leave the range that is exact.
     """
     top = max(levels)
-    low = subbands.get((max(top - 1, 0), (0, 0, 0)))
+    low = subbands.pop((max(top - 1, 0), (0, 0, 0)), None)
     for level in range(top - 1, -1, -1):
-        parts: dict[Triple, Doubles | None] = {key: subbands.get((level, key)) for key in keys_of(levels, level)}
-        parts[0, 0, 0] = low
+        keys = keys_of(levels, level)
+        parts: dict[Triple, Doubles | None] = {key: subbands.pop((level, key), None) for key in keys[1:]}
+        parts[0, 0, 0], low = low, None
         whole = low_shape(lengths, levels, level)
         for axis in (2, 1, 0):
             if level < levels[axis]:
-                lows = [(key, part) for key, part in parts.items() if not key[axis]]
-                parts = {k: _join(v, parts[_raised(k, axis)], axis + 1, whole[axis]) for k, v in lows}
+                keys = [key for key in keys if not key[axis]]
+                parts = {
+                    key: _join(parts.pop(key), parts.pop(_raised(key, axis)), axis + 1, whole[axis]) for key in keys
+                }
         low = parts[0, 0, 0]
     return low
 
@@ -82,23 +87,30 @@ def _join(low: Doubles | None, high: Doubles | None, axis: int, length: int) -> 
     if some is None:
         return None
     shape = list(some.shape)
-    shape[axis] = (length + 1) // 2
-    even = np.zeros(shape) if low is None else low.copy()
-    shape[axis] = length // 2
-    odd = np.zeros(shape) if high is None else high.copy()
-    if high is not None:
-        _lift_even(even, odd, LIFTS[3], axis)
-    _lift_odd(odd, even, LIFTS[2], axis)
-    _lift_even(even, odd, LIFTS[1], axis)
-    _lift_odd(odd, even, LIFTS[0], axis)
-    for part in (even, odd):
-        if max(part.max(initial=0.0), -part.min(initial=0.0)) >= MOST:
-            raise LimitExceededError("transform.coefficients", "they make values that leave the exact range")
     shape[axis] = length
     out = np.empty(shape)
-    out[_part(axis, slice(0, None, 2))] = even
-    out[_part(axis, slice(1, None, 2))] = odd
+    for block in _blocks(shape, axis):
+        evens, odds = (out[block][_part(axis, slice(first, None, 2))] for first in (0, 1))
+        even = np.zeros(evens.shape) if low is None else low[block].copy()
+        odd = np.zeros(odds.shape) if high is None else high[block].copy()
+        if high is not None:
+            _lift_even(even, odd, LIFTS[3], axis)
+        _lift_odd(odd, even, LIFTS[2], axis)
+        _lift_even(even, odd, LIFTS[1], axis)
+        _lift_odd(odd, even, LIFTS[0], axis)
+        for part in (even, odd):
+            if max(part.max(initial=0.0), -part.min(initial=0.0)) >= MOST:
+                raise LimitExceededError("transform.coefficients", "they make values that leave the exact range")
+        evens[...], odds[...] = even, odd
     return out
+
+
+def _blocks(shape: Sequence[int], axis: int) -> Iterator[tuple[slice, ...]]:
+    """Yield the parts, across the longest other axis, that the lifting of an axis is made in."""
+    across = max((a for a in range(len(shape)) if a != axis), key=lambda a: shape[a])
+    size = max(1, _BLOCK * shape[across] // math.prod(shape))
+    for begin in range(0, shape[across], size):
+        yield _part(across, slice(begin, begin + size))
 
 
 def _part(axis: int, part: slice) -> tuple[slice, ...]:

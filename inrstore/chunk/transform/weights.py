@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from inrstore import limits
 from inrstore.chunk.least_squares import combined, solve_not_negative
-from inrstore.chunk.transform.contexts import FEATURES, KINDS, PASSES, Singles
+from inrstore.chunk.transform.contexts import CLIP, FEATURES, KINDS, PASSES, Known
 from inrstore.chunk.transform.header import reach
 
 Ints = npt.NDArray[np.int64]
@@ -26,19 +26,20 @@ class Sampler:
 
     def __init__(self) -> None:
         self._rng = np.random.default_rng(0)
-        self.seen: dict[tuple[int, int], list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]]] = {}
+        # Features are sums of at most 42 magnitudes up to 255.
+        self.seen: dict[tuple[int, int], list[tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8], float]]] = {}
 
-    def __call__(self, kind: int, step: int, features: list[Singles | None], values: npt.NDArray[np.int32]) -> None:
+    def __call__(self, kind: int, step: int, features: list[Known | None], values: npt.NDArray[np.int32]) -> None:
         """Keep a sample of the values of one parity."""
         picked = np.arange(values.size)
         if values.size > _SAMPLE:
             picked = self._rng.integers(0, values.size, _SAMPLE)
         place = np.unravel_index(picked, values.shape)
-        rows = np.ones((FEATURES + 1, picked.size))
-        for row, feature in zip(rows, features, strict=False):
+        rows = np.empty((FEATURES, picked.size), np.uint16)
+        for row, feature in zip(rows, features, strict=True):
             row[:] = 0 if feature is None else feature[place]
         known = self.seen.setdefault((kind, step), [])
-        known.append((rows, np.minimum(np.abs(values[place]), 255).astype(np.float64), values.size / picked.size))
+        known.append((rows, np.minimum(np.abs(values[place]), CLIP).astype(np.uint8), values.size / picked.size))
 
 
 def fitted(sampler: Sampler, kinds: int) -> Ints:
@@ -48,8 +49,9 @@ def fitted(sampler: Sampler, kinds: int) -> Ints:
     """
     out = START[:kinds].copy()
     for (kind, step), samples in sampler.seen.items():
-        rows = np.concatenate([r for r, _, _ in samples], 1)
-        values = np.concatenate([v for _, v, _ in samples])
+        values = np.concatenate([v for _, v, _ in samples]).astype(np.float64)
+        rows = np.ones((FEATURES + 1, len(values)))
+        np.concatenate([r for r, _, _ in samples], 1, out=rows[:-1])
         each = np.concatenate([np.full(len(v), n) for _, v, n in samples])
         if not values.any():
             continue

@@ -1,0 +1,1 @@
+"""A small network inside a lossy mode that corrects what has been decoded so far (specification section 16)."""

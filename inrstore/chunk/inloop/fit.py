@@ -1,0 +1,224 @@
+"""A correcting network fitted to one chunk: Adam in numpy, weights quantised in the loop (specification section 16).
+
+SIREN: Sitzmann et al., arXiv:2006.09661; one hidden layer of sines. Adam: Kingma and Ba, arXiv:1412.6980. What is
+fitted is small (some hundred weights), so one thread of a processor does it in seconds; all products are made in
+pieces, and the bytes do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inrstore.chunk.inloop.correction import FACES, MOST_SHIFT, Correction, Volumes, inputs_of
+from inrstore.chunk.inr.layers import AMPLITUDE, BY_NAME, Layer
+from inrstore.chunk.inr.network import MAX_SHIFT, MIN_SHIFT, Network, Values, pack_gain, unpack_gain
+from inrstore.chunk.linear import product, products, solved
+
+Singles = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+MAGNITUDE = 511
+_SPREADS = 5.0  # an input's range, in its own standard deviations
+_LEVELS = 7.0  # standard deviation of weights in their own steps: about 5 bits each
+_PHASES = 64  # steps of a bias in a turn
+_RATE, _LAST_RATE = 1e-2, 2e-4
+_BETAS = 0.9, 0.99
+_RIDGE = 1e-3
+_ROUNDED_FROM = 0.6  # of the steps
+_SOLVED_FROM = 40_000  # positions
+_WIDE = np.array(
+    [o for o in itertools.product((-2, -1, 0, 1, 2), repeat=3)
+     if any(o) and (max(map(abs, o)) == 1 or sorted(map(abs, o)) == [0, 0, 2])], np.int64)  # fmt: skip
+"""Offsets of the 26 neighbours and of the six behind those that share a face."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Size of a network, and how long it is fitted.
+
+    Parameters
+    ----------
+    leading : int
+        Components that it reads and corrects.
+    near : int
+        Of those, how many it reads neighbours of.
+    units : int
+        Sines.
+    steps : int
+    batch : int
+        Positions in each step.
+    """
+
+    leading: int
+    near: int
+    units: int
+    steps: int = 1500
+    batch: int = 2048
+
+    def within(self, components: int) -> Plan:
+        """Return the plan for a chunk with so many components."""
+        leading = min(self.leading, components)
+        return replace(self, leading=leading, near=min(self.near, leading))
+
+    def parameters(self, neighbours: int) -> int:
+        """Return how many weights that takes."""
+        return self.units * (2 * self.leading + self.near * neighbours + 1)
+
+
+def offsets_of(components: int, lengths: tuple[int, ...]) -> Ints:
+    """Return the neighbours that are read: fewer where there are many components, none along axes of one voxel."""
+    offsets = _WIDE if components == 1 else FACES
+    found: Ints = offsets[~(np.abs(offsets) * (np.array(lengths) == 1)).any(1)]
+    return found
+
+
+def fit(volumes: Volumes, wanted: npt.NDArray[Any], inside: npt.NDArray[np.bool_] | None, plan: Plan) -> Correction:
+    """Return the correction that brings decoded components nearest to the wanted ones.
+
+    Parameters
+    ----------
+    volumes : ndarray of float64, shape (components, slices, rows, columns)
+        Integers, as readers have them.
+    wanted : ndarray, shape (leading or more, slices, rows, columns)
+        What they should be.
+    inside : ndarray of bool, shape (slices, rows, columns), optional
+        Positions that count.
+    plan : Plan
+        With no more components than there are.
+    """
+    offsets = offsets_of(len(volumes), volumes.shape[1:])
+    frame = _frame(volumes, plan, offsets)
+    rng = np.random.default_rng(plan.units)
+    x, y = _samples(frame, volumes, wanted, inside, plan, rng)
+    return replace(frame, network=_Fit(x, y, plan, rng).run())
+
+
+def _frame(volumes: Volumes, plan: Plan, offsets: Ints) -> Correction:
+    """Return shifts that bring all inputs to the same range, without a network."""
+    shifts, differences = [], []
+    for k in range(plan.leading):
+        shifts.append(_shift_of(float(volumes[k].std())))
+        if k < plan.near:
+            change = [float(np.diff(volumes[k], axis=a).std()) for a, n in enumerate(volumes.shape[1:]) if n > 1]
+            differences.append(_shift_of(max(change, default=0.0)))
+    nothing: Any = None
+    return Correction(tuple(shifts), tuple(differences), offsets, nothing)
+
+
+def _shift_of(spread: float) -> int:
+    return min(MOST_SHIFT, max(0, math.ceil(math.log2(max(_SPREADS * spread, 1) / MAGNITUDE))))
+
+
+def _samples(frame: Correction, volumes: Volumes, wanted: npt.NDArray[Any], inside: npt.NDArray[np.bool_] | None,
+             plan: Plan, rng: np.random.Generator) -> tuple[Singles, Singles]:  # fmt: skip
+    """Return inputs and wanted corrections at some positions, both (numbers, positions)."""
+    total = math.prod(volumes.shape[1:]) if inside is None else int(inside.sum())
+    share = min(1.0, max(_SOLVED_FROM, plan.steps * plan.batch // 16) / max(1, total))
+    xs, ys = [], []
+    for index, inputs in inputs_of(frame, volumes, MAGNITUDE):
+        missing = wanted[: plan.leading][index] - volumes[: plan.leading][index]
+        missing = missing.reshape(plan.leading, -1)
+        pick = rng.random(inputs.shape[1]) < share
+        if inside is not None:
+            pick &= inside[index[1:]].reshape(-1)
+        xs.append(inputs[:, pick])
+        ys.append(missing[:, pick].astype(np.float32))
+    return np.concatenate(xs, 1), np.concatenate(ys, 1)
+
+
+class _Fit:
+    """One network while it is fitted; inputs and outputs have a spread of about 1."""
+
+    def __init__(self, x: Singles, y: Singles, plan: Plan, rng: np.random.Generator) -> None:
+        self._plan, self._rng = plan, rng
+        self._in = np.maximum(x.std(1), 1).astype(np.float32)
+        self._out = np.float32(max(float(np.sqrt((y.astype(np.float64) ** 2).mean())), 1e-3))
+        x /= self._in[:, None]
+        y /= self._out
+        self._x, self._y = x, y
+        bound = math.sqrt(1.5 / len(x))
+        self._weights = rng.uniform(-bound, bound, (plan.units, len(x))).astype(np.float32)
+        self._biases = rng.uniform(-np.pi / 2, np.pi / 2, plan.units).astype(np.float32)
+        self._readout = np.zeros((len(y), plan.units), np.float32)
+        self._grain: np.float32 | None = None  # radians of a weight's step for a unit of an input
+        self._gains: Singles | None = None
+
+    def run(self) -> Network:
+        """Fit, round in the loop, and return the integers."""
+        plan = self._plan
+        self._solve()
+        moments = [(np.zeros_like(p), np.zeros_like(p)) for p in self._parameters]
+        rounded_from = round(_ROUNDED_FROM * plan.steps)
+        for step in range(1, plan.steps + 1):
+            if step == rounded_from:
+                self._choose_grains()
+            rate = _LAST_RATE + (_RATE - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * step / plan.steps))
+            pick = self._rng.integers(0, self._x.shape[1], plan.batch)
+            for p, g, (mean, square) in zip(self._parameters, self._gradients(pick), moments, strict=True):
+                mean += (1 - _BETAS[0]) * (g - mean)
+                square += (1 - _BETAS[1]) * (g * g - square)
+                scale = np.sqrt(square / (1 - _BETAS[1] ** step)) + 1e-9
+                p -= np.float32(rate / (1 - _BETAS[0] ** step)) * mean / scale
+        if self._grain is None:
+            self._choose_grains()
+        self._solve()
+        return self._network()
+
+    @property
+    def _parameters(self) -> tuple[Singles, Singles, Singles]:
+        return self._weights, self._biases, self._readout
+
+    def _choose_grains(self) -> None:
+        raw = self._weights / self._in
+        self._grain = np.float32(max(float(np.sqrt((raw**2).mean())), 1e-9) / _LEVELS)
+        self._gains = np.maximum(np.sqrt((self._readout**2).mean(1)), 1e-6) / np.float32(_LEVELS)
+
+    def _rounded(self) -> tuple[Singles, Singles, Singles]:
+        """Return weights, biases and read-out as they will be coded, in the units of the fit."""
+        if self._grain is None or self._gains is None:
+            return self._parameters
+        step = self._grain * self._in
+        turn = np.float32(2 * np.pi / _PHASES)
+        gains = self._gains[:, None]
+        return (np.rint(self._weights / step) * step, np.rint(self._biases / turn) * turn,
+                np.rint(self._readout / gains) * gains)  # fmt: skip
+
+    def _gradients(self, pick: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], ...]:
+        x, y = self._x[:, pick], self._y[:, pick]
+        weights, biases, readout = self._rounded()
+        z = product(weights, x) + biases[:, None]
+        hidden = np.sin(z)
+        error = product(readout, hidden) - y
+        back = product(np.ascontiguousarray(readout.T), error) * np.cos(z)
+        count = np.float32(len(pick))
+        return products(back, x) / count, back.mean(1), products(error, hidden) / count
+
+    def _solve(self) -> None:
+        """Set the read-out by least squares, for the weights as they will be coded."""
+        some = self._rng.integers(0, self._x.shape[1], min(self._x.shape[1], _SOLVED_FROM))
+        weights, biases, _ = self._rounded()
+        hidden = np.sin(product(weights, self._x[:, some]) + biases[:, None])
+        square = products(hidden, hidden) / len(some)
+        square += _RIDGE * max(float(np.trace(square)) / len(square), 1e-6) * np.eye(len(square))
+        self._readout[:] = solved(square, (products(hidden, self._y[:, some]) / len(some))).T
+
+    def _network(self) -> Network:
+        assert self._grain is not None and self._gains is not None
+        turns = float(self._grain) / (2 * np.pi)
+        multiplier = max(1, round(turns * 2.0**32))
+        weights = np.clip(np.rint(self._weights / self._in / self._grain), -1023, 1023).astype(np.int64)
+        biases = np.rint(self._biases / (2 * np.pi / _PHASES)).astype(np.int64)
+        biases = (biases + _PHASES // 2) % _PHASES - _PHASES // 2
+        readout = np.clip(np.rint(self._readout / self._gains[:, None]), -1023, 1023).astype(np.int64)
+        real = self._gains.astype(np.float64) * float(self._out) / AMPLITUDE  # of an output, for a unit of the sum
+        shift = min(MAX_SHIFT, max(MIN_SHIFT, math.floor(20 - math.log2(float(real.max())))))
+        gains = unpack_gain(np.array([pack_gain(float(g) * 2.0**shift) for g in real], np.int64))
+        layer = Layer(BY_NAME["sine"], weights, biases, multiplier)
+        return Network(Values(len(self._in), MAGNITUDE), (layer,), (1 << 32) // _PHASES, readout, gains,
+                       np.zeros(len(readout), np.int64), shift)  # fmt: skip
