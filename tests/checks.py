@@ -100,6 +100,20 @@ def fuzzer() -> ModuleType:
     return load(ROOT / "tools" / "fuzz_chunks.py", "fuzz_chunks")
 
 
+DECODE_ALL = """
+import hashlib, sys
+import numpy as np
+from inrstore.chunk.decode import decode_chunk
+total = hashlib.sha256()
+for path in sys.argv[1:]:
+    with open(path, "rb") as file:
+        values = decode_chunk(file.read())
+    total.update(np.asarray(values, values.dtype.newbyteorder("<"), order="C").tobytes())
+print(total.hexdigest())
+"""
+"""For `run_python`: prints one hash of what the frames in all files given decode to."""
+
+
 def run_python(code: str, *arguments: str, **environment: str) -> str:
     """Run code in a fresh interpreter outside the checkout, warnings being errors; return what it prints."""
     done = subprocess.run(

@@ -12,7 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checks import ROOT, VECTORS, check_equal_bits, decoder, examples, frames_of, index_of, maker, run_python
+from checks import (
+    DECODE_ALL,
+    ROOT,
+    VECTORS,
+    check_equal_bits,
+    decoder,
+    examples,
+    frames_of,
+    index_of,
+    maker,
+    run_python,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -210,18 +221,6 @@ def test_limits_are_named():
 
 # ---- exactness and cost ------------------------------------------------------------------------------------
 
-_DECODE = """
-import hashlib, sys
-import numpy as np
-from inrstore.chunk.decode import decode_chunk
-total = hashlib.sha256()
-for path in sys.argv[1:]:
-    with open(path, "rb") as file:
-        values = decode_chunk(file.read())
-    total.update(np.asarray(values, values.dtype.newbyteorder("<"), order="C").tobytes())
-print(total.hexdigest())
-"""
-
 
 def test_bits_are_equal_with_any_number_of_threads(tmp_path):
     tool, order = maker("transform"), maker("inloop")
@@ -233,7 +232,7 @@ def test_bits_are_equal_with_any_number_of_threads(tmp_path):
     for name, data in (VALID | {"large": large}).items():
         (tmp_path / name).write_bytes(data)
         files.append(str(tmp_path / name))
-    hashes = {run_python(_DECODE, *files, OPENBLAS_NUM_THREADS=n, OMP_NUM_THREADS=n, OPENBLAS_CORETYPE=kernel)
+    hashes = {run_python(DECODE_ALL, *files, OPENBLAS_NUM_THREADS=n, OMP_NUM_THREADS=n, OPENBLAS_CORETYPE=kernel)
               for n, kernel in (("1", "Haswell"), ("4", "Haswell"), ("4", "Sandybridge"))}  # fmt: skip
     assert len(hashes) == 1
 

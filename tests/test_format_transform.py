@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checks import check_equal_bits, decoder, digest, examples, maker, modes, run_python, vectors
+from checks import DECODE_ALL, check_equal_bits, decoder, digest, examples, maker, modes, run_python, vectors
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,18 +73,6 @@ def test_a_part_a_mask_and_a_description_can_be_read():
 
 # ---- exactness ---------------------------------------------------------------------------------------------
 
-_DECODE = """
-import hashlib, sys
-import numpy as np
-from inrstore.chunk.decode import decode_chunk
-total = hashlib.sha256()
-for path in sys.argv[1:]:
-    with open(path, "rb") as file:
-        values = decode_chunk(file.read())
-    total.update(np.asarray(values, values.dtype.newbyteorder("<"), order="C").tobytes())
-print(total.hexdigest())
-"""
-
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> list[str]:
@@ -98,7 +86,7 @@ def files(tmp_path_factory) -> list[str]:
 
 def test_bits_are_equal_for_every_kernel_and_number_of_threads(files):
     hashes = {
-        run_python(_DECODE, *files, OPENBLAS_CORETYPE=kernel, OPENBLAS_NUM_THREADS=threads, OMP_NUM_THREADS=threads)
+        run_python(DECODE_ALL, *files, OPENBLAS_CORETYPE=kernel, OPENBLAS_NUM_THREADS=threads, OMP_NUM_THREADS=threads)
         for kernel, threads in itertools.product(("Haswell", "Zen", "SkylakeX", "Sandybridge"), "12")
     }
     assert len(hashes) == 1
@@ -108,7 +96,7 @@ def test_bits_are_equal_without_vector_instructions(files):
     from numpy._core import _multiarray_umath as core
 
     present = [f for f in core.__cpu_dispatch__ if core.__cpu_features__.get(f)]
-    assert run_python(_DECODE, *files, NPY_DISABLE_CPU_FEATURES=" ".join(present)) == run_python(_DECODE, *files)
+    assert run_python(DECODE_ALL, *files, NPY_DISABLE_CPU_FEATURES=" ".join(present)) == run_python(DECODE_ALL, *files)
 
 
 def test_bits_are_equal_from_many_threads_at_once():

@@ -1,31 +1,24 @@
 """Decode damaged chunks in a process that may die: what C libraries do with them must not end the fuzzer.
 
 `Apart` is the fuzzer's side: it gives one case at a time to a process, takes the outcome, and starts another process
-where one died or did not answer. `python -m tools.fuzz_apart` is that process; it reads a line of JSON for each case.
+where one died or did not answer. `python -m tools.fuzz_case` is that process.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import random
-import resource
 import select
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from pathlib import Path
 from typing import Any, Self
-
-import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 30.0
 """Seconds until a case counts as one that hangs."""
-MEMORY = 6 << 30
-"""Address space of the process: a case that wants more fails."""
 
 
 class Apart:
@@ -37,7 +30,7 @@ class Apart:
         Of the process.
     """
 
-    def __init__(self, command: tuple[str, ...] = (sys.executable, "-m", "tools.fuzz_apart"),
+    def __init__(self, command: tuple[str, ...] = (sys.executable, "-m", "tools.fuzz_case"),
                  patience: float = PATIENCE) -> None:  # fmt: skip
         self._command, self._patience = command, patience
         self._process: subprocess.Popen[bytes] | None = None
@@ -89,43 +82,3 @@ class Apart:
         if process is not None:
             process.kill()
             process.communicate()
-
-
-def answer(case: dict[str, Any]) -> dict[str, Any]:
-    """Return what comes of a case.
-
-    Parameters
-    ----------
-    case : dict
-        `frame` in hexadecimal digits; `key`, a seed of chance; `shape` and `dtype` of the array; `both`, whether the
-        independent reader decodes it, too.
-    """
-    from tools import fuzz_chunks
-
-    data, kind = bytes.fromhex(case["frame"]), np.dtype(case["dtype"])
-    base = fuzz_chunks.Base("", b"", tuple(case["shape"]), kind)
-    begin, out = time.process_time(), dict[str, Any]()
-    try:
-        out["outcome"] = fuzz_chunks.try_case(random.Random(case["key"]), base, data)  # noqa: S311
-        out["seconds"] = time.process_time() - begin
-        if case["both"]:
-            out["both"] = fuzz_chunks.agree(fuzz_chunks.reader(), data)
-    except Exception as error:
-        out |= {"outcome": f"FAILED: {type(error).__name__}", "error": repr(error)[:300]}
-        out.setdefault("seconds", time.process_time() - begin)
-    return out | {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
-
-
-def main() -> int:
-    """Answer cases until there are no more."""
-    warnings.simplefilter("error")
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    replies, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
-    for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line))), file=replies, flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .av1 import subset_av1, uncommon_av1
 from .av1_faulty import faulty_av1
-from .inloop import subset_inloop, uncommon_inloop
 from .inloop_faulty import faulty_inloop
+from .inloop_valid import subset_inloop, uncommon_inloop
 from .neural import subset_neural, uncommon_neural
 from .neural_faulty import faulty_neural
 from .predictor_faulty import faulty_predictor

@@ -23,7 +23,7 @@ LEAST_SIDE = 64
 MOST_HEIGHT, MOST_WIDTH = 8704, 16384
 """That SVT-AV1 takes."""
 _ENCODER, _DECODER = "libsvtav1", "libdav1d"
-_FORMAT = "yuv420p10le"  # what SVT-AV1 takes; constant chroma costs about a byte a frame
+_FORMAT = "yuv420p10le"  # what SVT-AV1 takes
 _GRAY = 1 << (DEPTH - 1)
 _PARAMETERS = "tune=1:enable-variance-boost=0:film-grain=0:enable-tf=0:keyint=-1"
 """Aimed at the squared error of every frame; one closed sequence."""

@@ -189,7 +189,3 @@ def read(reader: Reader, components: int) -> Correction:
     if network.parameters > limits.MAX_CORRECTION_PARAMETERS:
         raise LimitExceededError("inloop.network", f"{network.parameters} parameters")
     return found
-
-
-FACES = np.array([o for o in itertools.product((-1, 0, 1), repeat=3) if sum(map(abs, o)) == 1], np.int64)
-"""Offsets of the six neighbours that share a face with a position."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk.inloop.correction import FACES, MOST_SHIFT, Correction, Volumes, inputs_of
+from inrstore.chunk.inloop.correction import MOST_SHIFT, Correction, Volumes, inputs_of
 from inrstore.chunk.inr.layers import AMPLITUDE, BY_NAME, Layer
 from inrstore.chunk.inr.network import MAX_SHIFT, MIN_SHIFT, Network, Values, pack_gain, unpack_gain
 from inrstore.chunk.linear import product, products, solved
@@ -32,6 +32,8 @@ _BETAS = 0.9, 0.99
 _RIDGE = 1e-3
 _ROUNDED_FROM = 0.6  # of the steps
 _SOLVED_FROM = 40_000  # positions
+_FACES = np.array([o for o in itertools.product((-1, 0, 1), repeat=3) if sum(map(abs, o)) == 1], np.int64)
+"""Offsets of the six neighbours that share a face with a position."""
 _WIDE = np.array(
     [o for o in itertools.product((-2, -1, 0, 1, 2), repeat=3)
      if any(o) and (max(map(abs, o)) == 1 or sorted(map(abs, o)) == [0, 0, 2])], np.int64)  # fmt: skip
@@ -73,7 +75,7 @@ class Plan:
 
 def offsets_of(components: int, lengths: tuple[int, ...]) -> Ints:
     """Return the neighbours that are read: fewer where there are many components, none along axes of one voxel."""
-    offsets = _WIDE if components == 1 else FACES
+    offsets = _WIDE if components == 1 else _FACES
     found: Ints = offsets[~(np.abs(offsets) * (np.array(lengths) == 1)).any(1)]
     return found
 
