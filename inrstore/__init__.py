@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inrstore.api import convert, export, info, verify
+    from inrstore.codecs.decoded import cache
     from inrstore.views.backend import open
 
     __version__: str
 
-__all__ = ["__version__", "convert", "export", "info", "open", "verify"]
+__all__ = ["__version__", "cache", "convert", "export", "info", "open", "verify"]
 
 _HOMES = {
+    "cache": "inrstore.codecs.decoded",
     "convert": "inrstore.api",
     "export": "inrstore.api",
     "info": "inrstore.api",

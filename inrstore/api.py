@@ -77,7 +77,8 @@ def convert(
         Time to spend. "small" also fits a network to each chunk, which takes minutes.
     mode : {"auto", "network", "transform", "av1"}
         What chunks with a target psnr or rmse may be: the smallest that is found (AV1 for one channel, wavelets
-        for many), or networks, or wavelets, or AV1 wherever it holds a chunk.
+        for many), or networks, or wavelets, or AV1. A chunk that the mode asked for does not hold is coded by
+        another that keeps the target; `modes` of the report counts what chunks became.
     device : {"auto", "cpu", "cuda"}
         Where networks are fitted.
     store : {"ozx", "zarr"}, optional

@@ -25,7 +25,9 @@ class EncodeOptions:
         chunk; "small" several of these, and one that is the chunk alone.
     mode : {"auto", "network", "transform", "av1"}
         What a lossy chunk with a target rmse may be: the smallest that is found, a network where one keeps the
-        target and is smaller than a grid of levels, wavelets, or AV1 where it holds the chunk.
+        target and is smaller than a grid of levels, wavelets, or AV1. A chunk that the mode asked for does not hold
+        (AV1: several channels, few values, a fine target) is coded by another that keeps the target; `inrstore info`
+        tells which. A library that is missing, or makes what no chunk may hold, is an error where it is asked for.
     device : {"auto", "cpu", "cuda"}
         Where networks are fitted; "auto" takes CUDA when present.
     seed : int

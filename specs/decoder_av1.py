@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from decoder_parts import Invalid, Reader, check, check_outputs
+from decoder_transform import Correction
 
 DELIMITER = b"\x12\x00"
 
@@ -35,7 +36,7 @@ class Bits:
 def decode_av1(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.ndarray:
     """Mode 7: two axes are those of the frames, the others count them."""
     check(dtype.kind in "iuf", "mode", f"av1 cannot code {dtype}")
-    check((flags := payload.number("u8", "flags")) == 0, "flags", f"{flags} has reserved bits")
+    check((flags := payload.number("u8", "flags")) <= 1, "flags", f"{flags} has reserved bits")
     rows, columns = payload.number("u8", "rows"), payload.number("u8", "columns")
     check(rows < len(box), "rows", f"{rows} is no axis")
     check(columns < len(box) and columns != rows, "columns", f"{columns} is no other axis")
@@ -51,16 +52,27 @@ def decode_av1(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.nda
     n = math.prod(box[axis] for axis in others)
     check(height * width <= 2**22, "rows, columns", f"frames of {width} x {height}")
     check(n * height * width <= 2**28, "rows, columns", f"{n} frames of {width} x {height}")
+    correction = None
+    if flags == 1:
+        check(n * h * w <= 2**26, "rows, columns", f"{n * h * w} corrected samples")
+        correction = Correction(payload, 1)
     units = split(payload.take(len(payload.rest), "stream"), n, width, height)
     samples = DECODERS[os.environ.get("AV1_DECODER", "dav1d")](units, n, width, height)
+    samples = samples[:, :h, :w]
+    # Section 15.4. Correction.
+    if correction is not None:
+        u = 16 * samples[None].astype(np.int64)
+        correction.correct(u)
+        samples = np.clip(u[0], 0, 16368)
     # Section 15.3. Outputs.
-    table = [min(max((gain * y + offset + 2 ** (shift - 1)) >> shift, low), high) for y in range(1024)]
+    count = 1024 if correction is None else 16369
+    table = [min(max((gain * y + offset + 2 ** (shift - 1)) >> shift, low), high) for y in range(count)]
     if dtype.kind == "f":
         values = np.array([math.ldexp(k, exponent) for k in table]).astype(dtype)
     else:
         values = np.array([k << exponent for k in table], dtype)
     lengths = [box[axis] for axis in others]
-    frames = values[samples[:, :h, :w]].reshape(*lengths, h, w)
+    frames = values[samples].reshape(*lengths, h, w)
     return np.ascontiguousarray(np.moveaxis(frames, range(len(box)), [*others, rows, columns]))
 
 
@@ -111,13 +123,15 @@ def read_unit(stream: memoryview) -> tuple[int, memoryview, int]:
 def read_sequence(bits: Bits, width: int, height: int) -> tuple[int, int]:
     """Check a sequence header (AV1 5.5); return seq_force_screen_content_tools and seq_force_integer_mv."""
     bits.must_be(0, 3, "seq_profile")
-    for name in ("still_picture", "reduced_still_picture_header", "timing_info_present_flag",
-                 "initial_display_delay_present_flag"):  # fmt: skip
+    for name in ("still_picture", "reduced_still_picture_header", "timing_info_present_flag"):
         bits.must_be(0, 1, name)
+    initial_display_delay_present_flag = bits.take(1)
     bits.must_be(0, 5, "operating_points_cnt_minus_1")
     bits.must_be(0, 12, "operating_point_idc")
     if bits.take(5) > 7:  # seq_level_idx
         bits.take(1)
+    if initial_display_delay_present_flag and bits.take(1):  # initial_display_delay_present_for_this_op
+        check((delay := bits.take(4)) <= 9, "stream", f"initial_display_delay_minus_1 is {delay}")
     wide, high = bits.take(4) + 1, bits.take(4) + 1
     bits.must_be(width - 1, wide, "max_frame_width_minus_1")
     bits.must_be(height - 1, high, "max_frame_height_minus_1")

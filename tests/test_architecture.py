@@ -219,6 +219,20 @@ def test_optional_packages_stay_where_they_are_needed():
                 assert lazy or own.startswith(HEAVY[package]), f"{own} imports {package} eagerly"
 
 
+KERNELS = "inrstore.chunk.kernels"
+
+
+def test_compiled_loops_are_loaded_by_name_alone():
+    """So nothing imports the compiler; `choice` loads a module of loops when it pays."""
+    for path in MODULES:
+        own = dotted(path)
+        for name, lazy, typing in imports(path):
+            if name.split(".")[0] == "numba":
+                assert own == f"{KERNELS}.jit" and not lazy, f"{own} imports numba"
+            if name.startswith(f"{KERNELS}.") and name != f"{KERNELS}.choice" and not typing:
+                assert own.startswith(KERNELS) and own != f"{KERNELS}.choice", f"{own} imports {name}"
+
+
 def test_chunks_need_numpy_and_a_checksum_alone():
     import sys
 
@@ -228,6 +242,8 @@ def test_chunks_need_numpy_and_a_checksum_alone():
             for name, lazy, typing in imports(path):
                 if dotted(path) == "inrstore.chunk.av1.library" and name == "av" and lazy:
                     continue  # decoders of AV1 are C: loaded when a chunk is coded so
+                if dotted(path) == f"{KERNELS}.jit" and name == "numba":
+                    continue
                 assert name.split(".")[0] in known or typing, f"{path} imports {name}"
 
 

@@ -89,6 +89,21 @@ def test_psnr_40_is_the_default(tmp_path, source):
     assert report["psnr"] is None or report["psnr"] >= 40
 
 
+def test_info_says_what_networks_inside_chunks_take(tmp_path):
+    from test_format_inloop import scan
+
+    values = scan((6, 12, 28, 28))
+    source = write_nifti(tmp_path / "a.nii.gz", values.T)
+    store, plain = tmp_path / "s.ozx", tmp_path / "p.ozx"
+    good("convert", source, store, "--psnr", "31")
+    good("convert", source, plain, "--psnr", "31", "--mode", "transform")
+    (chunk,) = json.loads(good("info", store, "--json"))["chunk_list"]
+    line = next(line for line in good("info", store).splitlines() if line.startswith("  networks"))
+    assert line.split()[1:] == [*chunk["network"].split(), *f"units in 1 chunks, {chunk['network_bytes']} bytes "
+                                "of these bytes".split()]  # fmt: skip
+    assert "  networks" not in good("info", plain)
+
+
 @pytest.mark.parametrize("command", ["convert", "info", "verify", "export"])
 def test_errors_are_one_line_and_exit_code_1(tmp_path, source, command):
     missing = tmp_path / "missing.nii"

@@ -391,11 +391,13 @@ def test_a_fit_brings_volumes_nearer_to_what_is_wanted():
     assert (after[:2] < 0.8 * before[:2]).all() and after[2] == before[2]
 
 
-@pytest.mark.parametrize("shape, count", [((5, 6, 7), 6), ((1, 6, 7), 4), ((1, 1, 7), 2), ((1, 1, 1), 0)])
-def test_no_neighbours_are_read_along_an_axis_of_one(shape, count):
-    assert len(fitting.offsets_of(4, shape)) == count
-    found = fitting.offsets_of(1, shape)
-    assert len(found) == {6: 32, 4: 12, 2: 4, 0: 0}[count] and np.abs(found).max(initial=0) <= 2
+@pytest.mark.parametrize("shape, faces, wide, flat", [((5, 6, 7), 6, 32, 24), ((1, 6, 7), 4, 12, 12),
+                                                     ((1, 1, 7), 2, 4, 4), ((1, 1, 1), 0, 0, 0)])  # fmt: skip
+def test_no_neighbours_are_read_along_an_axis_of_one(shape, faces, wide, flat):
+    for offsets, count in ((fitting.FACES, faces), (fitting.WIDE, wide), (fitting.FLAT, flat)):
+        plan = fitting.Plan(9, 5, 4, offsets=offsets).within(2, shape)
+        assert len(plan.offsets) == count and (plan.leading, plan.near) == (2, 2)
+        assert np.abs(np.array(plan.offsets)).max(initial=0) <= 2
 
 
 _FIT = """

@@ -120,7 +120,9 @@ def _with_torch(data: bytes, device: str) -> np.ndarray:
 
     kept: dict[str, Any] = {}
 
-    def keep(header: Any, lengths: Any, subbands: Any, coefficients: Any, dtype: Any, box: Any) -> np.ndarray:
+    def keep(
+        header: Any, lengths: Any, subbands: Any, coefficients: Any, dtype: Any, box: Any, loops: Any
+    ) -> np.ndarray:
         kept.update(header=header, lengths=lengths, subbands=subbands, coefficients=coefficients)
         return np.zeros(box, dtype)
 

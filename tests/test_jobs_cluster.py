@@ -14,6 +14,7 @@ from common import needs_torch, random_image, tree, write_nifti
 from trees import images
 
 import inrstore
+from inrstore.archive.cluster import Cluster
 from inrstore.archive.record import JOURNAL
 from inrstore.errors import StoreError
 
@@ -119,6 +120,35 @@ def test_a_killed_worker_costs_only_its_task(tmp_path):
     assert report.converted == 8
     same_archive(tmp_path / "local", tmp_path / "spread")
     assert inrstore.verify(tmp_path / "spread", source).stores == 8
+
+
+def test_a_result_that_dies_with_its_worker_is_made_again(tmp_path, monkeypatch):
+    source = images(tmp_path / "in", 3)
+    inrstore.convert(source, tmp_path / "local", lossless=True)
+    lost = []
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as local,
+        Client(local) as client,
+    ):
+        take = Cluster._next
+
+        def next_and_lose_it(self, view):
+            number = take(self, view)
+            if number is not None and not lost:
+                future, _ = self._pending[number]
+                (address,) = client.who_has([future])[future.key]
+                pid = client.run(os.getpid, workers=[address])[address]
+                os.kill(pid, signal.SIGKILL)
+                deadline = time.monotonic() + 60
+                while future.status != "lost" and time.monotonic() < deadline:
+                    time.sleep(0.001)
+                lost.append(future.status)
+            return number
+
+        monkeypatch.setattr(Cluster, "_next", next_and_lose_it)
+        report = inrstore.convert(source, tmp_path / "spread", lossless=True, scheduler=client, batch=1)
+    assert lost == ["lost"] and report.complete and report.converted == 3
+    same_archive(tmp_path / "local", tmp_path / "spread")
 
 
 def slow():

@@ -24,10 +24,10 @@ SHAPE = (5, 4, 8, 3)
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The chunks that were decoded, one entry for each."""
-    from inrstore.codecs import numcodecs as v2
-    from inrstore.codecs import zarr as v3
+    """The chunks that were decoded, one entry for each; none is kept."""
+    from inrstore.codecs import decoded
 
+    monkeypatch.setattr(decoded, "_recent", decoded._Recent(0))
     calls: list[int] = []
 
     def watch(module, name):
@@ -39,9 +39,8 @@ def decoded(monkeypatch):
 
         monkeypatch.setattr(module, name, run)
 
-    watch(v3, "decode_chunk")
-    watch(v3, "decode_region")
-    watch(v2, "decode_chunk")
+    watch(decoded, "decode_chunk")
+    watch(decoded, "decode_region")
     return calls
 
 

@@ -6,6 +6,7 @@ python -m tools.readme_tables [--check]
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -67,7 +68,29 @@ def rate_table() -> str:
     return f"{markdown(results)}\n\nOn an {found['processor']}, Python {found['python']}, {shown}."
 
 
-TABLES = {"convert": convert_table, "lossless": lossless_table, "rate": rate_table}
+def read_table() -> str:
+    """Return the table of decoding speeds, numpy and compiled, and the line that names the machine."""
+    document = json.loads((ROOT / "tools" / "results" / "read.json").read_text())
+    kinds = ("lossless", "36 dB", "40 dB", "40 dB network")
+    peers = list(document["rows"][0]["peers_mvalue_per_s"])
+    lines = [f"| scan | {' | '.join(kinds)} | {' | '.join(peers)} |", "|---" * (1 + len(kinds) + len(peers)) + "|"]
+    for scan in dict.fromkeys(row["scan"] for row in document["rows"]):
+        rows = {row["stored"]: row for row in document["rows"] if row["scan"] == scan}
+        ours = [f"{rows[k]['numpy_mvalue_per_s']:.0f} -> {rows[k]['compiled_mvalue_per_s']:.0f}" if k in rows else "-"
+                for k in kinds]  # fmt: skip
+        theirs = [f"{speed:.0f}" for speed in rows["lossless"]["peers_mvalue_per_s"].values()]
+        lines.append(f"| {scan} | {' | '.join([*ours, *theirs])} |")
+    ratios = [row["ratio"] for row in document["rows"]]
+    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    found = document["environment"]
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if k not in ("inrstore", "torch", "zarr"))
+    return "\n".join([
+        *lines, "", f"Compiled over numpy: geometric mean {mean:.1f}, smallest {min(ratios):.1f}. One core of an "
+        f"{found['processor']}, Python {found['python']}, {versions}.",
+    ])  # fmt: skip
+
+
+TABLES = {"convert": convert_table, "lossless": lossless_table, "rate": rate_table, "read": read_table}
 
 
 def main() -> int:

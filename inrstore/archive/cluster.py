@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import secrets
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ CONNECT = "20s"
 """Time to reach a scheduler."""
 _PER_THREAD = 2
 """Tasks under way for each thread of the workers: one runs, one is ready."""
+_LOOKED_AFTER = 0.5
+"""Seconds after which a task whose result was lost is looked at again."""
 _LEAST_TASKS = 4
 _TOLD_EVERY = 0.5
 """Seconds between two messages of a task."""
@@ -118,7 +121,7 @@ class Cluster:
             self._fill(job, tasks)
             while self._pending:
                 number = self._next(view)
-                if number is not None:
+                if number is not None and self._is_over(number):
                     future, task = self._pending.pop(number)
                     view.forget(number)
                     yield from self._results(job, future, task)
@@ -154,6 +157,16 @@ class Cluster:
         self._pending[number] = future, task
         future.add_done_callback(lambda _: self._inbox.put(number))
 
+    def _is_over(self, number: int) -> bool:
+        """Return whether a task that was done still is: its worker may have died with the result."""
+        future, _ = self._pending[number]
+        if future.status not in ("lost", "pending"):
+            return True
+        again = threading.Timer(_LOOKED_AFTER, self._inbox.put, [number])  # the scheduler has it done once more
+        again.daemon = True
+        again.start()
+        return False
+
     def _next(self, view: View) -> int | None:
         """Wait for what comes next; return the number of a task that is over."""
         try:
@@ -172,7 +185,7 @@ class Cluster:
     def _results(self, job: Job, future: Future, task: Task) -> Iterator[Done]:
         from distributed import KilledWorker
 
-        if future.status in ("cancelled", "lost"):
+        if future.status == "cancelled":
             raise StoreError("the scheduler lost its tasks; the same command goes on from there")
         if future.status == "finished":
             results: list[list[Outcome]] = future.result()

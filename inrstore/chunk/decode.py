@@ -108,6 +108,18 @@ def decode_region(
     return out[drop].astype(parsed.dtype, copy=False)
 
 
+def has_parts(data: bytes | memoryview) -> bool:
+    """Return whether the mode of a frame makes wanted values alone (`decode_region`); of damaged ones nothing follows.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The frame; nothing of it is checked.
+    """
+    mode = BY_NUMBER.get(frame.mode_of(data))
+    return mode is not None and mode.decode_part is not None
+
+
 def decode_inside(
     data: bytes | memoryview, shape: tuple[int, ...] | None = None, dtype: npt.DTypeLike | None = None
 ) -> npt.NDArray[np.bool_]:

@@ -70,7 +70,7 @@ def encode_chunks(
     ConfigurationError
         A dtype or shape that the format does not hold, or a target or mask that does not fit the chunk.
     MissingDependencyError
-        A network is needed and torch is not installed.
+        A network is needed and torch is not installed, or AV1 is asked for and PyAV cannot make it.
     """
     options = options or EncodeOptions()
     each = [targets] * len(chunks) if isinstance(targets, Target) else list(targets)

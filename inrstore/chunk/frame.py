@@ -105,6 +105,11 @@ def crc_of(array: npt.NDArray[Any]) -> int:
     return crc
 
 
+def mode_of(data: bytes | memoryview) -> int:
+    """Return the number of the mode that a frame names, nothing checked; -1 if it ends before."""
+    return data[len(MAGIC) + 1] if len(data) > len(MAGIC) + 1 else -1
+
+
 def pack(mode: int, like: npt.NDArray[Any], decoded_crc: int, payload: bytes | memoryview) -> bytes:
     """Return the frame around a payload; `like` gives dtype, byte order, shape and memory layout."""
     layout = dtypes.FORTRAN * (like.flags.f_contiguous and not like.flags.c_contiguous)

@@ -45,7 +45,8 @@ def convert(
     lossless: Annotated[bool, typer.Option("--lossless", help="Keep every bit.")] = False,
     preset: Annotated[PresetName, typer.Option(help="Time to spend.")] = PresetName.balanced,
     mode: Annotated[
-        ModeName, typer.Option(help="What chunks may be: the smallest, networks, no networks.")
+        ModeName,
+        typer.Option(help="What chunks may be: the smallest, networks, wavelets, AV1; others where it holds none."),
     ] = ModeName.auto,
     device: Annotated[DeviceName, typer.Option(help="Where networks are fitted.")] = DeviceName.auto,
     store: Annotated[

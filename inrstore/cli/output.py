@@ -164,8 +164,18 @@ def _lines(report: StoreReport) -> str:
         f"  size      {size_text(report.stored_bytes)} for {size_text(report.source_bytes)} of voxels:"
         f" {report.ratio:.1f} : 1\n"
         f"  quality   {quality}; promised: {asked}\n"
-        f"  modes     {modes} of {report.chunks} chunks"
+        f"  modes     {modes} of {report.chunks} chunks{_networks(report)}"
     )
+
+
+def _networks(report: StoreReport) -> str:
+    """Return a line on the networks inside transforms and behind AV1, which are part of these chunks."""
+    chunks = report.chunk_list if isinstance(report, InfoReport) else ()
+    held = [chunk for chunk in chunks if "network_bytes" in chunk]
+    if not held:
+        return ""
+    names, size = ", ".join(sorted({found["network"] for found in held})), sum(found["network_bytes"] for found in held)
+    return f"\n  networks  {names} units in {len(held)} chunks, {size_text(size)} of these bytes"
 
 
 def _saved(sizes: Mapping[str, int] | None) -> str:

@@ -8,10 +8,10 @@ import numpy as np
 from numcodecs.abc import Codec
 from numcodecs.compat import ensure_bytes, ndarray_copy
 
-from inrstore.chunk.decode import decode_chunk
 from inrstore.chunk.modes import check_shared
 from inrstore.chunk.quality import Target
 from inrstore.chunk.shared import parse, texts_of
+from inrstore.codecs import decoded
 from inrstore.codecs.batching import encode_batch
 from inrstore.options import Device, EncodeOptions, Mode, Preset
 
@@ -62,7 +62,8 @@ class InrNumcodec(Codec):  # type: ignore[misc]  # numcodecs ships no types
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """Return the chunk of a frame, with the shape, dtype and byte order it was encoded from."""
-        return ndarray_copy(decode_chunk(ensure_bytes(buf), shared=parse(self._shared)), out)
+        made = decoded.chunk(ensure_bytes(buf), shared=parse(self._shared))
+        return made.copy(order="K") if out is None else ndarray_copy(made, out)
 
     def get_config(self) -> dict[str, Any]:
         """Return the stored configuration: the promise, not the effort."""

@@ -12,10 +12,10 @@ from zarr.abc.codec import ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin
 from zarr.core.common import parse_named_configuration
 
 from inrstore.chunk import dtypes
-from inrstore.chunk.decode import decode_chunk, decode_region
 from inrstore.chunk.modes import check_shared
 from inrstore.chunk.quality import Target
 from inrstore.chunk.shared import Shared, parse, texts_of
+from inrstore.codecs import decoded
 from inrstore.codecs.batching import encode_batch
 from inrstore.errors import ConfigurationError
 from inrstore.options import Device, EncodeOptions, Mode, Preset
@@ -140,7 +140,7 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
     def _decode_many(self, items: list[tuple[Any, Any]]) -> list[Any]:
         shared = self._parameters
         return [None if data is None else self._wrap(
-                    decode_chunk(data.to_bytes(), spec.shape, spec.dtype.to_native_dtype(), shared), spec)
+                    decoded.chunk(data.to_bytes(), spec.shape, spec.dtype.to_native_dtype(), shared), spec)
                 for data, spec in items]  # fmt: skip
 
     def _decode_selection(self, buffer: Any, selection: Any, spec: Any) -> Any:
@@ -148,8 +148,8 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
         basic = isinstance(selection, tuple) and all(isinstance(s, int | np.integer | slice) for s in selection)
         if basic and len(selection) == len(spec.shape):
             plain = tuple(s if isinstance(s, slice) else int(s) for s in selection)
-            return self._wrap(decode_region(data, plain, spec.shape, dtype, shared), spec)
-        return self._wrap(decode_chunk(data, spec.shape, dtype, shared)[selection], spec)
+            return self._wrap(decoded.region(data, plain, spec.shape, dtype, shared), spec)
+        return self._wrap(decoded.chunk(data, spec.shape, dtype, shared)[selection], spec)
 
     @staticmethod
     def _wrap(values: Any, spec: Any) -> Any:

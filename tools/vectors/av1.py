@@ -14,8 +14,9 @@ from inrstore.chunk.av1.decode import Header
 from inrstore.chunk.encode import seal
 from inrstore.chunk.envelope import Envelope
 
-from .av1_streams import stream, units_of
+from .av1_streams import delayed, stream, units_of
 from .frames import Array, ball, boxed, like, with_exceptions, with_mask
+from .inloop import ALL, CUBE, Filter
 
 Vectors = Iterator[tuple[str, bytes]]
 
@@ -32,6 +33,8 @@ class Film:
         The last two axes by default.
     shift, exponent, low, high, gain, offset : int
         By default, samples of -412..612.
+    correction : Filter, optional
+        Of sixteenths of samples, as gain and offset are then.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Film:
     high: int = 2**31 - 1
     gain: int = 16
     offset: int = -412 << 4
+    correction: Filter | None = None
 
     def header(self, dtype: np.dtype[Any], ndim: int) -> Header:
         """Return the header; low and high are brought within the type."""
@@ -52,8 +56,9 @@ class Film:
             low, high = max(low, -(-int(info.min) // unit)), min(high, int(info.max) // unit)
         elif dtype.itemsize == 2:
             low, high = max(low, int(-65504 / unit)), min(high, int(65504 / unit))
+        correction = None if self.correction is None else self.correction.build(1)
         return Header(self.rows % ndim, self.columns % ndim, self.shift, self.exponent, low, high, self.gain,
-                      self.offset)  # fmt: skip
+                      self.offset, correction)  # fmt: skip
 
 
 def av1_frame(values: Array, film: Film, envelope: Envelope | None = None, data: bytes | None = None) -> bytes:
@@ -63,6 +68,12 @@ def av1_frame(values: Array, film: Film, envelope: Envelope | None = None, data:
     return seal(modes.AV1, values, envelopes.write(envelope, values.shape) + payload)
 
 
+def _late(name: str, frames: int | None, *, level: int | None = None) -> bytes:
+    """Return a stream with a display delay."""
+    sequence, *others = units_of(stream(name))
+    return b"".join([delayed(sequence, frames, level=level), *others])
+
+
 def subset_av1() -> Vectors:
     """Yield the common ones."""
     three, odd = Film(name="three"), Film(name="odd")
@@ -70,6 +81,7 @@ def subset_av1() -> Vectors:
     yield "av1-u1-2d-short-sides", av1_frame(like((33, 21), "u1"), Film(name="fine", gain=4, offset=0))
     yield "av1-i1-3d", av1_frame(like((3, 20, 64), "i1"), Film(name="three", gain=3, offset=-1300))
     yield "av1-i2-3d", av1_frame(like((3, 64, 64), "<i2"), three)
+    yield "av1-i2-3d-display-delay", av1_frame(like((3, 64, 64), "<i2"), three, data=_late("three", 6))
     yield "av1-i2-3d-odd-sides", av1_frame(like((2, 71, 67), "<i2"), odd)
     yield "av1-u2-3d-hidden-frames", av1_frame(like((12, 40, 30), "<u2"), Film(name="twelve", gain=700, offset=3))
     yield "av1-i2-3d-wide", av1_frame(like((2, 50, 130), "<i2"), Film(name="wide"))
@@ -89,6 +101,8 @@ def subset_av1() -> Vectors:
     yield "av1-i2-3d-box", av1_frame(like((6, 45, 50), "<i2"), three, box)
     mask = with_mask(envelopes.whole((3, 30, 32)), ball((3, 30, 32)), np.zeros((), "<i2"))
     yield "av1-i2-3d-mask", av1_frame(like((3, 30, 32), "<i2"), three, mask)
+    mild = Filter(seed=500, offsets=CUBE, shifts=5, difference_shifts=3, amplitude=300.0, offset=100)
+    yield "av1-i2-3d-corrected", av1_frame(like((3, 30, 40), "<i2"), Film(name="three", shift=8, correction=mild))
     values = like((3, 20, 22), "<f4")
     missing = with_exceptions(envelopes.whole(values.shape), "<f4", 50)
     yield "av1-f4-3d-exceptions", av1_frame(values, Film(name="three", exponent=-4), missing)
@@ -107,6 +121,9 @@ def uncommon_av1() -> Vectors:
     yield one("i2-screen-content", like((3, 64, 64), "<i2"), "screen")
     long = b"".join(u[:1] + bytes([u[1] | 128, 128, 128, 0]) + u[2:] for u in units_of(stream("three")))
     yield "av1-i2-unit-sizes-of-4-bytes", av1_frame(small, Film(name="three"), data=long)
+    for name, late in (("flag-alone", _late("three", None)), ("10", _late("three", 10)),
+                       ("10-tier", _late("three", 10, level=8)), ("gray", _late("gray", 1))):  # fmt: skip
+        yield f"av1-i2-display-delay-{name}", av1_frame(like((3, 64, 64), "<i2"), Film(name="three"), data=late)
     # shapes and axes
     yield one("i2-one-value", like((1, 1), "<i2"), "one")
     yield one("i2-8d", like((1, 2, 9, 2, 1, 8, 3, 1), "<i2"), "twelve", rows=5, columns=2)
@@ -134,6 +151,22 @@ def uncommon_av1() -> Vectors:
     yield one("f8-exponent-100", like((3, 12, 13), "<f8"), exponent=100)
     yield one("f2-subnormal", like((3, 12, 13), "<f2"), exponent=-26)
     yield one("f2-rounded", like((3, 12, 13), "<f2"), exponent=-3, gain=4099)
+
+    # corrections
+    def corrected(name: str, values: Array, film: str = "three", *, rows: int = -2, columns: int = -1,
+                  **fields: Any) -> tuple[str, bytes]:  # fmt: skip
+        what = Filter(**{"seed": len(name), "shifts": 5, "amplitude": 400.0, **fields})
+        exponent = -9 if values.dtype.kind == "f" else 0
+        made = Film(name=film, rows=rows, columns=columns, shift=8, exponent=exponent, correction=what)
+        return f"av1-corrected-{name}", av1_frame(values, made)
+
+    yield corrected("one-frame", like((33, 21), "<i2"), "one")
+    yield corrected("two-axes-of-frames", like((3, 10, 4, 11), "<i2"), "twelve", rows=1, columns=3)
+    yield corrected("columns-first", like((34, 41, 3), "<i2"), rows=1, columns=0)
+    yield corrected("odd-sides", like((2, 71, 67), "<i2"), "odd", offsets=ALL, widths=(5,), spread=3)
+    yield corrected("f4", wide, density=0.3, widths=(4, 3), activations="sine relu")
+    yield corrected("beyond-the-samples", like((3, 20, 22), "<i2"), amplitude=60_000.0)
+    yield corrected("differences-alone", small, shifts=40, difference_shifts=0)
     # layouts and envelopes
     yield one("i2-big-endian", like((3, 12, 13), ">i2"))
     yield one("f4-fortran-big-endian", like((3, 12, 13), ">f4", "F"), exponent=-3)

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from inrstore.chunk import frame
 
 from .av1 import Film, av1_frame
-from .av1_streams import stream, units_of
+from .av1_streams import delayed, stream, units_of
 from .frames import edit, like, patch, payload_of, repack
+from .inloop import FACES, Filter
 
 Faults = Iterator[tuple[str, bytes, str, str]]
 _BAD, _LIMIT = "CorruptChunkError", "LimitExceededError"
@@ -25,6 +26,7 @@ def faulty_av1() -> Faults:
     if payload_of(whole)[_HEADER:] != stream("three"):
         raise SystemExit("a frame is not made of its fields")
     yield from _headers(whole)
+    yield from _corrections()
     yield from _units(whole)
     yield from _sequences(whole)
     yield from _frame_headers(whole)
@@ -43,7 +45,7 @@ def _headers(whole: bytes) -> Faults:
         yield f"av1-{name}-missing", short, _BAD, f"av1.{name}"
     yield "av1-stream-missing", repack(whole, payload_of(whole)[:_HEADER]), _BAD, "av1.stream"
     yield "av1-of-bool", edit(whole, 6, b"\x0c"), _BAD, "mode"
-    for flags in (1, 128):
+    for flags in (2, 128):
         yield f"av1-flags-{flags}", one("flags", bytes([flags])), _BAD, "av1.flags"
     yield "av1-rows-3", one("rows", b"\3"), _BAD, "av1.rows"
     yield "av1-rows-255", one("rows", b"\xff"), _BAD, "av1.rows"
@@ -86,6 +88,19 @@ def _headers(whole: bytes) -> Faults:
     yield "av1-of-another-width", shaped(whole, 3, 20, 65), _BAD, "av1.stream"
     yield "av1-too-many-frames", shaped(whole, 2, 20, 21), _BAD, "av1.stream"
     yield "av1-too-few-frames", shaped(whole, 4, 20, 21), _BAD, "av1.stream"
+
+
+def _corrections() -> Faults:
+    what = Filter(seed=501, offsets=FACES, widths=(3,))
+    whole = av1_frame(like(_SHAPE, "<i2"), Film(name="three", shift=8, correction=what))
+    size = len(what.build(1).write())
+    payload = payload_of(whole)
+    yield "av1-corrected-stream-missing", repack(whole, payload[: _HEADER + size]), _BAD, "av1.stream"
+    yield "av1-corrected-missing", repack(whole, payload[:_HEADER]), _BAD, "inloop.components"
+    yield "av1-corrected-components-2", patch(whole, _HEADER, b"\2"), _BAD, "inloop.components"
+    yield "av1-corrected-neighbours-125", patch(whole, _HEADER + 2, b"\x7d"), _LIMIT, "inloop.neighbours"
+    many = edit(whole, 8, struct.pack("<3I", 2**26 // 441 + 1, 21, 21))
+    yield "av1-corrected-samples-above-2to26", many, _LIMIT, "av1.rows"
 
 
 def _changed(whole: bytes, data: bytes) -> bytes:
@@ -157,7 +172,7 @@ def _units(whole: bytes) -> Faults:
 
 _SEQUENCE = (
     ("profile-1", 0, "001"), ("profile-4", 0, "100"), ("still-picture", 3, "1"), ("reduced-header", 3, "11"),
-    ("reduced-header-of-no-still-picture", 4, "1"), ("timing-information", 5, "1"), ("display-delay", 6, "1"),
+    ("reduced-header-of-no-still-picture", 4, "1"), ("timing-information", 5, "1"),
     ("second-operating-point", 7, "00001"), ("thirty-two-operating-points", 7, "11111"),
     ("operating-point-of-layers", 12, "000100000001"), ("operating-point-bit", 12, "100000000000"),
 )  # fmt: skip
@@ -173,6 +188,9 @@ def _sequences(whole: bytes) -> Faults:
 
     for name, first, bits in _SEQUENCE:
         yield one(name, _flipped(sequence, first, bits))
+    for frames in (11, 16):
+        yield one(f"display-delay-{frames}", delayed(sequence, frames))
+    yield one("display-delay-11-tier", delayed(sequence, 11, level=8))
     places = elements(sequence)
     for side in ("width", "height"):
         at, count = places[side]
@@ -193,7 +211,7 @@ def _sequences(whole: bytes) -> Faults:
 
 
 def elements(unit: bytes) -> dict[str, tuple[int, int]]:
-    """Return first bit and number of bits of elements in the payload of a sequence header like that of SVT-AV1."""
+    """Return first bit and number of bits of elements in the payload of a sequence header like that of SVT-AV1 4.1."""
     number, length = int.from_bytes(unit[2:], "big"), 8 * (len(unit) - 2)
 
     def value(first: int, count: int) -> int:

@@ -4,8 +4,9 @@ They were encoded once and are kept beside this file, because other releases of 
 
 python -m tools.vectors.av1_streams
 
-It needs PyAV (SVT-AV1) and `aomenc` of libaom 3.6, which makes what SVT-AV1 does not: gray sequences, and syntax that
-a chunk may not have. All streams have 10 bits unless their name says otherwise, and no temporal delimiters.
+It needs PyAV 18 (SVT-AV1 4.1; 4.2 writes a display delay) and `aomenc` of libaom 3.6, which makes what SVT-AV1 does
+not: gray sequences, and syntax that a chunk may not have. All streams have 10 bits unless their name says otherwise,
+and no temporal delimiters.
 """
 
 from __future__ import annotations
@@ -109,6 +110,27 @@ def units_of(data: bytes) -> list[bytes]:
         out.append(data[:end])
         data = data[end:]
     return out
+
+
+def delayed(unit: bytes, frames: int | None, *, level: int | None = None) -> bytes:
+    """Return a sequence header of a level below 8 with a display delay, as SVT-AV1 has it from 4.2 on.
+
+    Parameters
+    ----------
+    unit : bytes
+        Without one.
+    frames : int or None
+        1..16, or only the flag.
+    level : int, optional
+        Another seq_level_idx; from 8 on it has a tier.
+    """
+    bits = "".join(f"{byte:08b}" for byte in unit[2:])
+    bits = bits[: bits.rindex("1")]  # without those that fill the last byte
+    place = bits[24:29] if level is None else f"{level:05b}" + "0" * (level > 7)
+    delay = "0" if frames is None else f"1{frames - 1:04b}"
+    bits = f"{bits[:6]}1{bits[7:24]}{place}{delay}{bits[29:]}1"
+    bits += "0" * (-len(bits) % 8)
+    return unit[:1] + bytes([len(bits) // 8]) + int(bits, 2).to_bytes(len(bits) // 8, "big")
 
 
 def main() -> int:

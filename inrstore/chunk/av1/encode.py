@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,12 @@ import numpy.typing as npt
 from inrstore import limits
 from inrstore.chunk import envelope, quality
 from inrstore.chunk.av1 import library
-from inrstore.chunk.av1.decode import LEVELS, MOST_OFFSET, MOST_SHIFT, Header, decode
-from inrstore.chunk.frame import Reader
+from inrstore.chunk.av1.decode import FINE, LEVELS, MOST_OFFSET, MOST_SHIFT, Header, box_of, samples_of
+from inrstore.chunk.inloop.correction import Correction
+from inrstore.chunk.inloop.fit import FLAT, WIDE, Plan, fit
 from inrstore.chunk.outputs import bounds, exponent_of, fits
 from inrstore.chunk.task import Task
-from inrstore.errors import CorruptChunkError
+from inrstore.errors import CorruptChunkError, MissingDependencyError
 from inrstore.options import Preset, available_cores
 
 Plane = tuple[int, int]
@@ -35,6 +36,12 @@ _BY_QUANTISER, _BY_STEP = 0.042, 0.55
 """About d log(error) / d quantiser, and / d log(step)."""
 _BYTES_BY_ERROR = 1.4
 """About -d log(bytes) / d log(error), to compare what differs in both."""
+_PLANS = (Plan(1, 1, 16, 3000, 4096, FLAT), Plan(1, 1, 32, 3000, 4096, FLAT), Plan(1, 1, 64, 4000, 4096, WIDE))
+_BYTES_PER_WEIGHT, _NETWORK_SHARE = 0.75, 0.03
+_PAYS = 0.99
+"""Bytes with a network over those without, at most: reading takes many times longer with it."""
+_COARSER = 1.04
+"""About how much larger errors may be before a network."""
 _ROOM, _WIDEST = 1.05, 1.3  # steps, against the finest: to begin with, and before another quantiser is taken
 
 
@@ -48,14 +55,17 @@ class Effort:
         SVT-AV1's presets: to look with, and to keep.
     finals : int
         Most encodes with the second one.
+    networks : int
+        Sizes of a correcting network that are tried; 0 for none.
     """
 
     quick: int = 7
     final: int = 1
     finals: int = 5
+    networks: int = 0
 
 
-EFFORTS: dict[Preset, Effort] = {"fast": Effort(7, 6), "balanced": Effort(7, 1), "small": Effort(7, 0, 6)}
+EFFORTS: dict[Preset, Effort] = {"fast": Effort(7, 6), "balanced": Effort(7, 1), "small": Effort(7, 0, 6, 3)}
 """What presets mean to this mode."""
 
 
@@ -73,6 +83,7 @@ class Trial:
     payload : bytes
     ratio : float
         Error over target.
+    correction : Correction, optional
     """
 
     plane: Plane
@@ -80,6 +91,7 @@ class Trial:
     step: float
     payload: bytes
     ratio: float
+    correction: Correction | None = None
 
     @property
     def cost(self) -> float:
@@ -88,7 +100,13 @@ class Trial:
 
 
 def bid(task: Task) -> bytes | None:
-    """Return the payload of a chunk of one channel with a target rmse, or None."""
+    """Return the payload of a chunk of one channel with a target rmse, or None.
+
+    Raises
+    ------
+    MissingDependencyError
+        If this mode was asked for and PyAV is absent, or brings an encoder whose streams no chunk may hold.
+    """
     rmse, options = task.target.rmse, task.options
     if rmse is None or options.mode not in ("auto", "av1") or task.chunk.dtype.kind not in "iuf":
         return None
@@ -105,8 +123,13 @@ def bid(task: Task) -> bytes | None:
 
     try:
         coded = encode(core, around.mask, rmse * float(task.scales[0]), error, EFFORTS[options.preset], options.threads)
-    except CorruptChunkError:  # another release of the encoder may use what section 15.2 forbids
-        return None
+    except CorruptChunkError as refused:  # another release of the encoder may use what section 15.2 forbids
+        if options.mode == "auto" or refused.field != "av1.stream":
+            return None
+        raise MissingDependencyError(
+            f"mode av1: the SVT-AV1 that PyAV brings makes streams that a chunk may not hold ({refused.reason}); "
+            "install another release of av, or leave the mode to auto"
+        ) from refused
     return None if coded is None else task.sealed(coded, split=True)
 
 
@@ -138,12 +161,23 @@ def encode(core: npt.NDArray[Any], inside: npt.NDArray[np.bool_] | None, rmse: f
     return search.run(planes, rmse, effort or Effort())
 
 
+@dataclass(frozen=True)
+class _Coded:
+    """A stream, and the header that goes with it but for a correction."""
+
+    header: Header
+    quantiser: int
+    step: float
+    stream: bytes
+
+
 class _Search:
     """One chunk as samples, and encodes of it."""
 
     def __init__(self, core: npt.NDArray[Any], inside: npt.NDArray[np.bool_] | None, exponent: int, error: Error,
                  threads: int) -> None:  # fmt: skip
-        self._core, self._exponent, self._error, self._threads = core, exponent, error, threads
+        self._core, self._inside, self._exponent = core, inside, exponent
+        self._error, self._threads = error, threads
         kind = np.float32 if core.dtype.itemsize <= 2 else np.float64
         self._values: npt.NDArray[Any] = core.astype(kind) if inside is None else _filled(core, inside).astype(kind)
         self._low = float(self._values.min())
@@ -161,40 +195,108 @@ class _Search:
             found = self._encode(look.plane, quantiser, 1.0, effort.quick)
             slope = math.log(found.ratio / look.ratio) / (quantiser - look.quantiser)
             slope, look = min(max(slope, 0.02), 0.15), found
+        best, last = self._meet(look, slope, lambda setting: self._encode(look.plane, *setting, effort.final),
+                                effort.finals)  # fmt: skip
+        if best is None or not effort.networks:
+            return best
+        return self._corrected(best, last, slope, effort)
+
+    def _corrected(self, best: bytes, last: Trial, slope: float, effort: Effort) -> bytes:
+        """Return the smaller of the best payload and one of a coarser sequence that a network corrects."""
+        within = [plan.within(1, self._lengths(last.plane)) for plan in _PLANS]
+        plans = [p for p in within if _BYTES_PER_WEIGHT * p.parameters < _NETWORK_SHARE * len(best)]
+        if not plans:
+            return best
+        setting = _setting(last, slope, _BY_STEP, math.log(_COARSER), keep=True) or (last.quantiser, last.step)
+        coded = self._coded(last.plane, *setting, effort.final, filters=False)
+        networks = [self._fitted(coded, plan) for plan in plans[-effort.networks :]]
+        trials = [self._tried(coded, network) for network in networks if network is not None]
+        first = min(trials, key=lambda t: t.cost, default=None)
+        most = _PAYS * len(best)
+        if first is None or first.cost > math.log(max(most, 1)):
+            return best
+
+        def again(setting: tuple[int, float]) -> Trial:
+            return self._tried(self._coded(last.plane, *setting, effort.final, filters=False), first.correction)
+
+        found, _ = self._meet(first, slope, again, effort.finals)
+        return found if found is not None and len(found) < most else best
+
+    def _meet(self, look: Trial, slope: float, encode: Callable[[tuple[int, float]], Trial],
+              most: int) -> tuple[bytes | None, Trial]:  # fmt: skip
+        """Return the smallest payload of some encodes that keeps the target, and the last of them."""
         best, aim, last, by_step = None, math.log(_AIM), look, _BY_STEP
-        for number in range(effort.finals):
+        for number in range(most):
             setting = _setting(last, slope, by_step, aim, keep=number > 0)
             if setting is None:
                 break
-            trial = self._encode(look.plane, *setting, effort.final)
+            trial = encode(setting)
             if trial.ratio <= 1 and (best is None or len(trial.payload) < len(best)):
                 best = trial.payload
-            if _CLOSE <= trial.ratio <= 1:
-                break
             if number > 0:
                 slope, by_step = _slopes(last, trial, slope, by_step)
             last, aim = trial, aim - 0.001 * (trial.ratio > 1)
-        return best
+            if _CLOSE <= trial.ratio <= 1:
+                break
+        return best, last
+
+    def _lengths(self, plane: Plane) -> tuple[int, int, int]:
+        """Return how many frames there are, and how high and wide they are without padding."""
+        shape = self._core.shape
+        height, width = (shape[axis] for axis in plane)
+        return self._core.size // (height * width), height, width
 
     def _encode(self, plane: Plane, quantiser: int, step: float, preset: int) -> Trial:
-        """Encode all frames, and decode them as readers do."""
+        return self._tried(self._coded(plane, quantiser, step, preset), None)
+
+    def _grid(self, step: float, fine: int) -> tuple[int, int, int, float]:
+        """Return shift, gain and offset for samples in `fine` parts of a step, and what these are in values."""
         grain = 2.0**self._exponent
-        wanted = step * self.finest / grain
+        wanted = step * self.finest / grain / fine
         far = max(abs(self._low) / grain, 1.0)  # from 0
         shift = math.floor(min(math.log2(_GAIN / wanted), math.log2(MOST_OFFSET / 2 / far)))
         shift = min(max(shift, 1), MOST_SHIFT)
         gain, offset = max(1, round(wanted * 2.0**shift)), round(self._low / grain * 2.0**shift)
+        return shift, gain, offset, gain * 2.0**-shift * grain
+
+    def _coded(self, plane: Plane, quantiser: int, step: float, preset: int, *, filters: bool = True) -> _Coded:
+        """Encode all frames; their samples are those of the grid with a network where AV1's own filters are off."""
+        fine = 1 if filters else FINE
+        shift, gain, offset, unit = self._grid(step, fine)
         low, high = bounds(self._core, self._exponent)
         header = Header(*plane, shift, self._exponent, low, high, gain, offset)
         order, count, height, width = header.frames(self._core.shape)
-        samples = np.rint((self._values - self._low) * (1 / (gain * 2.0**-shift * grain)))
+        samples = np.rint((self._values - self._low) * (1 / (unit * fine)))
         samples = np.clip(samples, 0, LEVELS - 1).astype(np.uint16).transpose(order)
         samples = samples.reshape(count, *samples.shape[-2:])
         beyond = [(0, 0), (0, height - samples.shape[1]), (0, width - samples.shape[2])]
-        stream = library.encode(np.pad(samples, beyond, "edge"), quantiser, preset, self._threads)
-        payload = header.write() + stream
-        decoded = decode(Reader(memoryview(payload)), self._core.dtype, self._core.shape)
-        return Trial(plane, quantiser, step, payload, max(self._error(decoded), 1e-6))
+        stream = library.encode(np.pad(samples, beyond, "edge"), quantiser, preset, self._threads, filters=filters)
+        return _Coded(header, quantiser, step, stream)
+
+    def _fitted(self, coded: _Coded, plan: Plan) -> Correction | None:
+        """Return a network that brings decoded samples nearer to the values, or None."""
+        header = coded.header
+        order = header.frames(self._core.shape)[0]
+        unit = self._grid(coded.step, FINE)[3]
+        volume = FINE * samples_of(header, coded.stream, self._core.shape).astype(np.float64)[None]
+        wanted = ((self._values - self._low) * (1 / unit)).astype(np.float32).transpose(order)
+        inside = self._inside
+        if inside is not None:
+            inside = np.broadcast_to(inside, self._core.shape).transpose(order).reshape(volume.shape[1:])
+        correction = fit(volume, wanted.reshape(volume.shape), inside, plan)
+        try:
+            correction.network.check()
+        except CorruptChunkError:  # its sums are beyond what readers take
+            return None
+        return correction
+
+    def _tried(self, coded: _Coded, correction: Correction | None) -> Trial:
+        """Decode frames as readers do, corrected if so."""
+        header = replace(coded.header, correction=correction)
+        samples = samples_of(header, coded.stream, self._core.shape)
+        ratio = max(self._error(box_of(header, samples, self._core.dtype, self._core.shape)), 1e-6)
+        plane = header.rows, header.columns
+        return Trial(plane, coded.quantiser, coded.step, header.write() + coded.stream, ratio, correction)
 
 
 def _setting(trial: Trial, slope: float, by_step: float, aim: float, *, keep: bool) -> tuple[int, float] | None:

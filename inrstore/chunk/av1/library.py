@@ -123,7 +123,7 @@ def decode(units: Sequence[bytes], width: int, height: int) -> Iterator[Frames]:
         raise CorruptChunkError("av1.stream", f"{done} frames could be decoded, {len(units)} are wanted")
 
 
-def encode(frames: Frames, quantiser: int, preset: int, threads: int) -> bytes:
+def encode(frames: Frames, quantiser: int, preset: int, threads: int, *, filters: bool = True) -> bytes:
     """Return the stream of frames, without temporal delimiters.
 
     Parameters
@@ -136,13 +136,16 @@ def encode(frames: Frames, quantiser: int, preset: int, threads: int) -> bytes:
         0..13, the slowest first.
     threads : int
         They change no bytes.
+    filters : bool
+        Whether AV1's own filters for what quantisation leaves, beside that of edges of blocks, may be used.
     """
     av = library()
     count, height, width = frames.shape
     codec = _context(_ENCODER, "w")
     codec.width, codec.height, codec.pix_fmt = width, height, _FORMAT
     codec.time_base, codec.framerate = Fraction(1, 25), Fraction(25)
-    codec.options = {"preset": str(preset), "crf": str(quantiser), "svtav1-params": f"{_PARAMETERS}:lp={threads}"}
+    parameters = _PARAMETERS if filters else f"{_PARAMETERS}:enable-cdef=0:enable-restoration=0"
+    codec.options = {"preset": str(preset), "crf": str(quantiser), "svtav1-params": f"{parameters}:lp={threads}"}
     with _own_priority():
         codec.open()
     packets = []

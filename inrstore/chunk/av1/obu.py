@@ -16,6 +16,7 @@ _FIELD = "av1.stream"
 _KEY, _SWITCH = 0, 3
 _SELECT = 2
 _MOST_SIZE_BYTES = 4
+_MOST_DELAY = 10  # frames that decoders have room for; libaom refuses more
 
 
 @dataclass(frozen=True)
@@ -141,11 +142,13 @@ def read_sequence(payload: memoryview) -> Sequence:
     bits.zero(3, "a profile other than Main")
     bits.zero(2, "a still picture")
     bits.zero(1, "timing information")
-    bits.zero(1, "a display delay")
+    delays = bits.take(1)
     bits.zero(5, "a second operating point")
     bits.zero(12, "an operating point of layers")
     if bits.take(5) > 7:  # seq_level_idx
         bits.take(1)  # seq_tier
+    if delays and bits.take(1) and bits.take(4) >= _MOST_DELAY:
+        raise CorruptChunkError(_FIELD, f"a display delay of more than {_MOST_DELAY} frames")
     sizes = bits.take(4) + 1, bits.take(4) + 1
     width, height = (bits.take(n) + 1 for n in sizes)
     bits.zero(1, "a frame number")

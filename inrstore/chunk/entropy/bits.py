@@ -63,24 +63,30 @@ class BitReader:
         All of them; the first bit is the least significant one of the first byte.
     field : str
         Errors name it.
+
+    Attributes
+    ----------
+    data : ndarray of uint8
+    end, position : int
+        How many bits there are, and the next one; compiled loops move on by themselves.
     """
 
     def __init__(self, data: memoryview, field: str) -> None:
         self._field = field
         padded = np.concatenate([np.frombuffer(data, np.uint8), np.zeros(4, np.uint8)])
-        self._bytes = padded[:-4]
+        self.data = padded[:-4]
         self._from = np.zeros(len(padded) - 3, np.uint32)  # 32 bits from each byte on
         for i in range(4):
             self._from |= padded[i : len(padded) - 3 + i].astype(np.uint32) << np.uint32(8 * i)
-        self._end, self._position = 8 * len(data), 0
+        self.end, self.position = 8 * len(data), 0
 
     def take(self, widths: Words) -> Words:
         """Return the next numbers; no width is above 25."""
-        ends = np.cumsum(widths, dtype=np.int64) + self._position
-        if ends.size and ends[-1] > self._end:
+        ends = np.cumsum(widths, dtype=np.int64) + self.position
+        if ends.size and ends[-1] > self.end:
             raise CorruptChunkError(self._field, "the bits end early")
         if ends.size:
-            self._position = int(ends[-1])
+            self.position = int(ends[-1])
         ends -= widths
         found = self._from.take(ends >> 3)
         ends &= 7
@@ -91,22 +97,22 @@ class BitReader:
 
     def zeros(self, count: int, most: int) -> Words:
         """Return how many 0 stand in front of each of the next so many 1; more than `most` are refused."""
-        first, skip = divmod(self._position, 8)
-        some = self._bytes[first : first + 1 + -(-count * (most + 2) // 8)]
+        first, skip = divmod(self.position, 8)
+        some = self.data[first : first + 1 + -(-count * (most + 2) // 8)]
         ones = np.unpackbits(some, bitorder="little")[skip:].nonzero()[0][:count]
         if len(ones) < count:
             raise CorruptChunkError(self._field, "the bits end early")
         out = np.diff(ones, prepend=-1) - 1
         if (out > most).any():
             raise LimitExceededError(self._field, f"more than {most} zeros in front of a number")
-        self._position += int(ones[-1]) + 1
+        self.position += int(ones[-1]) + 1
         return out.astype(np.int32)
 
     def finish(self) -> None:
         """Refuse whole bytes left over, or padding that is not 0."""
-        if self._end - self._position >= 8:
+        if self.end - self.position >= 8:
             raise CorruptChunkError(self._field, "bytes are left over")
-        if self._position & 7 and (int(self._from[self._position >> 3]) & 255) >> (self._position & 7):
+        if self.position & 7 and (int(self._from[self.position >> 3]) & 255) >> (self.position & 7):
             raise CorruptChunkError(self._field, "bits after the last number are set")
 
 

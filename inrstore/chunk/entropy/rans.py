@@ -25,6 +25,7 @@ LOWER = 1 << 16
 Integers = npt.NDArray[np.integer[Any]]
 Row = tuple[Integers, Integers, int | Integers]
 """Counts and starts of symbols, the first of which belongs to the first lane, and their precision."""
+_FEW_LANES = 12
 _SIXTEEN, _LOW = np.uint32(16), np.uint32(0xFFFF)
 
 
@@ -61,6 +62,13 @@ class Stream:
     field : str
         Errors name it.
 
+    Attributes
+    ----------
+    states : ndarray of uint32
+    words : ndarray of uint16
+    position, lane : int
+        The next word, and the lane of the next symbol; compiled loops move them on by themselves.
+
     Raises
     ------
     CorruptChunkError
@@ -69,20 +77,23 @@ class Stream:
 
     def __init__(self, reader: Reader, count: int, field: str = "rans") -> None:
         self._field, self._count = field, count
-        self._states = reader.array("<u4", count, f"{field}.states").astype(np.uint32)
+        self.states = reader.array("<u4", count, f"{field}.states").astype(np.uint32)
         if reader.remaining % 2:
             raise CorruptChunkError(f"{field}.words", "an odd number of bytes")
-        self._words = reader.array("<u2", reader.remaining // 2, f"{field}.words")
-        if (self._states < LOWER).any():
+        # Copied, so that they are aligned: numbers are then taken out one at a time, too.
+        self.words = reader.array("<u2", reader.remaining // 2, f"{field}.words").astype(np.uint16)
+        if (self.states < LOWER).any():
             raise CorruptChunkError(f"{field}.states", "a state below its lower bound")
-        self._position = self._lane = 0
+        self.position = self.lane = 0
 
     def restart(self) -> None:
         """Go back to the first lane."""
-        self._lane = 0
+        self.lane = 0
 
     def symbols(self, tables: Ints, lookup: Lookup) -> Words:
         """Return one symbol of each of the tables."""
+        if self._count < _FEW_LANES:
+            return self._one_by_one(tables, lookup)
         out = np.empty(len(tables), np.int32)
         slots, ranges = tables << lookup.precision, tables * lookup.stride + lookup.zero
         mask, precision = np.uint32((1 << lookup.precision) - 1), np.uint32(lookup.precision)
@@ -98,6 +109,28 @@ class Stream:
             self._store(x)
         return out
 
+    def _one_by_one(self, tables: Ints, lookup: Lookup) -> Words:
+        """Return the same as `symbols`; with few lanes, numbers are faster than arrays."""
+        out, states, words = np.empty(len(tables), np.int32), self.states.tolist(), self.words.data
+        symbols, ranges, mask = lookup.symbols.data, lookup.ranges.data, (1 << lookup.precision) - 1
+        found, position, lane = out.data, self.position, self.lane
+        for i, table in enumerate(tables.tolist()):
+            x = states[lane]
+            slot = x & mask
+            found[i] = symbol = symbols[(table << lookup.precision) + slot]
+            both = ranges[table * lookup.stride + lookup.zero + symbol]
+            x = (both >> 16) * (x >> lookup.precision) + slot - (both & 0xFFFF)
+            if x < LOWER:
+                if position >= len(words):
+                    raise CorruptChunkError(f"{self._field}.words", "the stream ends early")
+                x = x << 16 | words[position]
+                position += 1
+            states[lane] = x
+            lane = lane + 1 if lane + 1 < self._count else 0
+        self.states[:] = states
+        self.position, self.lane = position, lane
+        return out
+
     def flags(self, ones: npt.NDArray[np.uint32], precision: int = PRECISION) -> Bools:
         """Return one flag for each count (of 2^precision) of those that are set; they come first in their tables."""
         out = np.empty(len(ones), np.bool_)
@@ -111,40 +144,40 @@ class Stream:
     def finish(self) -> None:
         """Refuse words left over, or lanes that are not where their writer began."""
         self._all_words_used()
-        if (self._states != LOWER).any():
+        if (self.states != LOWER).any():
             raise CorruptChunkError(f"{self._field}.states", "a lane does not end in its first state")
 
     def last_bits(self) -> npt.NDArray[np.uint8]:
         """Refuse words left over; return 16 bits of each lane: what it holds when all symbols are taken."""
         self._all_words_used()
-        if (self._states >> _SIXTEEN != 1).any():
+        if (self.states >> _SIXTEEN != 1).any():
             raise CorruptChunkError(f"{self._field}.states", "a lane does not end where its writer began")
-        return np.unpackbits(self._states.astype("<u2").view(np.uint8), bitorder="little")
+        return np.unpackbits(self.states.astype("<u2").view(np.uint8), bitorder="little")
 
     def _runs(self, symbols: int) -> Iterator[tuple[slice, npt.NDArray[np.uint32]]]:
         """Yield the runs of symbols up to the last lane, and their states."""
         i = 0
         while i < symbols:
-            j = min(symbols, i + self._count - self._lane)
-            yield slice(i, j), self._states[self._lane : self._lane + j - i]
+            j = min(symbols, i + self._count - self.lane)
+            yield slice(i, j), self.states[self.lane : self.lane + j - i]
             i = j
 
     def _store(self, x: npt.NDArray[np.uint32]) -> None:
         """Make `x` the next states; those that are too small take the next words."""
         low = (x < LOWER).nonzero()[0]
         if low.size:
-            fresh = self._words[self._position : self._position + low.size]
+            fresh = self.words[self.position : self.position + low.size]
             if fresh.size < low.size:
                 raise CorruptChunkError(f"{self._field}.words", "the stream ends early")
-            self._position += low.size
+            self.position += low.size
             x[low] = (x[low] << _SIXTEEN) | fresh
-        end = self._lane + x.size
-        self._states[self._lane : end] = x
-        self._lane = end if end < self._count else 0
+        end = self.lane + x.size
+        self.states[self.lane : end] = x
+        self.lane = end if end < self._count else 0
 
     def _all_words_used(self) -> None:
-        if self._position != len(self._words):
-            raise CorruptChunkError(f"{self._field}.words", f"{len(self._words) - self._position} words too many")
+        if self.position != len(self.words):
+            raise CorruptChunkError(f"{self._field}.words", f"{len(self.words) - self.position} words too many")
 
 
 def rows_of(counts: Integers, starts: Integers, lanes: int, precision: int | Integers = PRECISION) -> Iterator[Row]:

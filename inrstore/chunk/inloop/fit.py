@@ -32,12 +32,15 @@ _BETAS = 0.9, 0.99
 _RIDGE = 1e-3
 _ROUNDED_FROM = 0.6  # of the steps
 _SOLVED_FROM = 40_000  # positions
-_FACES = np.array([o for o in itertools.product((-1, 0, 1), repeat=3) if sum(map(abs, o)) == 1], np.int64)
+Offsets = tuple[tuple[int, ...], ...]
+
+_ALL: Offsets = tuple(o for o in itertools.product((-2, -1, 0, 1, 2), repeat=3) if any(o))
+FACES: Offsets = tuple(o for o in _ALL if sum(map(abs, o)) == 1)
 """Offsets of the six neighbours that share a face with a position."""
-_WIDE = np.array(
-    [o for o in itertools.product((-2, -1, 0, 1, 2), repeat=3)
-     if any(o) and (max(map(abs, o)) == 1 or sorted(map(abs, o)) == [0, 0, 2])], np.int64)  # fmt: skip
+WIDE: Offsets = tuple(o for o in _ALL if max(map(abs, o)) == 1 or sorted(map(abs, o)) == [0, 0, 2])
 """Offsets of the 26 neighbours and of the six behind those that share a face."""
+FLAT: Offsets = tuple(o for o in _ALL if sum(map(abs, o[1:])) <= (2, 1, 0)[abs(o[0])])
+"""Offsets of the twelve nearest within a slice, five in each slice beside it, and one in each behind those."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Plan:
     steps : int
     batch : int
         Positions in each step.
+    offsets : tuple of offsets
+        Slices, rows and columns from a position to each neighbour.
     """
 
     leading: int
@@ -62,22 +67,18 @@ class Plan:
     units: int
     steps: int = 1500
     batch: int = 2048
+    offsets: Offsets = FACES
 
-    def within(self, components: int) -> Plan:
-        """Return the plan for a chunk with so many components."""
+    def within(self, components: int, lengths: tuple[int, ...]) -> Plan:
+        """Return the plan for a chunk with so many components, without neighbours along axes of one place."""
         leading = min(self.leading, components)
-        return replace(self, leading=leading, near=min(self.near, leading))
+        offsets = tuple(o for o in self.offsets if not any(d and n == 1 for d, n in zip(o, lengths, strict=True)))
+        return replace(self, leading=leading, near=min(self.near, leading), offsets=offsets)
 
-    def parameters(self, neighbours: int) -> int:
-        """Return how many weights that takes."""
-        return self.units * (2 * self.leading + self.near * neighbours + 1)
-
-
-def offsets_of(components: int, lengths: tuple[int, ...]) -> Ints:
-    """Return the neighbours that are read: fewer where there are many components, none along axes of one voxel."""
-    offsets = _WIDE if components == 1 else _FACES
-    found: Ints = offsets[~(np.abs(offsets) * (np.array(lengths) == 1)).any(1)]
-    return found
+    @property
+    def parameters(self) -> int:
+        """How many weights that takes."""
+        return self.units * (2 * self.leading + self.near * len(self.offsets) + 1)
 
 
 def fit(volumes: Volumes, wanted: npt.NDArray[Any], inside: npt.NDArray[np.bool_] | None, plan: Plan) -> Correction:
@@ -94,14 +95,13 @@ def fit(volumes: Volumes, wanted: npt.NDArray[Any], inside: npt.NDArray[np.bool_
     plan : Plan
         With no more components than there are.
     """
-    offsets = offsets_of(len(volumes), volumes.shape[1:])
-    frame = _frame(volumes, plan, offsets)
+    frame = _frame(volumes, plan)
     rng = np.random.default_rng(plan.units)
     x, y = _samples(frame, volumes, wanted, inside, plan, rng)
     return replace(frame, network=_Fit(x, y, plan, rng).run())
 
 
-def _frame(volumes: Volumes, plan: Plan, offsets: Ints) -> Correction:
+def _frame(volumes: Volumes, plan: Plan) -> Correction:
     """Return shifts that bring all inputs to the same range, without a network."""
     shifts, differences = [], []
     for k in range(plan.leading):
@@ -110,6 +110,7 @@ def _frame(volumes: Volumes, plan: Plan, offsets: Ints) -> Correction:
             change = [float(np.diff(volumes[k], axis=a).std()) for a, n in enumerate(volumes.shape[1:]) if n > 1]
             differences.append(_shift_of(max(change, default=0.0)))
     nothing: Any = None
+    offsets = np.array(plan.offsets, np.int64).reshape(-1, 3)
     return Correction(tuple(shifts), tuple(differences), offsets, nothing)
 
 

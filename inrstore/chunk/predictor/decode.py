@@ -14,8 +14,9 @@ from inrstore.chunk.dtypes import unordered
 from inrstore.chunk.entropy.bits import Singles
 from inrstore.chunk.entropy.residual import Residuals
 from inrstore.chunk.frame import Reader
+from inrstore.chunk.kernels import choice
+from inrstore.chunk.predictor import compiled, regression
 from inrstore.chunk.predictor import layout as layouts
-from inrstore.chunk.predictor import regression
 from inrstore.chunk.predictor.kernel import Kernel, kernel_of
 from inrstore.chunk.predictor.layout import Layout
 from inrstore.chunk.predictor.planes import Padded
@@ -50,6 +51,8 @@ def decode(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> npt.ND
             steps.append((slices, distance, neighbourhood, stage))
         plan.append((group, weights, steps))
     streams = Residuals(reader, "predictor", layout.values, layout.low, layout.high, regression.CLASSES * layout.zeros)
+    loops = choice.find("predictor", layout.values)
+    fast = None if loops is None else compiled.Streams(loops, streams)
     values = np.zeros(layout.tiled_shape, smallest(layout.low, layout.high))
     total = np.zeros(layout.tiled_shape[1:], np.int32) if len(plan) > 1 else None
     for group, weights, steps in plan:
@@ -58,11 +61,18 @@ def decode(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> npt.ND
         mean = None if total is None or base is None else total // group.start
         for slices, distance, neighbourhood, stage in steps:
             view = StageView(layout, group, slices, distance, values, errors, base, mean)
+            if fast is not None:
+                weights_of = compiled.Weights(stage, neighbourhood, layout)
+                for first, last in layout.blocks(view.planes):
+                    compiled.decode_block(fast, weights_of, view, first, last, layout)
+                continue
             kernel = kernel_of(stage, neighbourhood, layout.high - layout.low)
             for first, last in layout.blocks(view.planes):
                 Wavefront(view, first, last, stage, neighbourhood, kernel, streams, layout).run()
         if total is not None:
             total += errors.sum(0, dtype=np.int32)
+    if fast is not None:
+        fast.finish()
     streams.finish()
     return assemble(values, layout, dtype, box)
 

@@ -21,6 +21,8 @@ class Padded:
     Parameters
     ----------
     rows, columns, planes : int
+    memory : ndarray of float32, shape (room(rows, columns, planes),), optional
+        Zeros.
 
     Attributes
     ----------
@@ -34,17 +36,14 @@ class Padded:
         Bytes to the next row and back two columns: the next position of a step.
     """
 
-    def __init__(self, rows: int, columns: int, planes: int) -> None:
+    def __init__(self, rows: int, columns: int, planes: int, memory: Singles | None = None) -> None:
         self.rows, self.columns = rows, columns
         ny, nx = rows + 2 * PAD, columns + 2 * PAD
-        # Positions of one step are never more than this apart in y, so steps that overlap in memory never share one.
-        apart = min(ny, nx // 2 + 2)
-        size = ((nx + 2 * ny) * apart + ny) * planes
-        if planes < _SKEW_BELOW and size <= _SKEW_SIZE:
-            self.memory = np.zeros(size, np.float32)
+        self.memory = np.zeros(room(rows, columns, planes), np.float32) if memory is None else memory
+        if self.memory.size > ny * nx * planes:  # skewed
+            apart = _apart(rows, columns)
             self.strides = (2 * apart + 1) * planes * 4, apart * planes * 4
         else:
-            self.memory = np.zeros(ny * nx * planes, np.float32)
             self.strides = nx * planes * 4, planes * 4
         self.array = np.ndarray((ny, nx, planes), np.float32, self.memory, 0, (*self.strides, 4))
         self.along = self.strides[0] - 2 * self.strides[1]
@@ -53,6 +52,18 @@ class Padded:
     def inside(self) -> Singles:
         """The array without its pads, shape (rows, columns, planes)."""
         return self.array[PAD : PAD + self.rows, PAD : PAD + self.columns]
+
+
+def room(rows: int, columns: int, planes: int, below: int = _SKEW_BELOW) -> int:
+    """Return how many numbers a padded array takes in memory, skewed if it has fewer planes than `below`."""
+    ny, nx = rows + 2 * PAD, columns + 2 * PAD
+    skewed = ((nx + 2 * ny) * _apart(rows, columns) + ny) * planes
+    return skewed if planes < below and skewed <= _SKEW_SIZE else ny * nx * planes
+
+
+def _apart(rows: int, columns: int) -> int:
+    """Return how far apart in y positions of one step are at most: so steps that overlap in memory never share one."""
+    return min(rows + 2 * PAD, (columns + 2 * PAD) // 2 + 2)
 
 
 def padded(planes: npt.NDArray[np.generic]) -> Padded:

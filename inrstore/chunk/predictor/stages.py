@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -64,21 +65,26 @@ class StageView:
             values -= self._base[at]
         return values
 
-    def neighbours(self, first: int, last: int) -> tuple[dict[str, Padded], dict[str, Padded]]:
-        """Return the arrays of planes other than their own values and errors, and the flags among them."""
+    def neighbours(
+        self, first: int, last: int, pad: Callable[[npt.NDArray[Any]], Padded] = padded
+    ) -> tuple[dict[str, Padded], dict[str, Padded]]:
+        """Return the arrays of planes other than their own values and errors, and the flags among them.
+
+        `pad` makes an array of planes (plane, row, column).
+        """
         arrays: dict[str, Padded] = {}
         flags: dict[str, Padded] = {}
         if self._beside is not None:
             names = ((regression.BELOW, regression.ERROR_BELOW), (regression.ABOVE, regression.ERROR_ABOVE))
             for (name, error), slices in zip(names, self._beside, strict=True):
                 at = self.index(first, last, slices)
-                arrays[name], arrays[error] = padded(self.residuals(at)), padded(self.errors[at])
+                arrays[name], arrays[error] = pad(self.residuals(at)), pad(self.errors[at])
                 if self._zeros:
-                    flags[name] = padded(self.values[at] != 0)
+                    flags[name] = pad(self.values[at] != 0)
         if self._base is not None and self._mean is not None:
             at = self.index(first, last)
-            arrays[regression.BASE] = padded(self._base[at])
-            arrays[regression.ERROR_MEAN] = padded(self._mean[at[1:]])
+            arrays[regression.BASE] = pad(self._base[at])
+            arrays[regression.ERROR_MEAN] = pad(self._mean[at[1:]])
         return arrays, flags
 
     def store(self, first: int, last: int, residuals: Singles, errors: Singles) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from inrstore.chunk.entropy.bits import BitReader, Ints
 from inrstore.chunk.entropy.contexts import contexts as context_of
 from inrstore.chunk.entropy.rans import Lookup, Stream
 from inrstore.chunk.frame import Reader
+from inrstore.chunk.kernels import choice
 from inrstore.chunk.products import product
-from inrstore.chunk.transform import wavelet
+from inrstore.chunk.transform import compiled, wavelet
 from inrstore.chunk.transform.adaptive import FLAG_BITS, SIZE_BITS, SIZES, Model, low_bits
 from inrstore.chunk.transform.contexts import Singles
 from inrstore.chunk.transform.header import Header, read_header, read_lanes
@@ -27,7 +29,7 @@ ESCAPE = SIZES - 1
 ORDER, MOST_ZEROS = 2, 21
 """What an escaped size is above the escape is an Exp-Golomb number: its order, and the zeros in front, at most."""
 _BLOCK = 1 << 15
-_TOGETHER = 1 << 18  # values of components that are transformed together
+_TOGETHER = 1 << 16  # values of components that are transformed together
 
 
 def decode(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> npt.NDArray[Any]:
@@ -45,10 +47,16 @@ def decode(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> npt.ND
     signs = np.unpackbits(
         reader.array("u1", reader.number("I", "transform.signs"), "transform.signs"), bitorder="little"
     )
-    source = _Source(Stream(reader, lanes, "transform"), bits)
-    coefficients = scan(subbands, header.active, header.levels, header.weights, source)
-    _sign(coefficients, source.finish(), signs)
-    return synthesis(header, lengths, subbands, coefficients, dtype, box)
+    stream = Stream(reader, lanes, "transform")
+    loops = choice.find("transform", math.prod(box))
+    if loops is None:
+        source = _Source(stream, bits)
+        coefficients = scan(subbands, header.active, header.levels, header.weights, source)
+    else:
+        coefficients = compiled.magnitudes(loops, header, subbands, stream, bits)
+    bits.finish()
+    _sign(coefficients, stream.last_bits(), signs, loops)
+    return synthesis(header, lengths, subbands, coefficients, dtype, box, loops)
 
 
 def describe(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> dict[str, Any]:
@@ -58,20 +66,25 @@ def describe(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> dict
     return found if header.correction is None else found | header.correction.describe()
 
 
-def _sign(coefficients: Coefficients, first: npt.NDArray[np.uint8], rest: npt.NDArray[np.uint8]) -> None:
+def _sign(coefficients: Coefficients, first: npt.NDArray[np.uint8], rest: npt.NDArray[np.uint8],
+          loops: ModuleType | None) -> None:  # fmt: skip
     """Give the magnitudes, subband by subband, the signs that stand in the last states and after them."""
-    count = sum(int(np.count_nonzero(values)) for values in coefficients.values())
+    live_of = np.count_nonzero if loops is None else loops.count_live
+    count = sum(int(live_of(values.reshape(-1))) for values in coefficients.values())
     beyond = max(0, count - len(first))
     if not beyond <= len(rest) < beyond + 8:
         raise CorruptChunkError("transform.signs", f"{len(rest)} bits where {beyond} belong")
     if first[count:].any() or rest[beyond:].any():
         raise CorruptChunkError("transform.signs", "a bit after the last sign is set")
-    bits = np.concatenate([first[:count], rest[:beyond]]) == 1
+    bits = np.concatenate([first[:count], rest[:beyond], np.zeros(1, np.uint8)])
     begin = 0
     for values in coefficients.values():
         flat = values.reshape(-1)
+        if loops is not None:
+            begin = loops.sign(flat, bits, begin)
+            continue
         live = flat.nonzero()[0]
-        negative = live[bits[begin : begin + live.size]]
+        negative = live[bits[begin : begin + live.size] == 1]
         flat[negative] = -flat[negative]
         begin += live.size
 
@@ -116,11 +129,6 @@ class _Source:
             out[over] = self._bits.take(width) + (1 << width) - (1 << ORDER)
         return out
 
-    def finish(self) -> npt.NDArray[np.uint8]:
-        """Refuse what is left over; return the bits that the states end in."""
-        self._bits.finish()
-        return self._stream.last_bits()
-
 
 def dequantised(values: npt.NDArray[Any], subband: Subband, header: Header) -> wavelet.Doubles:
     """Return coefficients in internal units (section 14.7)."""
@@ -135,22 +143,26 @@ def dequantised(values: npt.NDArray[Any], subband: Subband, header: Header) -> w
 
 
 def synthesis(header: Header, lengths: Triple, subbands: Sequence[Subband], coefficients: Coefficients,
-              dtype: np.dtype[Any], box: tuple[int, ...]) -> npt.NDArray[Any]:  # fmt: skip
+              dtype: np.dtype[Any], box: tuple[int, ...],
+              loops: ModuleType | None = None) -> npt.NDArray[Any]:  # fmt: skip
     """Return the box of quantised coefficients (sections 14.7 and 14.8)."""
-    volumes = components_of(header, lengths, subbands, coefficients)
+    volumes = components_of(header, lengths, subbands, coefficients, loops)
     if header.correction is not None:
         header.correction.apply(volumes)
-    return outputs(header, volumes, dtype, box)
+    return outputs(header, volumes, dtype, box, loops)
 
 
-def components_of(
-    header: Header, lengths: Triple, subbands: Sequence[Subband], coefficients: Coefficients
-) -> wavelet.Doubles:
+def components_of(header: Header, lengths: Triple, subbands: Sequence[Subband], coefficients: Coefficients,
+                  loops: ModuleType | None = None) -> wavelet.Doubles:  # fmt: skip
     """Return the components of quantised coefficients, shape (components, slices, rows, columns) (section 14.7)."""
     components = header.basis.shape[1]
     together = max(1, _TOGETHER // math.prod(lengths))
 
     def volumes_of(begin: int, end: int) -> wavelet.Doubles:
+        if loops is not None:
+            some = {place: values[begin:end] for place, values in coefficients.items()}
+            found = compiled.inverse(loops, some, subbands, header, lengths, end - begin)
+            return np.zeros((end - begin, *lengths)) if found is None else found
         mine = {}
         for subband, count in zip(subbands, header.active, strict=True):
             if count > begin:
@@ -172,10 +184,14 @@ def components_of(
     return volumes
 
 
-def outputs(header: Header, volumes: wavelet.Doubles, dtype: np.dtype[Any], box: tuple[int, ...]) -> npt.NDArray[Any]:
+def outputs(header: Header, volumes: wavelet.Doubles, dtype: np.dtype[Any], box: tuple[int, ...],
+            loops: ModuleType | None = None) -> npt.NDArray[Any]:  # fmt: skip
     """Return the box of its components, corrected or not (section 14.8)."""
     rows = volumes.reshape(len(volumes), -1)
-    most = np.maximum(rows.max(1), -rows.min(1))
+    if loops is None:
+        most = np.maximum(rows.max(1), -rows.min(1))
+    else:
+        most = np.array([loops.largest(row) for row in rows])
     basis = np.ldexp(header.basis.astype(np.float64), header.column_shifts[None, :])
     unit = 2.0**header.shift
     gains, offsets = header.gains.astype(np.float64), np.ldexp(header.offsets.astype(np.float64), header.offset_shift)
@@ -188,6 +204,10 @@ def outputs(header: Header, volumes: wavelet.Doubles, dtype: np.dtype[Any], box:
     block = max(64, _BLOCK // measurements)
     for begin in range(0, rows.shape[1], block):
         part = rows[:, begin : begin + block]
+        if loops is not None:
+            sums = np.array(part) if measurements == 1 else product(basis, part)
+            compiled.finish(loops, sums, gains, offsets, header, out[:, begin : begin + block])
+            continue
         number = (part if measurements == 1 else product(basis, part)) * gains
         number += offsets
         np.floor(number, out=number)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from inrstore import limits
 from inrstore.chunk import envelope, quality
 from inrstore.chunk.entropy.bits import Ints
-from inrstore.chunk.inloop.fit import Plan, fit, offsets_of
+from inrstore.chunk.inloop.fit import WIDE, Plan, fit
 from inrstore.chunk.linear import eigh, product, products, solved
 from inrstore.chunk.outputs import bounds, exponent_of, fits
 from inrstore.chunk.task import Task
@@ -25,6 +25,8 @@ from inrstore.chunk.transform.decode import components_of, outputs, synthesis
 from inrstore.chunk.transform.header import Header, arrangement, kinds_of
 from inrstore.chunk.transform.rdoq import Chooser
 from inrstore.chunk.transform.scan import scan
+from inrstore.chunk.transform.spectrum import Spectrum
+from inrstore.chunk.transform.steps import Steps
 from inrstore.chunk.transform.subbands import Triple, levels_of, subbands_of
 from inrstore.chunk.transform.wavelet import UNIT, forward, gain_of
 from inrstore.chunk.transform.weights import START, Sampler, fitted
@@ -39,14 +41,22 @@ _GAINS = 255  # largest gain with several measurements: their ranges need no mor
 _FINE_GAIN = 1 << 15
 _SCALE = float(1 << 13)  # least scale of the basis
 _COLUMN = 0.07  # of the target: how far a rounded column may carry its component into others
-_LEAST, _CLOSE = 256, 0.998
+_COLUMN_BITS = 6.0  # of a number of the basis, about
+_LEAST = 256
+_AIM, _CLOSE = 0.9992, 0.999  # of the target: the error that is looked for, and one that ends the search
+_ENOUGH = 0.9975  # ends it after all rounds; further ones are for what is still farther off
+_MORE = 8  # such rounds
 _MOST_VALUE = 1 << 22
 _LOOKED_AT, _LOOKED_AT_VALUES = 6, 3_000_000  # components that the number of levels is chosen by, at least
 _PLANS = (Plan(4, 1, 8), Plan(8, 2, 16), Plan(12, 3, 24), Plan(16, 4, 32))
-_PLANS_OF_ONE = (Plan(1, 1, 8), Plan(1, 1, 16), Plan(1, 1, 32))
+_PLANS_OF_ONE = tuple(Plan(1, 1, units, offsets=WIDE) for units in (8, 16, 32))
 _BYTES_PER_WEIGHT, _NETWORK_SHARE = 0.65, 0.08
-_COARSER, _CORRECTED = 1.07, 5
+_COARSER, _CORRECTED = 1.07, 7
 _SAMPLED = 3  # scans that weights are fitted to; errors of values are looked at from the last one on
+_CARRIED = 1.04  # errors of values for those of coefficients, before it is known
+_EXPECTED = 0.985, 1.004  # errors that are worth a look at values
+_FINER = 0.75  # the step whose components the first scan looks at
+_NEAR, _RELEASED = 1.04, 2  # how far steps may go from the one that components were chosen for, but for so many scans
 
 
 @dataclass(frozen=True)
@@ -135,6 +145,8 @@ class _Plain:
     step: float
     weights: Ints
     biases: tuple[int, int]
+    most: Ints
+    error: float
     components: int
 
 
@@ -145,8 +157,6 @@ class _Search:
                  rmse: float, inside: npt.NDArray[np.bool_] | None, corrected: bool) -> None:  # fmt: skip
         self._core, self._axis, self._lengths, self._target = core, axis, lengths, rmse
         self._rmse = 1.0  # all is measured in targets: squares of what is huge or tiny leave float32
-        self._seen: Ints | None = None
-        self._seen_step = 0.0
         self._scale = np.broadcast_to(np.asarray(scale, np.float64) * rmse, (measurements,))
         self.exponent = exponent_of(core, float(self._scale.min()))
         if self.exponent is None:
@@ -170,6 +180,10 @@ class _Search:
         components = components.astype(np.float32, copy=False)
         self._leading = components[: _PLANS[-1].leading if corrected else 0].copy()
         self._use(components.reshape(-1, *lengths), self._best_levels(components))
+        self._energy = np.array([[quality.sum_of_squares(row) for row in self._subbands_of[b.level, b.key]]
+                                 for b in self._subbands])  # fmt: skip
+        column = _COLUMN_BITS * measurements if measurements > 1 else 0.0
+        self._spectrum = Spectrum(self._subbands, self._subbands_of, column)
 
     def _use(self, volumes: Singles, levels: Triple) -> None:
         """Transform the components."""
@@ -179,8 +193,6 @@ class _Search:
         for subband in self._subbands:
             gain = gain_of(subband.key, subband.level, levels) / UNIT
             self._subbands_of[subband.level, subband.key] /= np.float32(gain)
-
-        self._energy = sum(quality.sum_of_squares(v) for v in self._subbands_of.values())
 
     def _best_levels(self, components: Singles) -> Triple:
         """Return how often to halve each axis; slices may be too few or too thick for what helps in the plane."""
@@ -217,19 +229,17 @@ class _Search:
         if self._positions is not None and not self._positions.any():  # nowhere are all measurements known
             return found
         for plan in _PLANS if len(self._unit) > 1 else _PLANS_OF_ONE:
-            plan = replace(plan.within(plain.components), steps=effort.network_steps)
-            neighbours = len(offsets_of(plain.components, self._lengths))
-            if _BYTES_PER_WEIGHT * plan.parameters(neighbours) < _NETWORK_SHARE * len(plain.payload):
+            plan = replace(plan.within(plain.components, self._lengths), steps=effort.network_steps)
+            if _BYTES_PER_WEIGHT * plan.parameters < _NETWORK_SHARE * len(plain.payload):
                 found.append(plan)
         return found[::-1][: effort.networks]
 
     def _corrected(self, error: Error, plain: _Plain, plan: Plan) -> bytes | None:
         """Return the payload of a coarser step whose components a network brings nearer to the true ones."""
         step, best, correction = plain.step * _COARSER, None, None
-        below, above = 0.0, math.inf
-        tried: list[tuple[float, float]] = []
+        coarsest, steps = 0.0, Steps()
         for _ in range(_CORRECTED):
-            made = self._code(step, plain.weights, plain.biases, sample=False)
+            made = self._code(step, plain.weights, plain.biases, plain.most, sample=False)
             if made is None:
                 break
             streams, header, coefficients, *_ = made
@@ -245,16 +255,17 @@ class _Search:
             except CorruptChunkError:
                 break
             del volumes
-            ratio = max(error(decoded) / self._target / self._rmse, 1e-6)
-            tried.append((step, ratio))
+            ratio = error(decoded) / self._target / self._rmse
+            steps.watch(step, ratio)
+            steps.add(step, ratio)
             if ratio <= 1:
-                if step > below:
-                    best, below = replace(header, correction=correction).write() + streams(), step
-                if ratio >= _CLOSE:
+                if step > coarsest:
+                    best, coarsest = replace(header, correction=correction).write() + streams(), step
+                if ratio >= _ENOUGH:
                     break
-            else:
-                above = min(above, step)
-            step = self._next(step, ratio, tried, below, above)
+            if steps.narrow:
+                break
+            step = steps.following(step, ratio, self._spectrum.slope(step, plain.most), _AIM)
             if best is None and step <= plain.step:
                 break
             del made, streams, coefficients
@@ -271,59 +282,61 @@ class _Search:
         return out
 
     def _plain(self, error: Error, effort: Effort) -> _Plain | None:
-        """Search the step; return the coarsest one found that keeps the target."""
-        step = self._rmse * 2.5
-        step = self._first_step(step)
-        weights: Ints | None = None
-        biases = (0, 0)
+        """Search the step; return the fewest bytes found that keep the target."""
+        step = chosen_at = self._spectrum.first_step(self._rmse)
+        most = self._spectrum.worthwhile(step * _FINER)
+        weights, biases = START[: kinds_of(self._levels)], (0, 0)
         best: _Plain | None = None
-        below, above = 0.0, math.inf  # steps that keep the target, and that miss it
-        tried: list[tuple[float, float]] = []
-        for attempt in range(effort.rounds + 6):
-            made = self._code(step, weights, biases, sample=attempt < _SAMPLED)
+        steps = Steps()
+        carried, misses = _CARRIED, 0
+        for attempt in range(effort.rounds + _MORE):
+            moved = max(step / chosen_at, chosen_at / step)
+            released = attempt < _SAMPLED + _RELEASED or best is None
+            if 0 < attempt < _SAMPLED or (released and moved > _NEAR):
+                # Near the end they stay, so that the error follows the step smoothly.
+                most, chosen_at = self._spectrum.worthwhile(step), step
+                steps = Steps()
+            made = self._code(step, weights, biases, most, sample=attempt < _SAMPLED)
             if made is None:
                 return best
             streams, header, coefficients, chooser, sampler = made
-            settled = attempt >= _SAMPLED - 1
-            if settled:
+            found = self._left(header.active, step * step * chooser.left)
+            steps.watch(step, found)
+            ratio = found * carried  # errors of values take longer
+            wanted = attempt > effort.rounds or _EXPECTED[0] < ratio < _EXPECTED[1]
+            if attempt == _SAMPLED - 1 or (attempt >= _SAMPLED and wanted):
                 try:
-                    found = error(synthesis(header, self._lengths, self._subbands, coefficients, self._core.dtype,
-                                            self._core.shape)) / self._target  # fmt: skip
+                    ratio = error(synthesis(header, self._lengths, self._subbands, coefficients, self._core.dtype,
+                                            self._core.shape)) / self._target / self._rmse  # fmt: skip
                 except CorruptChunkError:
                     return best
-            else:  # errors of coefficients are nearly those of values
-                found = math.sqrt(max(0.0, self._energy - step * step * chooser.saved) / self._core.size)
-            ratio = max(found / self._rmse, 1e-6)  # an error of 0 says little of the next step
-            if settled:
-                tried.append((step, ratio))
-                if ratio <= 1:
-                    if step > below:
-                        assert weights is not None
-                        payload = header.write() + streams()
-                        best, below = _Plain(payload, step, weights, biases, header.basis.shape[1]), step
-                else:
-                    above = min(above, step)
-                if best is not None and ((ratio <= 1 and ratio >= _CLOSE) or attempt >= effort.rounds):
+                carried = ratio / found if found else 1.0
+                steps.add(step, ratio)
+                misses += ratio > 1 and attempt >= _SAMPLED
+                if ratio <= 1 and (best is None or ratio > best.error):
+                    payload = header.write() + streams()
+                    if best is None or len(payload) < len(best.payload):
+                        best = _Plain(payload, step, weights, biases, most, ratio, header.basis.shape[1])
+                if best is not None and (
+                    best.error >= _CLOSE
+                    or (attempt >= effort.rounds and best.error >= _ENOUGH)
+                    or steps.narrow
+                    or not header.active.any()
+                ):
                     return best
             if attempt < _SAMPLED:
                 biases = _biases(chooser)
                 weights = fitted(sampler, kinds_of(self._levels))
-            step = self._next(step, ratio, tried, below, above)
+                self._spectrum.learn(step, chooser.worth)
+            aim = _AIM if best is not None else 1 - (1 - _AIM) * 2**misses
+            step = steps.following(step, ratio, self._spectrum.slope(step, most), aim)
             del made, streams, coefficients, chooser, sampler  # before as much is made again
         return best
 
-    def _next(self, step: float, ratio: float, tried: list[tuple[float, float]], below: float, above: float) -> float:
-        """Return the step to try, a hair finer than where the error should be met."""
-        slope = 0.8
-        if len(tried) > 1 and tried[-1][0] != tried[-2][0]:
-            (a, p), (b, q) = tried[-2:]
-            slope = min(max(math.log(q / p) / math.log(b / a), 0.3), 1.5)
-        out = step * (0.9992 / ratio) ** (1 / slope)
-        if below and out <= below:
-            out = below * 1.0005
-        if out >= above:
-            out = math.sqrt(max(below, above / 1.02) * above) if below else min(out, above * 0.995)
-        return float(out)
+    def _left(self, active: Ints, coded: float) -> float:
+        """Return the error of coefficients in targets, from the squares of those coded."""
+        beyond = np.arange(self._energy.shape[1]) >= active[:, None]
+        return math.sqrt((float(self._energy[beyond].sum()) + coded) / self._core.size) / self._rmse
 
     def _first_step(self, step: float) -> float:
         """Return about the step that keeps the target, by errors of coefficients (nearly those of values)."""
@@ -344,8 +357,11 @@ class _Search:
             step *= min(max((0.99 / ratio) ** 1.25, 0.5), 2.0)
         return step
 
-    def _code(self, step: float, weights: Ints | None, biases: tuple[int, int], sample: bool) -> Any:
-        """Choose all coefficients for a step; None where the format cannot hold them."""
+    def _code(self, step: float, weights: Ints, biases: tuple[int, int], most: Ints, sample: bool) -> Any:
+        """Choose all coefficients for a step, of so many components of each subband at most.
+
+        None where the format cannot hold them.
+        """
         assert self.exponent is not None
         made = self._basis(step)
         if made is None:
@@ -353,35 +369,34 @@ class _Search:
         basis, shifts, gains, shift, turn = made
         scaled: dict[tuple[int, Triple], Singles] = {}  # of the subband that is coded; all would be a second image
         active = np.zeros(len(self._subbands), np.int64)
-        # Later scans keep to the components that the first found worth their bits and time.
-        kept = self._seen if self._seen is not None and step > 0.7 * self._seen_step else None
+        most = np.minimum(most, math.prod(self._lengths))  # more components than positions say nothing
 
         def scale_each() -> Iterator[int]:
             for number, subband in enumerate(self._subbands):
                 scaled.clear()
                 place = subband.level, subband.key
                 values = self._subbands_of[place]
+                if not most[number]:
+                    scaled[place] = values[:0]
+                    yield 0
+                    continue
                 flat = values.reshape(len(values), -1)
-                turned = flat if turn is None else product(turn, flat)
+                turned = flat[: most[number]] if turn is None else product(turn[: most[number]], flat)
                 whole = (turned * np.float32(1 / step)).reshape(-1, *values.shape[1:])
-                if float(np.abs(whole).max(initial=0)) > _MOST_VALUE:
+                largest = np.abs(whole).max(axis=(1, 2, 3), initial=0)
+                if largest.max(initial=0) > _MOST_VALUE:
                     raise _TooLargeError
-                count = min(_leading(whole), math.prod(self._lengths))  # more components than positions say nothing
-                active[number] = count if kept is None else min(count, kept[number])
+                active[number] = int((largest >= 0.5).nonzero()[0].max(initial=-1)) + 1
                 scaled[place] = whole[: active[number]]
                 yield active[number]
 
-        used = START[: kinds_of(self._levels)] if weights is None else weights
         chooser = Chooser(self._subbands, scaled)
         sampler = Sampler() if sample else None
         try:
-            coefficients = scan(self._subbands, scale_each(), self._levels, used, chooser, sampler)
+            coefficients = scan(self._subbands, scale_each(), self._levels, weights, chooser, sampler)
         except _TooLargeError:
             return None
         components = max(1, int(active.max()))
-        if sample:  # later scans keep to these, so that the error follows the step smoothly
-            self._seen = chooser.worthwhile()
-            self._seen_step = step
         offset_shift = max(0, math.floor(math.log2(0.03 * self._rmse * float(self._scale.min()) / self._grain)) + shift)
         offset_shift = min(offset_shift, shift)
         offsets = np.rint(self._mean / self._grain * 2.0 ** (shift - offset_shift)).astype(np.int64)
@@ -389,7 +404,7 @@ class _Search:
         if not fits(low, high):
             return None
         header = Header(self._axis, self._levels, biases, shift, offset_shift, self.exponent, low, high, gains, offsets,
-                        shifts[:components], basis[:, :components], active, used)  # fmt: skip
+                        shifts[:components], basis[:, :components], active, weights)  # fmt: skip
         return (lambda: chooser.streams(coefficients)), header, coefficients, chooser, sampler
 
     def _basis(self, step: float) -> tuple[Ints, Ints, Ints, int, Singles | None] | None:
@@ -437,12 +452,6 @@ def _klt(values: npt.NDArray[Any]) -> tuple[Doubles, Doubles]:
     # The sign of an eigenvector means nothing; a fixed one keeps results the same.
     vectors *= np.where(vectors.sum(0) < 0, -1.0, 1.0)
     return vectors[:, ::-1].copy(), np.sqrt(np.maximum(found[::-1], 0))
-
-
-def _leading(values: Singles) -> int:
-    """Return how many leading components have a value that may not be zero."""
-    large = np.flatnonzero(np.abs(values).max(axis=(1, 2, 3), initial=0) >= 0.5)
-    return int(large[-1]) + 1 if large.size else 0
 
 
 def _biases(chooser: Chooser) -> tuple[int, int]:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from inrstore.chunk.entropy.bits import Ints, pack_bits
 from inrstore.chunk.entropy.contexts import contexts as context_of
 from inrstore.chunk.entropy.rans import rows_of, write
+from inrstore.chunk.quality import sum_of_squares
 from inrstore.chunk.transform.adaptive import CONTEXTS, FLAG_BITS, SIZE_BITS, Model, low_bits
 from inrstore.chunk.transform.contexts import Singles
 from inrstore.chunk.transform.decode import ESCAPE, ORDER
@@ -27,7 +28,7 @@ from inrstore.chunk.transform.subbands import Subband, Triple
 LAMBDA = 0.1155
 """Squared steps that one bit is worth: the slope of a fine uniform quantiser, 2 ln 2 / 12."""
 _BYTES_PER_LANE, _LEAST_PER_LANE, _MOST_PER_LANE = 128, 1500, 30_000
-_SHARE = 0.35
+SHARE = 0.7
 """Of their bits, what components save that are left out: the counts of flags follow what is left."""
 
 
@@ -70,7 +71,7 @@ class Chooser:
         self._widths: list[Ints] = []
         self.bits = 0.0
         self.coefficients = 0
-        self.saved = 0.0  # squared steps by which the values taken lower the error of taking none
+        self.left = 0.0  # squared steps of error
         self.worth: dict[int, npt.NDArray[np.float64]] = {}  # what each component of a subband saves, less its bits
         self.excess = np.zeros((2, 2))  # for magnitudes of 1 and above: how many, and by how much they are low
 
@@ -94,7 +95,7 @@ class Chooser:
             self._record_sizes(mine, magnitude, size_counts)
         over = (magnitude > 1).astype(np.intp)
         saved = np.square(size[live].astype(np.float64)) - np.square(size[live] - magnitude)
-        self.saved += float(saved.sum())
+        self.left += sum_of_squares(values) - float(saved.sum())
         lengths = [whole[:1][w].size for w in where]
         count = len(values) // sum(lengths)
         component = np.concatenate([np.repeat(np.arange(count), n) for n in lengths])
@@ -102,18 +103,11 @@ class Chooser:
         bits = np.log2(1 - share)[place]
         bits[live] = np.log2(share[mine]) + np.log2(size_counts / 2.0**SIZE_BITS)[
             mine, np.minimum((magnitude - 1) >> low_bits(mine), ESCAPE)] - 1 - low_bits(mine)  # fmt: skip
-        worth = np.bincount(component[live], saved, count) + _SHARE * self._price * np.bincount(component, bits, count)
+        worth = np.bincount(component[live], saved, count) + SHARE * self._price * np.bincount(component, bits, count)
         self.worth[subband] = self.worth.get(subband, 0) + worth
         self.excess[0] += np.bincount(over, minlength=2)
         self.excess[1] += np.bincount(over, size[live] - magnitude, minlength=2)
         return np.where(values < 0, -out, out)
-
-    def worthwhile(self) -> Ints:
-        """Return how many leading components of each subband save more than their bits are worth."""
-        out = np.zeros(len(self._subbands), np.int64)
-        for subband, worth in self.worth.items():
-            out[subband] = int(np.append(0, np.cumsum(worth)).argmax())
-        return out
 
     @staticmethod
     def _active(whole: Singles, place: tuple[slice, ...], where: Sequence[tuple[slice, ...]], expected: Singles) -> int:

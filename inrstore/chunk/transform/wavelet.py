@@ -8,7 +8,7 @@ float64 that hold integers: every product stays below 2^53, so the arithmetic is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from inrstore.errors import LimitExceededError
 
 Doubles = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
+Join = Callable[[Doubles | None, Doubles | None, int, int], Doubles | None]
 
 PRECISION = 14
 LIFTS = (-25987, -868, 14466, 7266)
@@ -45,44 +46,20 @@ def gain_of(key: Triple, level: int, levels: Triple) -> int:
     return GAINS[min(max(exponent, -24), 3) + 24]
 
 
-def inverse(subbands: MutableMapping[tuple[int, Triple], Doubles], lengths: Triple, levels: Triple) -> Doubles | None:
-    """Return the volumes of the subbands of some components; None if there are no subbands.
+def join(low: Doubles | None, high: Doubles | None, axis: int, length: int) -> Doubles | None:
+    """Undo the halving of one axis; None stands for zeros.
 
     Parameters
     ----------
-    subbands : mapping of (level, key) to ndarray, shape (components, z, y, x)
-        Internal units; a missing one is zero. They are taken out, so that each is let go of once it is used.
-    lengths, levels : tuple of int
+    low, high : ndarray of float64, or None
+    axis, length : int
+        Which axis of the arrays, and how long it becomes.
 
     Raises
     ------
     LimitExceededError
         When values leave the range that is exact.
     """
-    top = max(levels)
-    low = subbands.pop((max(top - 1, 0), (0, 0, 0)), None)
-    for level in range(top - 1, -1, -1):
-        keys = keys_of(levels, level)
-        parts: dict[Triple, Doubles | None] = {key: subbands.pop((level, key), None) for key in keys[1:]}
-        parts[0, 0, 0], low = low, None
-        whole = low_shape(lengths, levels, level)
-        for axis in (2, 1, 0):
-            if level < levels[axis]:
-                keys = [key for key in keys if not key[axis]]
-                parts = {
-                    key: _join(parts.pop(key), parts.pop(_raised(key, axis)), axis + 1, whole[axis]) for key in keys
-                }
-        low = parts[0, 0, 0]
-    return low
-
-
-def _raised(key: Triple, axis: int) -> Triple:
-    z, y, x = (1 if a == axis else k for a, k in enumerate(key))
-    return z, y, x
-
-
-def _join(low: Doubles | None, high: Doubles | None, axis: int, length: int) -> Doubles | None:
-    """Undo the halving of one axis; None stands for zeros."""
     some = low if low is not None else high
     if some is None:
         return None
@@ -103,6 +80,59 @@ def _join(low: Doubles | None, high: Doubles | None, axis: int, length: int) -> 
                 raise LimitExceededError("transform.coefficients", "they make values that leave the exact range")
         evens[...], odds[...] = even, odd
     return out
+
+
+def inverse(subbands: MutableMapping[tuple[int, Triple], Doubles], lengths: Triple, levels: Triple) -> Doubles | None:
+    """Return the volumes of the subbands of some components; None if there are no subbands.
+
+    Parameters
+    ----------
+    subbands : mapping of (level, key) to ndarray, shape (components, z, y, x)
+        Internal units; a missing one is zero. They are taken out, so that each is let go of once it is used.
+    lengths, levels : tuple of int
+
+    Raises
+    ------
+    LimitExceededError
+        When values leave the range that is exact.
+    """
+    top = max(levels)
+    low = subbands.pop((max(top - 1, 0), (0, 0, 0)), None)
+    for level in range(top - 1, -1, -1):
+        keys = keys_of(levels, level)
+        parts: dict[Triple, Doubles | None] = {key: subbands.pop((level, key), None) for key in keys[1:]}
+        parts[0, 0, 0], low = low, None
+        low = joined(parts, level, low_shape(lengths, levels, level), levels, join)
+    return low
+
+
+def joined(
+    parts: dict[Triple, Doubles | None], level: int, whole: Triple, levels: Triple, join: Join
+) -> Doubles | None:
+    """Undo one level.
+
+    Parameters
+    ----------
+    parts : dict of key to ndarray, shape (components, z, y, x), or None
+        All subbands of the level, used up.
+    level : int
+    whole : tuple of int
+        Slices, rows and columns of the result.
+    levels : tuple of int
+    join : callable
+        `join`, or what gives the same.
+    """
+    keys = list(parts)
+    for axis in (2, 1, 0):
+        if level < levels[axis]:
+            keys = [key for key in keys if not key[axis]]
+            parts = {key: join(parts.pop(key), parts.pop(_raised(key, axis)), axis + 1, whole[axis]) for key in keys}
+    return parts[0, 0, 0]
+
+
+def _raised(key: Triple, axis: int) -> Triple:
+    z, y, x = (1 if a == axis else k for a, k in enumerate(key))
+    return z, y, x
 
 
 def _blocks(shape: Sequence[int], axis: int) -> Iterator[tuple[slice, ...]]:
