@@ -346,9 +346,10 @@ def test_a_network_brings_samples_nearer_where_it_pays(narrow_networks, monkeypa
     assert details["network"] == "8 sine" and 60 < details["network_bytes"] < 300
     assert error_of(values, data) <= 30 and data != plain
     check_equal_bits(decoder().decode(data), decode_chunk(data))
-    for name, value in (("_PAYS", 0.0), ("fit", beyond)):
+    for place, name, value in ((av1, "_PAYS", 0.0), (av1, "fit", beyond),
+                               (av1.limits, "MAX_TRANSFORM_VALUES", values.size - 1)):  # fmt: skip
         with monkeypatch.context() as patch:
-            patch.setattr(av1, name, value)
+            patch.setattr(place, name, value)
             assert "network" not in describe_chunk(coded(values, 30, SMALL)).details
 
 

@@ -205,7 +205,7 @@ class _Search:
         """Return the smaller of the best payload and one of a coarser sequence that a network corrects."""
         within = [plan.within(1, self._lengths(last.plane)) for plan in _PLANS]
         plans = [p for p in within if _BYTES_PER_WEIGHT * p.parameters < _NETWORK_SHARE * len(best)]
-        if not plans:
+        if not plans or self._core.size > limits.MAX_TRANSFORM_VALUES:  # section 15.1
             return best
         setting = _setting(last, slope, _BY_STEP, math.log(_COARSER), keep=True) or (last.quantiser, last.step)
         coded = self._coded(last.plane, *setting, effort.final, filters=False)
