@@ -24,7 +24,7 @@ from inrstore.store import verify as store_verify
 from inrstore.store.container import ENDING, Container, is_zip
 from inrstore.store.export import ExportReport
 from inrstore.store.layout import ZarrFormat
-from inrstore.store.options import Options
+from inrstore.store.options import Options, chunks_of
 from inrstore.store.quality import Quality
 from inrstore.store.reports import ConvertReport, InfoReport, VerifyReport
 
@@ -42,6 +42,7 @@ def convert(
     device: Device = "auto",
     store: Container | None = None,
     zarr_format: ZarrFormat = 3,
+    chunks: str | Sequence[int] = "auto",
     seed: int = 0,
     mask: str | os.PathLike[str] | None = None,
     include: Sequence[str] = (),
@@ -85,6 +86,9 @@ def convert(
         What the stores of an archive are: a zip each ("ozx", the default), or a folder (always in Zarr format 2).
     zarr_format : {3, 2}
         Format of the stores.
+    chunks : "auto", "whole" or sequence of int
+        Shape of chunks along z, y and x; all measurements of a place are in one chunk. "auto" makes them as small as
+        costs few bytes, "whole" as large as can be.
     seed : int
         The same input, seed and kind of device give the same bytes.
     mask : path-like or str, optional
@@ -124,6 +128,7 @@ def convert(
         zarr_format=zarr_format,
         container=store or ("zarr" if zarr_format == 2 else "ozx"),
         mask="" if mask is None else os.fspath(mask),
+        chunks=chunks_of(chunks),
     )
     asked = bool(lossless) or any(value is not None for value in (psnr, rmse, max_error))
     include, exclude = _globs("include", include), _globs("exclude", exclude)

@@ -354,7 +354,8 @@ def test_positions_outside_are_not_fitted_to():
     wanted, inside = volumes * 0.9, rng.random((6, 20, 20)) < 0.5
     plan = fitting.Plan(3, 1, 4, 60, 256)
     other = np.where(inside, wanted, 10**6)
-    assert fitting.fit(volumes, wanted, inside, plan).write() == fitting.fit(volumes, other, inside, plan).write()
+    found = [fitting.fit([fitting.View(volumes, each, inside)], plan).write() for each in (wanted, other)]
+    assert found[0] == found[1]
 
 
 def test_measurements_that_are_nowhere_known_together_have_none():
@@ -382,7 +383,7 @@ def test_a_fit_brings_volumes_nearer_to_what_is_wanted():
     rng = np.random.default_rng(4)
     smooth = rng.normal(0, 1, (3, 8, 24, 24)).cumsum(2).cumsum(3) * 300
     volumes = (smooth + rng.normal(0, 800, smooth.shape)).round()
-    found = fitting.fit(volumes, smooth, None, fitting.Plan(2, 2, 8, 300, 512))
+    found = fitting.fit([fitting.View(volumes, smooth)], fitting.Plan(2, 2, 8, 300, 512))
     found.network.check()
     assert read(Reader(found.write()), 3).inputs == found.inputs == 2 + 2 * 6
     before = np.abs(volumes - smooth).mean((1, 2, 3))

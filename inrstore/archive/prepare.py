@@ -194,6 +194,7 @@ def document(job: Job) -> dict[str, Any]:
             "zarr_format": base.zarr_format,
             "store": base.container,
             "mask": _described(base.mask),
+            "chunks": list(base.chunks) if isinstance(base.chunks, tuple) else base.chunks,
             "rules": [{**rule, **({"mask": _described(rule["mask"])} if "mask" in rule else {})}
                       for rule in job.rules.to_dict()],
             "include": list(job.rules.include),

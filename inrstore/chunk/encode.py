@@ -6,6 +6,7 @@ what is taken has been decoded by the reader's own decoder, once, and compared w
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from inrstore import limits
 from inrstore.chunk import dtypes, frame, quality
+from inrstore.chunk.boxes import together
 from inrstore.chunk.context import Context
 from inrstore.chunk.decode import values_of
 from inrstore.chunk.frame import Frame
@@ -30,6 +32,10 @@ from inrstore.errors import ConfigurationError, CorruptChunkError, MissingDepend
 from inrstore.options import EncodeOptions, Progress, ProgressCallback, available_cores
 
 _VALUES_AT_ONCE = 1 << 26  # an encoder needs some 50 bytes for each
+_VALUES_TOGETHER = 1 << 27  # of chunks that share a step
+_ALIKE = 0.25  # of the largest box; smaller ones are coded alone
+_TINY = 1e-300
+_PER_PASS = 0.8  # of what is left to do, after each time that all chunks of an image are coded
 
 
 def encode_chunks(
@@ -76,32 +82,90 @@ def encode_chunks(
     each = [targets] * len(chunks) if isinstance(targets, Target) else list(targets)
     if len(each) != len(chunks):
         raise ConfigurationError(f"{len(each)} targets for {len(chunks)} chunks")
-    given = [None] * len(chunks) if masks is None else list(masks)
-    if len(given) != len(chunks):
-        raise ConfigurationError(f"{len(given)} masks for {len(chunks)} chunks")
-    if options.networks and any(t.rmse is not None for t in each):
-        require_fit()
-    context = Context.of(None, None, shared)
-    tasks = [Task(*_masked(np.asarray(chunk), outline), target, options, context)
-             for chunk, target, outline in zip(chunks, each, given, strict=True)]  # fmt: skip
+    tasks = _tasks(chunks, each, options, masks, shared)
     frames: list[bytes] = []
-    together = max(1, _VALUES_AT_ONCE // max((t.chunk.size for t in tasks if t.chunk.size), default=1))
+    at_once = max(1, _VALUES_AT_ONCE // max((t.chunk.size for t in tasks if t.chunk.size), default=1))
     jobs = [partial(_decide, task) for task in tasks]
-    for made in _in_order(jobs, min(together, options.threads or available_cores())):
+    for made in _in_order(jobs, min(at_once, options.threads or available_cores())):
         frames.append(made)
         if progress is not None and not options.networks:
             done = len(frames)
             progress(Progress(chunks_done=done, chunks_total=len(chunks), fraction=done / len(chunks), rmse=None,
                               stage="coding"))  # fmt: skip
-    for mode in MODES:
-        if mode.fit is not None:
-            for index, payload in mode.fit(tasks, [len(f) for f in frames], options, progress):
-                coded = _checked(mode, payload, tasks[index])
-                if coded is not None and len(coded) < len(frames[index]):
-                    frames[index] = coded
+    _fit(tasks, frames, options, progress)
     if progress is not None:
         progress(Progress(chunks_done=len(chunks), chunks_total=len(chunks), fraction=1.0, rmse=None, stage="done"))
     return frames
+
+
+def encode_together(
+    chunks: Sequence[npt.NDArray[Any]],
+    target: Target,
+    options: EncodeOptions | None = None,
+    progress: ProgressCallback | None = None,
+    masks: Sequence[npt.NDArray[np.bool_] | None] | None = None,
+) -> tuple[list[bytes], float]:
+    """Encode the chunks of an image so that they keep a target rmse together, in the fewest bytes.
+
+    Bits go where they save most, so one chunk may have a larger error than another; over the coded values of all
+    (finite, in their boxes, inside their masks) the root mean square error is at most the target.
+
+    Parameters
+    ----------
+    chunks : sequence of ndarray
+        Of one dtype and shape.
+    target : Target
+        Of an rmse.
+    options, progress, masks : optional
+        As for `encode_chunks`.
+
+    Returns
+    -------
+    frames : list of bytes
+        One for each chunk.
+    worst : float
+        The largest error of a chunk over the target; 1 if none is above it.
+
+    Raises
+    ------
+    ConfigurationError, MissingDependencyError
+        As `encode_chunks`.
+    """
+    options = options or EncodeOptions()
+    tasks = _tasks(chunks, [target] * len(chunks), options, masks, None)
+    found: list[bytes | None] = [_simple(task) for task in tasks]
+    worst, threads = 1.0, options.threads or available_cores()
+
+    def tell(stage: str, ahead: float = 0.0) -> None:
+        if progress is not None:
+            done = sum(f is not None for f in found)
+            progress(Progress(chunks_done=done, chunks_total=len(chunks), fraction=(done + ahead) / len(chunks),
+                              rmse=None, stage=stage))  # fmt: skip
+
+    tell("coding")
+    if target.rmse is not None:
+        for numbers in _groups(tasks, found):
+            passes = itertools.count(1)
+
+            def passed(group: int = len(numbers), passes: Iterator[int] = passes) -> None:
+                tell("coding", group * (1 - _PER_PASS ** next(passes)))  # how many there will be is not known
+
+            made = _bids([tasks[number] for number in numbers], threads, passed)
+            for number, (coded, error) in zip(numbers, made, strict=False):
+                found[number] = coded
+                worst = max(worst, error / target.rmse)
+                if options.networks:  # one that is found later on may have this error
+                    tasks[number] = replace(tasks[number], target=replace(target, rmse=max(error, _TINY)))
+            tell("coding")
+    alone = [number for number, coded in enumerate(found) if coded is None]
+    jobs = [partial(_decide, tasks[number]) for number in alone]
+    for number, coded in zip(alone, _in_order(jobs, threads), strict=True):
+        found[number] = coded
+        tell("coding")
+    frames = [coded for coded in found if coded is not None]
+    _fit(tasks, frames, options, progress)
+    tell("done")
+    return frames, worst
 
 
 def encode_as(mode: Mode, chunk: npt.NDArray[Any], target: Target | None = None, mask: Mask | None = None,
@@ -154,6 +218,29 @@ def seal(
     return frame.pack(mode.number, like, frame.crc_of(decoded), payload)
 
 
+def _tasks(chunks: Sequence[npt.NDArray[Any]], targets: Sequence[Target], options: EncodeOptions,
+           masks: Sequence[npt.NDArray[np.bool_] | None] | None, shared: Shared | None) -> list[Task]:  # fmt: skip
+    """Return a task for each chunk."""
+    given = [None] * len(chunks) if masks is None else list(masks)
+    if len(given) != len(chunks):
+        raise ConfigurationError(f"{len(given)} masks for {len(chunks)} chunks")
+    if options.networks and any(t.rmse is not None for t in targets):
+        require_fit()
+    context = Context.of(None, None, shared)
+    return [Task(*_masked(np.asarray(chunk), outline), target, options, context)
+            for chunk, target, outline in zip(chunks, targets, given, strict=True)]  # fmt: skip
+
+
+def _fit(tasks: Sequence[Task], frames: list[bytes], options: EncodeOptions, progress: ProgressCallback | None) -> None:
+    """Put smaller frames in the place of those that a mode which is fitted to many chunks has them for."""
+    for mode in MODES:
+        if mode.fit is not None:
+            for index, payload in mode.fit(tasks, [len(f) for f in frames], options, progress):
+                coded = _checked(mode, payload, tasks[index])
+                if coded is not None and len(coded) < len(frames[index]):
+                    frames[index] = coded
+
+
 # ---- mode decision -----------------------------------------------------------------------------------------
 
 
@@ -171,6 +258,59 @@ def _decide(task: Task) -> bytes:
             if coded is not None:
                 return coded
     return seal(RAW, task.chunk, task.values.tobytes(), task.chunk)
+
+
+def _simple(task: Task) -> bytes | None:
+    """Return the frame of a chunk that one of the simplest modes holds, or None."""
+    dtypes.code_of(task.chunk.dtype)
+    if not task.chunk.size:
+        return seal(RAW, task.chunk, b"", task.chunk)
+    exact = replace(task, target=Target(lossless=True))
+    for mode in MODES:
+        if mode.turn == SIMPLE and mode.bid is not None and (payload := mode.bid(exact)) is not None:
+            return _checked(mode, payload, exact)
+    return None
+
+
+def _groups(tasks: Sequence[Task], found: Sequence[bytes | None]) -> list[list[int]]:
+    """Return the numbers of chunks that keep the target together: as many as memory should hold, of like sizes."""
+    left = [number for number, coded in enumerate(found) if coded is None]
+    sizes = {number: tasks[number].split[0].size for number in left}
+    largest = max(sizes.values(), default=0)
+    alike = [number for number in left if sizes[number] >= largest * _ALIKE]
+    count = -(-sum(sizes[number] for number in alike) // _VALUES_TOGETHER)
+    each = -(-len(alike) // max(1, count))
+    return [alike[i : i + each] for i in range(0, len(alike), each or 1)]
+
+
+def _bids(tasks: Sequence[Task], threads: int, passed: Callable[[], None]) -> list[tuple[bytes, float]]:
+    """Return the frames of the smallest bids for some chunks together, and the error of each; nothing if none holds."""
+    for turn in (SEQUENCE, MODEL):
+        asking = [(mode, mode.bids) for mode in MODES if mode.bids is not None and mode.turn == turn]
+        offers = [(mode, payloads) for mode, bids in asking if (payloads := bids(tasks, threads, passed)) is not None]
+        for mode, payloads in sorted(offers, key=lambda offer: sum(map(len, offer[1]))):
+            frames = [_measured(mode, *each) for each in zip(payloads, tasks, strict=True)]
+            kept = [f for f in frames if f is not None]
+            target = tasks[0].target.rmse
+            if len(kept) == len(tasks) and target is not None:
+                if together([task.box for task in tasks], [error for _, error in kept]) <= target:
+                    return kept
+    return []
+
+
+def _measured(mode: Mode, payload: bytes, task: Task) -> tuple[bytes, float] | None:
+    """Return the frame of a payload and its error; None if readers refuse it, or raw values are as small."""
+    like, around = task.chunk, task.split[1]
+    if len(payload) >= like.nbytes:
+        return None
+    try:
+        decoded = values_of(Frame(mode.number, like.dtype, like.shape, 0, memoryview(payload)), task.context)
+    except CorruptChunkError:  # a limit of readers that the encoder did not foresee
+        return None
+    if not quality.odd_kept(task.values, decoded):
+        return None
+    error = quality.rmse(task.values, decoded, task.target, around.box, around.mask)
+    return seal(mode, like, payload, decoded), error
 
 
 def _rounds(task: Task) -> Iterator[tuple[Task, tuple[int, ...]]]:

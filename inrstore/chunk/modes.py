@@ -53,6 +53,9 @@ class Mode:
         (reader, dtype, box, context) -> the box; the reader is behind the envelope, the dtype is little-endian.
     bid : callable, optional
         task -> payload, envelope included, or None for what the mode does not hold or keep the target with.
+    bids : callable, optional
+        (tasks, threads, passed) -> one payload for each, which keep one target rmse together, or None; `passed` is
+        called each time that all have been coded.
     turn : {SIMPLE, SEQUENCE, MODEL, FALLBACK}
         When the mode is asked for a bid. For a lossless target all but the simple ones are asked together.
     envelope : callable
@@ -73,6 +76,7 @@ class Mode:
     name: str
     decode: Callable[[Reader, DType, Shape, Context], Array]
     bid: Callable[[Task], bytes | memoryview | None] | None = None
+    bids: Callable[[Sequence[Task], int, Callable[[], None]], list[bytes] | None] | None = None
     turn: int = MODEL
     envelope: Callable[[Reader, Shape, DType], Envelope] = envelope.read
     describe: Callable[[Reader, DType, Shape], dict[str, Any]] = _nothing
@@ -99,6 +103,12 @@ def _bid_transform(task: Task) -> bytes | None:
     return bid(task)
 
 
+def _bids_transform(tasks: Sequence[Task], threads: int, passed: Callable[[], None]) -> list[bytes] | None:
+    from inrstore.chunk.transform.encode import bids
+
+    return bids(tasks, threads, passed)
+
+
 def _bid_predictor(task: Task) -> bytes | None:
     from inrstore.chunk.predictor.encode import bid
 
@@ -115,6 +125,12 @@ def _bid_av1(task: Task) -> bytes | None:
     from inrstore.chunk.av1.encode import bid
 
     return bid(task)
+
+
+def _bids_av1(tasks: Sequence[Task], threads: int, passed: Callable[[], None]) -> list[bytes] | None:
+    from inrstore.chunk.av1.encode import bids
+
+    return bids(tasks, threads, passed)
 
 
 def _fit_siren(
@@ -136,12 +152,12 @@ BYTEPLANES = Mode(number=2, name="byteplanes", decode=lambda r, d, b, _: bytepla
 SIREN = Mode(number=3, name="siren", decode=lambda r, d, b, _: siren.decode(r, d, b), describe=siren.describe,
              decode_part=lambda r, d, b, w, _: siren.decode_part(r, d, b, w), fit=_fit_siren)  # fmt: skip
 TRANSFORM = Mode(number=4, name="transform", decode=lambda r, d, b, _: transform.decode(r, d, b), bid=_bid_transform,
-                 describe=transform.describe)  # fmt: skip
+                 bids=_bids_transform, describe=transform.describe)  # fmt: skip
 PREDICTOR = Mode(number=5, name="predictor", decode=lambda r, d, b, _: predictor.decode(r, d, b), bid=_bid_predictor)
 NEURAL = Mode(number=6, name="neural", decode=lambda r, d, b, c: neural.decode(r, d, b, c.shared), bid=_bid_neural,
               describe=neural.describe, check_shared=neural.check_shared)  # fmt: skip
-AV1 = Mode(number=7, name="av1", decode=lambda r, d, b, _: av1.decode(r, d, b), bid=_bid_av1, turn=SEQUENCE,
-           describe=av1.describe)  # fmt: skip
+AV1 = Mode(number=7, name="av1", decode=lambda r, d, b, _: av1.decode(r, d, b), bid=_bid_av1, bids=_bids_av1,
+           turn=SEQUENCE, describe=av1.describe)  # fmt: skip
 
 MODES = (RAW, CONSTANT, BYTEPLANES, SIREN, TRANSFORM, PREDICTOR, NEURAL, AV1)
 BY_NUMBER = {mode.number: mode for mode in MODES}

@@ -178,6 +178,14 @@ def max_error(original: npt.NDArray[Any], decoded: npt.NDArray[Any]) -> float:
     return float(gap.max(initial=0))
 
 
+def odd_kept(original: npt.NDArray[Any], decoded: npt.NDArray[Any]) -> bool:
+    """Return whether all values that are not finite are equal bit for bit."""
+    if original.dtype.kind != "f":
+        return True
+    odd = ~np.isfinite(original)
+    return bool(original[odd].tobytes() == decoded[odd].tobytes())
+
+
 def meets(
     original: npt.NDArray[Any],
     decoded: npt.NDArray[Any],
@@ -189,10 +197,10 @@ def meets(
 
     `box` and `inside` are those of `rmse`; outside them both arrays hold the same.
     """
-    if target.lossless or original.dtype.kind == "f":
-        where = ... if target.lossless else ~np.isfinite(original)
-        if original[where].tobytes() != decoded[where].tobytes():
-            return False
+    if target.lossless:
+        return bool(original.tobytes() == decoded.tobytes())
+    if not odd_kept(original, decoded):
+        return False
     if target.max_error is not None:
         return max_error(original, decoded) <= target.max_error
     if target.rmse is not None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk import dtypes, envelope
+from inrstore.chunk import dtypes, envelope, quality
+from inrstore.chunk.boxes import Box
 from inrstore.chunk.context import UNKNOWN, Context
 from inrstore.chunk.envelope import Envelope
 from inrstore.chunk.mask import Mask
@@ -52,6 +53,18 @@ class Task:
     def split(self) -> tuple[npt.NDArray[Any], Envelope]:
         """The box without non-finite values, and the envelope; for at least two different values."""
         return envelope.split(self.values, self.mask)
+
+    @property
+    def box(self) -> Box:
+        """What a lossy mode codes; for at least two different values and a target rmse."""
+        core, around = self.split
+        inside = core.size if around.mask is None else int(np.broadcast_to(around.mask, core.shape).sum())
+
+        def error(decoded: npt.NDArray[Any]) -> float:
+            rebuilt = envelope.join(np.array(decoded), around, self.chunk.shape)
+            return quality.rmse(self.values, rebuilt, self.target, around.box, around.mask)
+
+        return Box(core, error, around.mask, inside - (0 if around.values is None else around.values.size))
 
     @property
     def channel_axis(self) -> int | None:

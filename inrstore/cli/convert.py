@@ -58,6 +58,9 @@ def convert(
         ),
     ] = None,
     zarr_format: Annotated[FormatName, typer.Option(help="Zarr format of the store.")] = FormatName.v3,
+    chunks: Annotated[
+        str, typer.Option(metavar="auto|whole|Z,Y,X", help="Shape of chunks; small ones are read faster.")
+    ] = "auto",
     mask: Annotated[
         str | None,
         typer.Option(
@@ -123,6 +126,7 @@ def convert(
             device=device.value,
             store=None if store is None else store.value,
             zarr_format=3 if zarr_format is FormatName.v3 else 2,
+            chunks=chunks,
             mask=mask,
             include=include or (),
             exclude=exclude or (),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from importlib.metadata import version
 from typing import Any
@@ -32,6 +33,8 @@ class Conversion:
         What each chunk has to reach.
     frames : dict
         Chunks that are encoded.
+    worst : float
+        The largest error of a chunk over its target; above 1 where chunks keep it together.
     """
 
     def __init__(self, source: Source, destination: str, options: Options, work: str = "") -> None:
@@ -40,23 +43,36 @@ class Conversion:
             raise ConfigurationError(f"{destination}: a zipped OME-Zarr is of Zarr format 3")
         refuse_existing(destination)
         self.dims = layout.image_dims(source.voxels.ndim)
-        least = layout.TRANSFORMED_VALUES
+        leading = layout.measurement_axes(self.dims)
+        several = math.prod(source.voxels.shape[:leading]) > 1
+        least = layout.TRANSFORMED_VALUES if several else min(layout.SINGLE_VALUES, layout.TRANSFORMED_VALUES)
         if options.quality.lossless or options.quality.max_error is not None:
             least = layout.LOSSLESS_VALUES
         elif options.mode == "network":
             least = 0
-        self.grid = Grid(source.voxels.shape, layout.choose_chunks(source.voxels.shape, self.dims, least))
+        self.grid = Grid(
+            source.voxels.shape, layout.choose_chunks(source.voxels.shape, self.dims, least, options.chunks)
+        )
         self.inside = masks.read_mask(options.mask, source) if options.mask else None
-        self.ranges = Ranges.of(source.voxels, layout.measurement_axes(self.dims), self.inside)
+        self.ranges = Ranges.of(source.voxels, leading, self.inside)
         self.nominal = options.quality.psnr_at_target(self.ranges)
         targets = options.quality.chunk_targets(self.grid, self.ranges, self.dims, self.cut)
         self.targets: dict[tuple[int, ...], Target] = dict(zip(self.grid, targets, strict=True))
         self.frames: dict[tuple[int, ...], bytes] = {}
+        self.worst = 1.0
 
     def cut(self, index: tuple[int, ...]) -> tuple[npt.NDArray[Any], masks.Inside | None]:
         """Return a chunk, and its part of the mask if there is one."""
         inside = None if self.inside is None else masks.cut(self.inside, self.grid, index)
         return self.grid.cut(self.source.voxels, index), inside
+
+    @property
+    def together(self) -> bool:
+        """Whether all chunks have one target rmse, which they may keep together."""
+        each = list(self.targets.values())
+        if len(each) < 2 or self.options.mode == "network":
+            return False
+        return each[0].rmse is not None and all(target == each[0] for target in each)
 
     def key(self, index: tuple[int, ...]) -> str:
         """Return the path of a chunk inside the store."""
@@ -122,7 +138,7 @@ class Conversion:
             self.grid,
             layout.stored_dtype(self.source.voxels.dtype),
             self.dims,
-            codec_document(self.options.quality.bound(self.ranges, self.dims), zarr_format),
+            codec_document(self.options.quality.bound(list(self.targets.values()), self.worst), zarr_format),
             attributes.image_attributes(self.source),
         )
         small = attributes.small_arrays(self.source, self.dims)

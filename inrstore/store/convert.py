@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from inrstore import limits
-from inrstore.chunk.encode import encode_chunks
+from inrstore.chunk.encode import encode_chunks, encode_together
 from inrstore.errors import InrstoreError
-from inrstore.options import EncodeOptions, Progress, available_cores
+from inrstore.options import EncodeOptions, Progress, ProgressCallback, available_cores
 from inrstore.sources import Source
 from inrstore.store.conversion import Conversion
 from inrstore.store.options import Options
@@ -85,27 +85,44 @@ def convert_images(
 
 
 def _encode(conversions: Sequence[Conversion], clock: Clock) -> None:
-    """Encode every chunk, some at a time."""
-    pending = [(conversion, index) for conversion in conversions for index in conversion.grid]
-    total, done = len(pending), 0
-    clock.tell("encoding", done)
-    if not pending:
-        return
-    options = conversions[0].options
-    for batch in _batches(pending, options):
-
-        def show(step: Progress, done: int = done, size: int = len(batch)) -> None:
-            nominal = batch[0][0].nominal  # noqa: B023 - called while this batch runs
-            current = None if nominal is None or not step.rmse else nominal - 20 * math.log10(step.rmse)
-            clock.tell(step.stage, done + step.chunks_done, (done + size * step.fraction) / total, current)
-
+    """Encode every chunk: those of an image that keep its quality together, the others some at a time."""
+    clock.tell("encoding", 0)
+    total, done = sum(len(conversion.grid) for conversion in conversions), 0
+    alone = [conversion for conversion in conversions if not conversion.together]
+    for conversion in conversions:
+        if not conversion.together:
+            continue
+        indices = list(conversion.grid)
+        cuts = [conversion.cut(index) for index in indices]
+        chunks, insides = [chunk for chunk, _ in cuts], [inside for _, inside in cuts]
+        show = _show([(conversion, index) for index in indices], clock, done, total)
+        frames, conversion.worst = encode_together(chunks, conversion.targets[indices[0]], conversion.options, show,
+                                                   insides)  # fmt: skip
+        conversion.frames.update(zip(indices, frames, strict=True))
+        done += len(indices)
+    pending = [(conversion, index) for conversion in alone for index in conversion.grid]
+    for batch in _batches(pending, conversions[0].options) if pending else ():
         cuts = [conversion.cut(index) for conversion, index in batch]
         targets = [conversion.targets[index] for conversion, index in batch]
         chunks, insides = [chunk for chunk, _ in cuts], [inside for _, inside in cuts]
-        frames = encode_chunks(chunks, targets, options, show if clock.wanted else None, insides)
+        show = _show(batch, clock, done, total)
+        frames = encode_chunks(chunks, targets, batch[0][0].options, show, insides)
         for (conversion, index), frame in zip(batch, frames, strict=True):
             conversion.frames[index] = frame
         done += len(batch)
+
+
+def _show(
+    batch: Sequence[tuple[Conversion, tuple[int, ...]]], clock: Clock, done: int, total: int
+) -> ProgressCallback | None:
+    """Return what tells the progress of some chunks, or None where nobody listens."""
+    nominal = batch[0][0].nominal
+
+    def show(step: Progress) -> None:
+        current = None if nominal is None or not step.rmse else nominal - 20 * math.log10(step.rmse)
+        clock.tell(step.stage, done + step.chunks_done, (done + len(batch) * step.fraction) / total, current)
+
+    return show if clock.wanted else None
 
 
 def _batches(

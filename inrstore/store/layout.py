@@ -21,8 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore import limits
+from inrstore.errors import ConfigurationError
 
 ZarrFormat: TypeAlias = Literal[2, 3]
+Chunks: TypeAlias = Literal["auto", "whole"] | tuple[int, ...]
 
 LAYOUT_VERSION = 1
 """Version of what this module describes, stored in every store."""
@@ -47,7 +49,11 @@ LOSSLESS_VALUES = 1 << 21
 """Values that a lossless or bounded chunk should have: weights are paid once, and more is decoded at once."""
 
 TRANSFORMED_VALUES = 1 << 24
-"""Values that a chunk of wavelets should have: two halves of a T1 cost 15 % more than the whole."""
+"""Values that a lossy chunk of several measurements should have: each has a basis of its own."""
+
+SINGLE_VALUES = 1 << 22
+"""Values that a lossy chunk of one measurement should have: with one step for all chunks of an image, those of this
+size cost 1 or 2 % more than the whole, and a slice is read in a tenth of a second."""
 
 CHUNK_VALUES = 1 << 25
 """Values in one chunk that a reader has to hold at once; far below `limits.MAX_CHUNK_VALUES`."""
@@ -68,7 +74,7 @@ def measurement_axes(dims: Sequence[str]) -> int:
     return sum(name not in "xyz" for name in dims)
 
 
-def choose_chunks(shape: Sequence[int], dims: Sequence[str], least: int = 0) -> tuple[int, ...]:
+def choose_chunks(shape: Sequence[int], dims: Sequence[str], least: int = 0, asked: Chunks = "auto") -> tuple[int, ...]:
     """Choose the chunk shape of an image: all of t, whole z-slabs of about `CHUNK_VOXELS` voxels.
 
     Parameters
@@ -79,12 +85,28 @@ def choose_chunks(shape: Sequence[int], dims: Sequence[str], least: int = 0) -> 
         Names of these axes.
     least : int
         Values that a chunk should have, if the image has as many.
+    asked : "auto", "whole" or tuple of int
+        "whole" makes chunks as large as `CHUNK_VALUES`; numbers are lengths along z, y and x, the last one along x.
 
     Returns
     -------
     tuple of int
         One length for each axis. Axes beyond t have length 1.
+
+    Raises
+    ------
+    ConfigurationError
+        Where chunks of the lengths asked for have more values than a chunk can.
     """
+    if not isinstance(asked, str):
+        wanted = dict(zip("xyz", asked[::-1], strict=False))
+        given = tuple(min(wanted.get(name, n), n) if name in "xyzt" else 1 for name, n in zip(dims, shape, strict=True))
+        if math.prod(given) > limits.MAX_TRANSFORM_VALUES:
+            most = f"the most is {limits.MAX_TRANSFORM_VALUES}"
+            raise ConfigurationError(f"chunks of {' x '.join(map(str, given))} have {math.prod(given)} values; {most}")
+        return given
+    if asked == "whole":
+        least = CHUNK_VALUES
     chunks = [1] * len(shape)
     values = min(CHUNK_VALUES, limits.MAX_CHUNK_VALUES)
     if "t" in dims:

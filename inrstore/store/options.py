@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 
 from inrstore.errors import ConfigurationError
 from inrstore.options import EncodeOptions
 from inrstore.store.container import ENDING, Container
-from inrstore.store.layout import ZarrFormat
+from inrstore.store.layout import Chunks, ZarrFormat
 from inrstore.store.quality import Quality
 
 
@@ -25,12 +26,15 @@ class Options(EncodeOptions):
         One zip or a folder; the name of a single store says it, too.
     mask : str
         Path or URL of an image of the same grid; where it is 0 nothing is kept and 0 is read. Empty for none.
+    chunks : "auto", "whole" or tuple of int
+        Shape of chunks in space; see `inrstore.store.layout.choose_chunks`.
     """
 
     quality: Quality
     zarr_format: ZarrFormat = 3
     container: Container = "ozx"
     mask: str = ""
+    chunks: Chunks = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,7 +43,31 @@ class Options(EncodeOptions):
         if self.container not in ENDING:
             raise ConfigurationError(f"store must be one of {', '.join(ENDING)}, not {self.container!r}")
 
+        object.__setattr__(self, "chunks", chunks_of(self.chunks))
+
     @property
     def effort(self) -> EncodeOptions:
         """What images that are encoded together have in common."""
         return EncodeOptions(**{name: getattr(self, name) for name in EncodeOptions.__dataclass_fields__})
+
+
+def chunks_of(asked: object) -> Chunks:
+    """Return the chunks that a user asks for, given as a word, as lengths or as text with commas.
+
+    Raises
+    ------
+    ConfigurationError
+        For anything but "auto", "whole", and up to three positive lengths.
+    """
+    if asked == "auto" or asked == "whole":
+        return "whole" if asked == "whole" else "auto"
+    parts = asked.split(",") if isinstance(asked, str) else asked
+    try:
+        lengths = tuple(operator.index(int(p) if isinstance(p, str) else p) for p in parts)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        lengths = ()
+    if not 1 <= len(lengths) <= 3 or min(lengths) < 1:
+        raise ConfigurationError(
+            f"chunks must be auto, whole, or lengths along z, y and x like 8,256,256, not {asked!r}"
+        )
+    return lengths

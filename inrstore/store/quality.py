@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,15 +92,21 @@ class Quality:
         spread = float(ranges.each.max()) if leading else ranges.whole
         return Target(rmse=relative * spread, channel_axis=axis)
 
-    def bound(self, ranges: Ranges, dims: tuple[str, ...]) -> Target:
-        """Return a target that holds for all measurements together, without a scale for each.
+    @staticmethod
+    def bound(targets: Sequence[Target], worst: float) -> Target:
+        """Return a target that every chunk keeps, for all measurements together, without a scale for each.
 
         It stands in the metadata, where a hundred scales would cost more than all the rest.
+
+        Parameters
+        ----------
+        targets : sequence of Target
+            Of the chunks.
+        worst : float
+            The largest error of a chunk over its target, at least 1.
         """
-        exact = self.target(ranges, dims)
-        if exact.scale is None or exact.rmse is None:
-            return exact
-        return replace(exact, rmse=exact.rmse * max(exact.scale), scale=None)
+        largest = max((t.rmse * max(t.scale or (1.0,)) for t in targets if t.rmse is not None), default=None)
+        return targets[0] if largest is None else replace(targets[0], rmse=largest * worst, scale=None)
 
     def chunk_targets(
         self,

@@ -1,4 +1,7 @@
-"""Values -> av1 payloads: the axis, quantiser and step that just keep a target (specification section 15)."""
+"""Boxes -> av1 payloads: the axis, quantiser and step that just keep a target (specification section 15).
+
+Chunks of one image have the same ones, so that bits go where they save most.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore import limits
-from inrstore.chunk import envelope, quality
 from inrstore.chunk.av1 import library
 from inrstore.chunk.av1.decode import FINE, LEVELS, MOST_OFFSET, MOST_SHIFT, Header, box_of, samples_of
+from inrstore.chunk.boxes import Box, extremes, together
 from inrstore.chunk.inloop.correction import Correction
-from inrstore.chunk.inloop.fit import FLAT, WIDE, Plan, fit
+from inrstore.chunk.inloop.fit import FLAT, WIDE, Plan, View, fit
 from inrstore.chunk.outputs import bounds, exponent_of, fits
 from inrstore.chunk.task import Task
 from inrstore.errors import CorruptChunkError, MissingDependencyError
 from inrstore.options import Preset, available_cores
 
 Plane = tuple[int, int]
-Error = Callable[[npt.NDArray[Any]], float]
 
 _LEAST = 1 << 12  # values; fewer cost less than the headers of a sequence
 _FINEST = 1.5  # levels; the transform is smaller for targets below
@@ -80,7 +82,8 @@ class Trial:
     quantiser : int
     step : float
         Of the samples, against the finest.
-    payload : bytes
+    payloads : list of bytes
+        One for each box.
     ratio : float
         Error over target.
     correction : Correction, optional
@@ -89,40 +92,56 @@ class Trial:
     plane: Plane
     quantiser: int
     step: float
-    payload: bytes
+    payloads: list[bytes]
     ratio: float
     correction: Correction | None = None
 
     @property
+    def size(self) -> int:
+        """Bytes of all payloads."""
+        return sum(map(len, self.payloads))
+
+    @property
     def cost(self) -> float:
         """Logarithm of the bytes that it would take to meet the target so."""
-        return math.log(len(self.payload)) + _BYTES_BY_ERROR * math.log(self.ratio)
+        return math.log(self.size) + _BYTES_BY_ERROR * math.log(self.ratio)
 
 
 def bid(task: Task) -> bytes | None:
-    """Return the payload of a chunk of one channel with a target rmse, or None.
+    """Return the payload of a chunk of one channel with a target rmse, or None; see `bids`."""
+    found = bids([task], task.options.threads)
+    return None if found is None else found[0]
+
+
+def bids(tasks: Sequence[Task], threads: int = 0, passed: Callable[[], None] | None = None) -> list[bytes] | None:
+    """Return the payloads of chunks of one channel that keep one target rmse together, or None.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        With the same target, options and kind of values.
+    threads : int
+        Of the encoder; 0 takes the cores available.
+    passed : callable, optional
+        Called each time that all have been coded.
 
     Raises
     ------
     MissingDependencyError
         If this mode was asked for and PyAV is absent, or brings an encoder whose streams no chunk may hold.
     """
-    rmse, options = task.target.rmse, task.options
-    if rmse is None or options.mode not in ("auto", "av1") or task.chunk.dtype.kind not in "iuf":
+    first = tasks[0]
+    rmse, options = first.target.rmse, first.options
+    if rmse is None or options.mode not in ("auto", "av1") or first.chunk.dtype.kind not in "iuf":
         return None
     if options.mode == "auto" and not library.is_installed():
         return None
-    core, around = task.split
-    axis = task.channel_axis
-    if axis is not None and core.shape[axis] > 1:
+    boxes, axis = [task.box for task in tasks], first.channel_axis
+    if axis is not None and any(box.core.shape[axis] > 1 for box in boxes):
         return None
-
-    def error(decoded: npt.NDArray[Any]) -> float:
-        rebuilt = envelope.join(decoded, around, task.chunk.shape)
-        return quality.rmse(task.values, rebuilt, task.target, around.box, around.mask) / rmse
-
+    scale = float(first.scales[0])
     try:
-        coded = encode(core, around.mask, rmse * float(task.scales[0]), error, EFFORTS[options.preset], options.threads)
+        coded = encode(boxes, rmse, scale, EFFORTS[options.preset], threads, passed)
     except CorruptChunkError as refused:  # another release of the encoder may use what section 15.2 forbids
         if options.mode == "auto" or refused.field != "av1.stream":
             return None
@@ -130,60 +149,64 @@ def bid(task: Task) -> bytes | None:
             f"mode av1: the SVT-AV1 that PyAV brings makes streams that a chunk may not hold ({refused.reason}); "
             "install another release of av, or leave the mode to auto"
         ) from refused
-    return None if coded is None else task.sealed(coded, split=True)
+    return None if coded is None else [t.sealed(c, split=True) for t, c in zip(tasks, coded, strict=True)]
 
 
-def encode(core: npt.NDArray[Any], inside: npt.NDArray[np.bool_] | None, rmse: float, error: Error,
-           effort: Effort | None = None, threads: int = 0) -> bytes | None:  # fmt: skip
-    """Return the payload after the envelope whose error is just below the target, or None.
+def encode(boxes: Sequence[Box], rmse: float, scale: float = 1.0, effort: Effort | None = None,
+           threads: int = 0, passed: Callable[[], None] | None = None) -> list[bytes] | None:  # fmt: skip
+    """Return the payloads after the envelope whose error is together just below the target, or None.
 
     Parameters
     ----------
-    core : ndarray
-        Finite values.
-    inside : ndarray of bool or None
-        Values elsewhere are free; broadcasts to the core.
+    boxes : sequence of Box
+        Of one dtype.
     rmse : float
-        In stored units.
-    error : callable
-        Returns the error of decoded values, shape of `core`, over the target.
+        In the units of the errors of boxes.
+    scale : float
+        Stored units in one of these.
     effort : Effort, optional
     threads : int, optional
         Of the encoder; 0 takes the cores available.
+    passed : callable, optional
+        Called each time that all have been coded.
     """
-    planes = _planes(core.shape)
-    exponent = exponent_of(core, rmse)
-    if exponent is None or not planes or core.size < _LEAST or not fits(*bounds(core, exponent)):
+    known = [_planes(box.core.shape) for box in boxes]
+    planes = [plane for plane in known[0] if all(plane in other for other in known)]
+    values = extremes(boxes)
+    exponent = exponent_of(values, rmse * scale)
+    if exponent is None or not planes or min(box.core.size for box in boxes) < _LEAST:
         return None
-    search = _Search(core, inside, exponent, error, threads or available_cores())
-    if not rmse >= _FINEST * search.finest > 0:
+    if not fits(*bounds(values, exponent)):
         return None
-    return search.run(planes, rmse, effort or Effort())
+    search = _Search(boxes, exponent, rmse, threads or available_cores(), passed)
+    if not rmse * scale >= _FINEST * search.finest > 0:
+        return None
+    return search.run(planes, rmse * scale, effort or Effort())
 
 
 @dataclass(frozen=True)
 class _Coded:
-    """A stream, and the header that goes with it but for a correction."""
+    """Streams, and the header that goes with them but for a correction."""
 
     header: Header
     quantiser: int
     step: float
-    stream: bytes
+    streams: list[bytes]
 
 
 class _Search:
-    """One chunk as samples, and encodes of it."""
+    """Boxes as samples, and encodes of them."""
 
-    def __init__(self, core: npt.NDArray[Any], inside: npt.NDArray[np.bool_] | None, exponent: int, error: Error,
-                 threads: int) -> None:  # fmt: skip
-        self._core, self._inside, self._exponent = core, inside, exponent
-        self._error, self._threads = error, threads
-        kind = np.float32 if core.dtype.itemsize <= 2 else np.float64
-        self._values: npt.NDArray[Any] = core.astype(kind) if inside is None else _filled(core, inside).astype(kind)
-        self._low = float(self._values.min())
-        self.finest = (float(self._values.max()) - self._low) / (LEVELS - 1)
+    def __init__(self, boxes: Sequence[Box], exponent: int, rmse: float, threads: int,
+                 passed: Callable[[], None] | None) -> None:  # fmt: skip
+        self._passed = passed or (lambda: None)
+        self._boxes, self._exponent, self._rmse, self._threads = boxes, exponent, rmse, threads
+        self._low_high = bounds(extremes(boxes), exponent)
+        self._values = [_values(box) for box in boxes]
+        self._low = min(float(values.min()) for values in self._values)
+        self.finest = (max(float(values.max()) for values in self._values) - self._low) / (LEVELS - 1)
 
-    def run(self, planes: Sequence[Plane], rmse: float, effort: Effort) -> bytes | None:
+    def run(self, planes: Sequence[Plane], rmse: float, effort: Effort) -> list[bytes] | None:
         """Look with a quick preset where the target is, and meet it with the final one."""
         start = _clipped(round(30 + math.log(rmse / self.finest / 8.6) / _BY_QUANTISER))
         look = min((self._encode(plane, start, 1.0, effort.quick) for plane in planes), key=lambda t: t.cost)
@@ -198,21 +221,22 @@ class _Search:
         best, last = self._meet(look, slope, lambda setting: self._encode(look.plane, *setting, effort.final),
                                 effort.finals)  # fmt: skip
         if best is None or not effort.networks:
-            return best
-        return self._corrected(best, last, slope, effort)
+            return None if best is None else best.payloads
+        return self._corrected(best, last, slope, effort).payloads
 
-    def _corrected(self, best: bytes, last: Trial, slope: float, effort: Effort) -> bytes:
-        """Return the smaller of the best payload and one of a coarser sequence that a network corrects."""
+    def _corrected(self, best: Trial, last: Trial, slope: float, effort: Effort) -> Trial:
+        """Return the smaller of the best trial and one of coarser sequences that a network corrects."""
         within = [plan.within(1, self._lengths(last.plane)) for plan in _PLANS]
-        plans = [p for p in within if _BYTES_PER_WEIGHT * p.parameters < _NETWORK_SHARE * len(best)]
-        if not plans or self._core.size > limits.MAX_TRANSFORM_VALUES:  # section 15.1
+        share = _NETWORK_SHARE * best.size / len(self._boxes)
+        plans = [p for p in within if _BYTES_PER_WEIGHT * p.parameters < share]
+        if not plans or any(box.core.size > limits.MAX_TRANSFORM_VALUES for box in self._boxes):  # section 15.1
             return best
         setting = _setting(last, slope, _BY_STEP, math.log(_COARSER), keep=True) or (last.quantiser, last.step)
         coded = self._coded(last.plane, *setting, effort.final, filters=False)
         networks = [self._fitted(coded, plan) for plan in plans[-effort.networks :]]
         trials = [self._tried(coded, network) for network in networks if network is not None]
         first = min(trials, key=lambda t: t.cost, default=None)
-        most = _PAYS * len(best)
+        most = _PAYS * best.size
         if first is None or first.cost > math.log(max(most, 1)):
             return best
 
@@ -220,19 +244,20 @@ class _Search:
             return self._tried(self._coded(last.plane, *setting, effort.final, filters=False), first.correction)
 
         found, _ = self._meet(first, slope, again, effort.finals)
-        return found if found is not None and len(found) < most else best
+        return found if found is not None and found.size < most else best
 
     def _meet(self, look: Trial, slope: float, encode: Callable[[tuple[int, float]], Trial],
-              most: int) -> tuple[bytes | None, Trial]:  # fmt: skip
-        """Return the smallest payload of some encodes that keeps the target, and the last of them."""
-        best, aim, last, by_step = None, math.log(_AIM), look, _BY_STEP
+              most: int) -> tuple[Trial | None, Trial]:  # fmt: skip
+        """Return the smallest of some encodes that keeps the target, and the last of them."""
+        best: Trial | None = None
+        aim, last, by_step = math.log(_AIM), look, _BY_STEP
         for number in range(most):
             setting = _setting(last, slope, by_step, aim, keep=number > 0)
             if setting is None:
                 break
             trial = encode(setting)
-            if trial.ratio <= 1 and (best is None or len(trial.payload) < len(best)):
-                best = trial.payload
+            if trial.ratio <= 1 and (best is None or trial.size < best.size):
+                best = trial
             if number > 0:
                 slope, by_step = _slopes(last, trial, slope, by_step)
             last, aim = trial, aim - 0.001 * (trial.ratio > 1)
@@ -242,9 +267,9 @@ class _Search:
 
     def _lengths(self, plane: Plane) -> tuple[int, int, int]:
         """Return how many frames there are, and how high and wide they are without padding."""
-        shape = self._core.shape
+        shape = self._boxes[0].core.shape
         height, width = (shape[axis] for axis in plane)
-        return self._core.size // (height * width), height, width
+        return math.prod(shape) // (height * width), height, width
 
     def _encode(self, plane: Plane, quantiser: int, step: float, preset: int) -> Trial:
         return self._tried(self._coded(plane, quantiser, step, preset), None)
@@ -263,27 +288,31 @@ class _Search:
         """Encode all frames; their samples are those of the grid with a network where AV1's own filters are off."""
         fine = 1 if filters else FINE
         shift, gain, offset, unit = self._grid(step, fine)
-        low, high = bounds(self._core, self._exponent)
-        header = Header(*plane, shift, self._exponent, low, high, gain, offset)
-        order, count, height, width = header.frames(self._core.shape)
-        samples = np.rint((self._values - self._low) * (1 / (unit * fine)))
-        samples = np.clip(samples, 0, LEVELS - 1).astype(np.uint16).transpose(order)
-        samples = samples.reshape(count, *samples.shape[-2:])
-        beyond = [(0, 0), (0, height - samples.shape[1]), (0, width - samples.shape[2])]
-        stream = library.encode(np.pad(samples, beyond, "edge"), quantiser, preset, self._threads, filters=filters)
-        return _Coded(header, quantiser, step, stream)
+        header = Header(*plane, shift, self._exponent, *self._low_high, gain, offset)
+        streams = []
+        for values in self._values:
+            order, count, height, width = header.frames(values.shape)
+            samples = np.rint((values - self._low) * (1 / (unit * fine)))
+            samples = np.clip(samples, 0, LEVELS - 1).astype(np.uint16).transpose(order)
+            samples = samples.reshape(count, *samples.shape[-2:])
+            beyond = [(0, 0), (0, height - samples.shape[1]), (0, width - samples.shape[2])]
+            frames = np.pad(samples, beyond, "edge")
+            streams.append(library.encode(frames, quantiser, preset, self._threads, filters=filters))
+        self._passed()
+        return _Coded(header, quantiser, step, streams)
 
     def _fitted(self, coded: _Coded, plan: Plan) -> Correction | None:
         """Return a network that brings decoded samples nearer to the values, or None."""
-        header = coded.header
-        order = header.frames(self._core.shape)[0]
-        unit = self._grid(coded.step, FINE)[3]
-        volume = FINE * samples_of(header, coded.stream, self._core.shape).astype(np.float64)[None]
-        wanted = ((self._values - self._low) * (1 / unit)).astype(np.float32).transpose(order)
-        inside = self._inside
-        if inside is not None:
-            inside = np.broadcast_to(inside, self._core.shape).transpose(order).reshape(volume.shape[1:])
-        correction = fit(volume, wanted.reshape(volume.shape), inside, plan)
+        header, unit, views = coded.header, self._grid(coded.step, FINE)[3], []
+        for box, values, stream in zip(self._boxes, self._values, coded.streams, strict=True):
+            order = header.frames(values.shape)[0]
+            volume = FINE * samples_of(header, stream, values.shape).astype(np.float64)[None]
+            wanted = ((values - self._low) * (1 / unit)).astype(np.float32).transpose(order)
+            inside = box.inside
+            if inside is not None:
+                inside = np.broadcast_to(inside, values.shape).transpose(order).reshape(volume.shape[1:])
+            views.append(View(volume, wanted.reshape(volume.shape), inside))
+        correction = fit(views, plan)
         try:
             correction.network.check()
         except CorruptChunkError:  # its sums are beyond what readers take
@@ -293,10 +322,19 @@ class _Search:
     def _tried(self, coded: _Coded, correction: Correction | None) -> Trial:
         """Decode frames as readers do, corrected if so."""
         header = replace(coded.header, correction=correction)
-        samples = samples_of(header, coded.stream, self._core.shape)
-        ratio = max(self._error(box_of(header, samples, self._core.dtype, self._core.shape)), 1e-6)
-        plane = header.rows, header.columns
-        return Trial(plane, coded.quantiser, coded.step, header.write() + coded.stream, ratio, correction)
+        errors = []
+        for box, stream in zip(self._boxes, coded.streams, strict=True):
+            samples = samples_of(header, stream, box.core.shape)
+            errors.append(box.error(box_of(header, samples, box.core.dtype, box.core.shape)))
+        ratio = max(together(self._boxes, errors) / self._rmse, 1e-6)
+        payloads = [header.write() + stream for stream in coded.streams]
+        return Trial((header.rows, header.columns), coded.quantiser, coded.step, payloads, ratio, correction)
+
+
+def _values(box: Box) -> npt.NDArray[Any]:
+    """Return the values of a box as floats, with something smooth where they are free."""
+    kind = np.float32 if box.core.dtype.itemsize <= 2 else np.float64
+    return box.core.astype(kind) if box.inside is None else _filled(box.core, box.inside).astype(kind)
 
 
 def _setting(trial: Trial, slope: float, by_step: float, aim: float, *, keep: bool) -> tuple[int, float] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,8 +82,9 @@ class Plan:
         return self.units * (2 * self.leading + self.near * len(self.offsets) + 1)
 
 
-def fit(volumes: Volumes, wanted: npt.NDArray[Any], inside: npt.NDArray[np.bool_] | None, plan: Plan) -> Correction:
-    """Return the correction that brings decoded components nearest to the wanted ones.
+@dataclass(frozen=True)
+class View:
+    """What a network sees of one chunk.
 
     Parameters
     ----------
@@ -92,46 +94,71 @@ def fit(volumes: Volumes, wanted: npt.NDArray[Any], inside: npt.NDArray[np.bool_
         What they should be.
     inside : ndarray of bool, shape (slices, rows, columns), optional
         Positions that count.
+    """
+
+    volumes: Volumes
+    wanted: npt.NDArray[Any]
+    inside: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def positions(self) -> int:
+        """How many of them count."""
+        return math.prod(self.volumes.shape[1:]) if self.inside is None else int(self.inside.sum())
+
+
+def fit(views: Sequence[View], plan: Plan) -> Correction:
+    """Return the correction that brings decoded components nearest to the wanted ones.
+
+    Parameters
+    ----------
+    views : sequence of View
+        One for each chunk that it serves, or for some of them.
     plan : Plan
         With no more components than there are.
     """
-    frame = _frame(volumes, plan)
+    frame = _frame([view.volumes for view in views], plan)
     rng = np.random.default_rng(plan.units)
-    x, y = _samples(frame, volumes, wanted, inside, plan, rng)
+    x, y = _samples(frame, views, plan, rng)
     return replace(frame, network=_Fit(x, y, plan, rng).run())
 
 
-def _frame(volumes: Volumes, plan: Plan) -> Correction:
+def _frame(each: Sequence[Volumes], plan: Plan) -> Correction:
     """Return shifts that bring all inputs to the same range, without a network."""
     shifts, differences = [], []
     for k in range(plan.leading):
-        shifts.append(_shift_of(float(volumes[k].std())))
+        shifts.append(_shift_of(_spread([volumes[k] for volumes in each])))
         if k < plan.near:
-            change = [float(np.diff(volumes[k], axis=a).std()) for a, n in enumerate(volumes.shape[1:]) if n > 1]
+            change = [_spread([np.diff(volumes[k], axis=axis) for volumes in each]) for axis in range(3)
+                      if all(volumes.shape[axis + 1] > 1 for volumes in each)]  # fmt: skip
             differences.append(_shift_of(max(change, default=0.0)))
     nothing: Any = None
     offsets = np.array(plan.offsets, np.int64).reshape(-1, 3)
     return Correction(tuple(shifts), tuple(differences), offsets, nothing)
 
 
+def _spread(each: Sequence[npt.NDArray[Any]]) -> float:
+    """Return the standard deviation within arrays."""
+    return math.sqrt(sum(float(a.var()) for a in each) / len(each))
+
+
 def _shift_of(spread: float) -> int:
     return min(MOST_SHIFT, max(0, math.ceil(math.log2(max(_SPREADS * spread, 1) / MAGNITUDE))))
 
 
-def _samples(frame: Correction, volumes: Volumes, wanted: npt.NDArray[Any], inside: npt.NDArray[np.bool_] | None,
-             plan: Plan, rng: np.random.Generator) -> tuple[Singles, Singles]:  # fmt: skip
+def _samples(frame: Correction, views: Sequence[View], plan: Plan, rng: np.random.Generator) -> tuple[Singles, Singles]:
     """Return inputs and wanted corrections at some positions, both (numbers, positions)."""
-    total = math.prod(volumes.shape[1:]) if inside is None else int(inside.sum())
+    total = sum(view.positions for view in views)
     share = min(1.0, max(_SOLVED_FROM, plan.steps * plan.batch // 16) / max(1, total))
     xs, ys = [], []
-    for index, inputs in inputs_of(frame, volumes, MAGNITUDE):
-        missing = wanted[: plan.leading][index] - volumes[: plan.leading][index]
-        missing = missing.reshape(plan.leading, -1)
-        pick = rng.random(inputs.shape[1]) < share
-        if inside is not None:
-            pick &= inside[index[1:]].reshape(-1)
-        xs.append(inputs[:, pick])
-        ys.append(missing[:, pick].astype(np.float32))
+    for view in views:
+        for index, inputs in inputs_of(frame, view.volumes, MAGNITUDE):
+            missing = view.wanted[: plan.leading][index] - view.volumes[: plan.leading][index]
+            missing = missing.reshape(plan.leading, -1)
+            pick = rng.random(inputs.shape[1]) < share
+            if view.inside is not None:
+                pick &= view.inside[index[1:]].reshape(-1)
+            xs.append(inputs[:, pick])
+            ys.append(missing[:, pick].astype(np.float32))
     return np.concatenate(xs, 1), np.concatenate(ys, 1)
 
 

@@ -1,57 +1,53 @@
-"""Values -> transform payloads: KLT, wavelets, and the step that just keeps a target (specification section 14).
+"""Boxes -> transform payloads: the step that just keeps a target, for one chunk or several (specification section 14).
 
-The KLT over measurements is that of Karhunen and Loeve: the eigenvectors of their covariance. One step serves all
-components and subbands, which is optimal for an orthonormal transform (reverse water-filling).
+One step serves all components and subbands, which is optimal for an orthonormal transform (reverse water-filling);
+and it serves all chunks of an image, so that bits go where they save most (equal slope). These share their basis,
+weights and correcting network, too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from inrstore import limits
-from inrstore.chunk import envelope, quality
+from inrstore.chunk.boxes import Box, together
 from inrstore.chunk.entropy.bits import Ints
-from inrstore.chunk.inloop.fit import WIDE, Plan, fit
-from inrstore.chunk.linear import eigh, product, products, solved
-from inrstore.chunk.outputs import bounds, exponent_of, fits
+from inrstore.chunk.inloop.correction import Correction
+from inrstore.chunk.inloop.fit import WIDE, Plan, View, fit
+from inrstore.chunk.linear import product
 from inrstore.chunk.task import Task
+from inrstore.chunk.transform.analysis import Analysis, Doubles, Part, Singles
 from inrstore.chunk.transform.decode import components_of, outputs, synthesis
 from inrstore.chunk.transform.header import Header, arrangement, kinds_of
 from inrstore.chunk.transform.rdoq import Chooser
-from inrstore.chunk.transform.scan import scan
+from inrstore.chunk.transform.scan import Coefficients, scan
 from inrstore.chunk.transform.spectrum import Spectrum
 from inrstore.chunk.transform.steps import Steps
-from inrstore.chunk.transform.subbands import Triple, levels_of, subbands_of
-from inrstore.chunk.transform.wavelet import UNIT, forward, gain_of
+from inrstore.chunk.transform.subbands import Triple
 from inrstore.chunk.transform.weights import START, Sampler, fitted
 from inrstore.errors import CorruptChunkError
 from inrstore.options import Preset
 
-Singles = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Error = Callable[[npt.NDArray[Any]], float]
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
-_GAINS = 255  # largest gain with several measurements: their ranges need no more digits
-_FINE_GAIN = 1 << 15
-_SCALE = float(1 << 13)  # least scale of the basis
-_COLUMN = 0.07  # of the target: how far a rounded column may carry its component into others
 _COLUMN_BITS = 6.0  # of a number of the basis, about
 _LEAST = 256
 _AIM, _CLOSE = 0.9992, 0.999  # of the target: the error that is looked for, and one that ends the search
 _ENOUGH = 0.9975  # ends it after all rounds; further ones are for what is still farther off
 _MORE = 8  # such rounds
 _MOST_VALUE = 1 << 22
-_LOOKED_AT, _LOOKED_AT_VALUES = 6, 3_000_000  # components that the number of levels is chosen by, at least
 _PLANS = (Plan(4, 1, 8), Plan(8, 2, 16), Plan(12, 3, 24), Plan(16, 4, 32))
 _PLANS_OF_ONE = tuple(Plan(1, 1, units, offsets=WIDE) for units in (8, 16, 32))
 _BYTES_PER_WEIGHT, _NETWORK_SHARE = 0.65, 0.08
 _COARSER, _CORRECTED = 1.07, 7
+_FITTED_VALUES = 1 << 24  # of the parts that a network is fitted to; more says little more
 _SAMPLED = 3  # scans that weights are fitted to; errors of values are looked at from the last one on
 _CARRIED = 1.04  # errors of values for those of coefficients, before it is known
 _EXPECTED = 0.985, 1.004  # errors that are worth a look at values
@@ -84,53 +80,67 @@ EFFORTS: dict[Preset, Effort] = {"fast": Effort(3), "balanced": Effort(6, 1), "s
 
 def bid(task: Task) -> bytes | None:
     """Return the payload of a chunk with a target rmse, or None."""
-    rmse, options = task.target.rmse, task.options
-    if rmse is None or options.mode == "network" or task.chunk.dtype.kind not in "iuf":
-        return None
-    core, around = task.split
-
-    def error(decoded: npt.NDArray[Any]) -> float:
-        rebuilt = envelope.join(np.array(decoded), around, task.chunk.shape)
-        return quality.rmse(task.values, rebuilt, task.target, around.box, around.mask)
-
-    effort = EFFORTS[options.preset]
-    if options.mode == "transform":
-        effort = replace(effort, networks=0)
-    coded = encode(core, task.channel_axis, task.scales, rmse, error, around.mask, effort)
-    return None if coded is None else task.sealed(coded, split=True)
+    found = bids([task])
+    return None if found is None else found[0]
 
 
-def encode(core: npt.NDArray[Any], channel_axis: int | None, scale: Doubles, rmse: float, error: Error,
-           inside: npt.NDArray[np.bool_] | None = None, effort: Effort | None = None) -> bytes | None:  # fmt: skip
-    """Return the smallest payload after the envelope whose error is at most `rmse`, or None.
+def bids(tasks: Sequence[Task], threads: int = 1, passed: Callable[[], None] | None = None) -> list[bytes] | None:
+    """Return the payloads of chunks that keep one target rmse together, or None.
 
     Parameters
     ----------
-    core : ndarray
-        Finite values.
+    tasks : sequence of Task
+        With the same target, options and kind of values.
+    threads : int
+        Chunks that are worked on at a time; it changes no bytes.
+    passed : callable, optional
+        Called each time that all have been coded.
+    """
+    first = tasks[0]
+    rmse, options = first.target.rmse, first.options
+    if rmse is None or options.mode == "network" or first.chunk.dtype.kind not in "iuf":
+        return None
+    effort = EFFORTS[options.preset]
+    if options.mode == "transform":
+        effort = replace(effort, networks=0)
+    coded = encode([task.box for task in tasks], first.channel_axis, first.scales, rmse, effort, threads, passed)
+    return None if coded is None else [t.sealed(c, split=True) for t, c in zip(tasks, coded, strict=True)]
+
+
+def encode(boxes: Sequence[Box], channel_axis: int | None, scale: Doubles, rmse: float, effort: Effort | None = None,
+           threads: int = 1, passed: Callable[[], None] | None = None) -> list[bytes] | None:  # fmt: skip
+    """Return the smallest payloads after the envelope whose error is at most `rmse` over all boxes, or None.
+
+    Parameters
+    ----------
+    boxes : sequence of Box
+        Of one dtype.
     channel_axis : int or None
         Axis of measurements.
     scale : ndarray of float64, shape (measurements,) or (1,)
         Errors of each measurement are divided by it.
     rmse : float
-    error : callable
-        Returns the error of decoded values, shape of `core`, in the same units.
-    inside : ndarray of bool, optional
-        Values elsewhere are free; broadcasts to the core.
+        In the units of the errors of boxes.
     effort : Effort, optional
+    threads : int
+        Boxes worked on at a time.
+    passed : callable, optional
+        Called each time that all have been coded.
     """
-    measurements, lengths = arrangement(core.shape, channel_axis)
-    if (
-        not _LEAST <= core.size <= limits.MAX_TRANSFORM_VALUES
-        or measurements > limits.MAX_TRANSFORM_COMPONENTS
-        or core.dtype.kind not in "iuf"
-    ):
-        return None
+    for box in boxes:
+        measurements = arrangement(box.core.shape, channel_axis)[0]
+        if (
+            not _LEAST <= box.core.size <= limits.MAX_TRANSFORM_VALUES
+            or measurements > limits.MAX_TRANSFORM_COMPONENTS
+            or box.core.dtype.kind not in "iuf"
+        ):
+            return None
     effort = effort or Effort()
-    search = _Search(core, channel_axis, measurements, lengths, scale, rmse, inside, effort.networks > 0)
-    if search.exponent is None:
+    analysis = Analysis(boxes, channel_axis, scale, rmse, _PLANS[-1].leading if effort.networks else 0)
+    if not analysis.parts:
         return None
-    return search.run(error, effort)
+    with ThreadPoolExecutor(max(1, min(threads, len(boxes)))) as pool:
+        return _Search(analysis, rmse, pool if len(boxes) > 1 and threads > 1 else None, passed).run(effort)
 
 
 class _TooLargeError(Exception):
@@ -138,251 +148,232 @@ class _TooLargeError(Exception):
 
 
 @dataclass(frozen=True)
-class _Plain:
-    """What was found without a network."""
+class _Settings:
+    """What the coefficients of a scan are chosen with."""
 
-    payload: bytes
     step: float
     weights: Ints
     biases: tuple[int, int]
     most: Ints
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """One part, its coefficients chosen."""
+
+    part: Part
+    active: Ints
+    coefficients: Coefficients
+    chooser: Chooser
+    sampler: Sampler | None
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """What was found without a network."""
+
+    payloads: list[bytes]
+    settings: _Settings
     error: float
     components: int
 
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.payloads))
+
 
 class _Search:
-    """One chunk: its components, and what is known of the step so far."""
+    """What is known of the step so far."""
 
-    def __init__(self, core: npt.NDArray[Any], axis: int | None, measurements: int, lengths: Triple, scale: Doubles,
-                 rmse: float, inside: npt.NDArray[np.bool_] | None, corrected: bool) -> None:  # fmt: skip
-        self._core, self._axis, self._lengths, self._target = core, axis, lengths, rmse
-        self._rmse = 1.0  # all is measured in targets: squares of what is huge or tiny leave float32
-        self._scale = np.broadcast_to(np.asarray(scale, np.float64) * rmse, (measurements,))
-        self.exponent = exponent_of(core, float(self._scale.min()))
-        if self.exponent is None:
-            return
-        self._grain = 2.0**self.exponent
-        if measurements > 1:
-            self._gains = np.maximum(1, np.rint(self._scale / self._scale.max() * _GAINS)).astype(np.int64)
-            self._unit = self._gains * (float(self._scale.max()) / _GAINS)  # what a measurement is divided by
-        else:
-            self._gains, self._unit = np.array([_FINE_GAIN], np.int64), self._scale
-        values, known = _rows(core, axis, inside)
-        self._mean = np.array([float(v[k].mean(dtype=np.float64)) for v, k in zip(values, known, strict=True)])
-        values -= self._mean[:, None]
-        values /= self._unit[:, None]
-        if inside is not None:
-            values[~known] = 0
-        self._vectors, self._spread = _klt(values)
-        components = product(self._vectors.T.astype(np.float32), values) if measurements > 1 else values
-        self._positions = None if inside is None else known.all(0).reshape(lengths)
-        del values, known  # as large as all that is kept later on
-        components = components.astype(np.float32, copy=False)
-        self._leading = components[: _PLANS[-1].leading if corrected else 0].copy()
-        self._use(components.reshape(-1, *lengths), self._best_levels(components))
-        self._energy = np.array([[quality.sum_of_squares(row) for row in self._subbands_of[b.level, b.key]]
-                                 for b in self._subbands])  # fmt: skip
-        column = _COLUMN_BITS * measurements if measurements > 1 else 0.0
-        self._spectrum = Spectrum(self._subbands, self._subbands_of, column)
+    def __init__(self, analysis: Analysis, rmse: float, pool: ThreadPoolExecutor | None,
+                 passed: Callable[[], None] | None) -> None:  # fmt: skip
+        self._analysis, self._target, self._pool = analysis, rmse, pool
+        self._passed = passed or (lambda: None)
+        self._parts, self._levels = analysis.parts, analysis.levels
+        column = _COLUMN_BITS * analysis.measurements if analysis.measurements > 1 else 0.0
+        self._spectrum = Spectrum(self._parts[0].subbands, [p.coefficients for p in self._parts], column)
 
-    def _use(self, volumes: Singles, levels: Triple) -> None:
-        """Transform the components."""
-        self._levels = levels
-        self._subbands = subbands_of(self._lengths, levels)
-        self._subbands_of = forward(volumes, levels)
-        for subband in self._subbands:
-            gain = gain_of(subband.key, subband.level, levels) / UNIT
-            self._subbands_of[subband.level, subband.key] /= np.float32(gain)
+    def _each(self, function: Callable[[_In], _Out], items: Sequence[_In]) -> list[_Out]:
+        """Return what a function makes of each item, in order, several at a time."""
+        return [function(i) for i in items] if self._pool is None else list(self._pool.map(function, items))
 
-    def _best_levels(self, components: Singles) -> Triple:
-        """Return how often to halve each axis; slices may be too few or too thick for what helps in the plane."""
-        usual, deep = levels_of(self._lengths), levels_of(self._lengths, 3)
-        choices = sorted({usual, (deep[0], *usual[1:]), (0, *usual[1:])}, reverse=True)
-        if len(choices) == 1:
-            return usual
-        some = max(_LOOKED_AT, _LOOKED_AT_VALUES // components.shape[1])
-        leading = components[:some].astype(np.float32).reshape(-1, *self._lengths)
-        costs, step = [], 0.0
-        for levels in choices:
-            self._use(leading, levels)
-            step = step or self._first_step(self._rmse * 2.5)
-            costs.append(
-                sum(float(np.log2(1 + np.abs(v) / np.float32(step)).sum()) for v in self._subbands_of.values())
-            )
-        return choices[int(np.argmin(costs))]
-
-    def run(self, error: Error, effort: Effort) -> bytes | None:
-        """Return the smallest payload found that keeps the target, with a correcting network where that pays."""
-        plain = self._plain(error, effort)
+    def run(self, effort: Effort) -> list[bytes] | None:
+        """Return the smallest payloads found that keep the target, with a correcting network where that pays."""
+        plain = self._plain(effort)
         if plain is None:
             return None
-        best = plain.payload
+        best, size = plain.payloads, plain.size
         for plan in self._plans(plain, effort):
-            found = self._corrected(error, plain, plan)
-            if found is not None and len(found) < len(best):
-                best = found
+            found = self._corrected(plain, plan)
+            if found is not None and sum(map(len, found)) < size:
+                best, size = found, sum(map(len, found))
         return best
 
     def _plans(self, plain: _Plain, effort: Effort) -> list[Plan]:
-        """Return the sizes of networks whose bytes the chunk may earn back, the likeliest first."""
+        """Return the sizes of networks whose bytes the chunks may earn back, the likeliest first."""
         found: list[Plan] = []
-        if self._positions is not None and not self._positions.any():  # nowhere are all measurements known
-            return found
-        for plan in _PLANS if len(self._unit) > 1 else _PLANS_OF_ONE:
-            plan = replace(plan.within(plain.components, self._lengths), steps=effort.network_steps)
-            if _BYTES_PER_WEIGHT * plan.parameters < _NETWORK_SHARE * len(plain.payload):
+        if all(p.positions is not None and not p.positions.any() for p in self._parts):
+            return found  # nowhere are all measurements known
+        for plan in _PLANS if self._analysis.measurements > 1 else _PLANS_OF_ONE:
+            plan = replace(plan.within(plain.components, self._parts[0].lengths), steps=effort.network_steps)
+            if _BYTES_PER_WEIGHT * plan.parameters * len(self._parts) < _NETWORK_SHARE * plain.size:
                 found.append(plan)
         return found[::-1][: effort.networks]
 
-    def _corrected(self, error: Error, plain: _Plain, plan: Plan) -> bytes | None:
-        """Return the payload of a coarser step whose components a network brings nearer to the true ones."""
-        step, best, correction = plain.step * _COARSER, None, None
-        coarsest, steps = 0.0, Steps()
+    def _corrected(self, plain: _Plain, plan: Plan) -> list[bytes] | None:
+        """Return the payloads of a coarser step whose components a network brings nearer to the true ones."""
+        settings, best, coarsest = replace(plain.settings, step=plain.settings.step * _COARSER), None, 0.0
+        correction, steps = None, Steps()
         for _ in range(_CORRECTED):
-            made = self._code(step, plain.weights, plain.biases, plain.most, sample=False)
-            if made is None:
+            step = settings.step
+            coded = self._code(settings, sample=False)
+            headers = None if coded is None else self._headers(settings, coded)
+            if coded is None or headers is None or headers[0].basis.shape[1] < plan.leading:
                 break
-            streams, header, coefficients, *_ = made
-            volumes = components_of(header, self._lengths, self._subbands, coefficients)
-            if len(volumes) < plan.leading:
-                break
-            if correction is None:
-                correction = fit(volumes, self._wanted(step, plan.leading), self._positions, plan)
             try:
-                correction.network.check()
-                correction.apply(volumes)
-                decoded = outputs(header, volumes, self._core.dtype, self._core.shape)
+                if correction is None:
+                    correction = self._fitted(step, coded, headers, plan)
+                    correction.network.check()
+                ratio = self._error(coded, headers, correction)
             except CorruptChunkError:
                 break
-            del volumes
-            ratio = error(decoded) / self._target / self._rmse
             steps.watch(step, ratio)
             steps.add(step, ratio)
             if ratio <= 1:
                 if step > coarsest:
-                    best, coarsest = replace(header, correction=correction).write() + streams(), step
+                    best, coarsest = _payloads(coded, [replace(h, correction=correction) for h in headers]), step
                 if ratio >= _ENOUGH:
                     break
             if steps.narrow:
                 break
-            step = steps.following(step, ratio, self._spectrum.slope(step, plain.most), _AIM)
-            if best is None and step <= plain.step:
+            step = steps.following(step, ratio, self._spectrum.slope(step, settings.most), _AIM)
+            settings = replace(settings, step=step)
+            if best is None and step <= plain.settings.step:
                 break
-            del made, streams, coefficients
+            del coded, headers
         return best
 
-    def _wanted(self, step: float, count: int) -> Singles:
-        """Return the leading components in the units of readers."""
-        made = self._basis(step)
-        assert made is not None
-        turn = made[-1]
-        flat = self._leading.reshape(len(self._leading), -1)
-        turned = flat if turn is None else product(turn[:count, : len(flat)], flat)
-        out: Singles = (turned[:count] * np.float32(UNIT / step)).reshape(-1, *self._lengths)
-        return out
+    def _fitted(self, step: float, coded: Sequence[_Coded], headers: Sequence[Header], plan: Plan) -> Correction:
+        """Return a network fitted to some parts, evenly spread."""
+        some = max(1, _FITTED_VALUES // max(c.part.box.core.size for c in coded))
+        every = -(-len(coded) // some)
+        views = []
+        for c, header in list(zip(coded, headers, strict=True))[every // 2 :: every]:
+            volumes = components_of(header, c.part.lengths, c.part.subbands, c.coefficients)
+            wanted = self._analysis.wanted(c.part, step, plan.leading)
+            views.append(View(volumes[: plan.leading].copy(), wanted, c.part.positions))
+        return fit(views, plan)
 
-    def _plain(self, error: Error, effort: Effort) -> _Plain | None:
+    def _error(self, coded: Sequence[_Coded], headers: Sequence[Header], correction: Correction | None) -> float:
+        """Return the error of all values in targets, as readers decode them."""
+
+        def one(pair: tuple[_Coded, Header]) -> float:
+            (c, header), box = pair, pair[0].part.box
+            where = header, c.part.lengths, c.part.subbands, c.coefficients
+            if correction is None:
+                decoded = synthesis(*where, box.core.dtype, box.core.shape)
+            else:
+                volumes = components_of(*where)
+                correction.apply(volumes)
+                decoded = outputs(header, volumes, box.core.dtype, box.core.shape)
+                del volumes
+            return box.error(decoded)
+
+        errors = self._each(one, list(zip(coded, headers, strict=True)))
+        return together([part.box for part in self._parts], errors) / self._target
+
+    def _plain(self, effort: Effort) -> _Plain | None:
         """Search the step; return the fewest bytes found that keep the target."""
-        step = chosen_at = self._spectrum.first_step(self._rmse)
-        most = self._spectrum.worthwhile(step * _FINER)
-        weights, biases = START[: kinds_of(self._levels)], (0, 0)
+        step = chosen_at = self._spectrum.first_step(1.0)
+        settings = _Settings(step, START[: kinds_of(self._levels)], (0, 0), self._spectrum.worthwhile(step * _FINER))
         best: _Plain | None = None
         steps = Steps()
         carried, misses = _CARRIED, 0
         for attempt in range(effort.rounds + _MORE):
+            step = settings.step
             moved = max(step / chosen_at, chosen_at / step)
             released = attempt < _SAMPLED + _RELEASED or best is None
             if 0 < attempt < _SAMPLED or (released and moved > _NEAR):
                 # Near the end they stay, so that the error follows the step smoothly.
-                most, chosen_at = self._spectrum.worthwhile(step), step
+                settings, chosen_at = replace(settings, most=self._spectrum.worthwhile(step)), step
                 steps = Steps()
-            made = self._code(step, weights, biases, most, sample=attempt < _SAMPLED)
-            if made is None:
+            coded = self._code(settings, sample=attempt < _SAMPLED)
+            headers = None if coded is None else self._headers(settings, coded)
+            if coded is None or headers is None:
                 return best
-            streams, header, coefficients, chooser, sampler = made
-            found = self._left(header.active, step * step * chooser.left)
+            found = self._left(coded, step)
             steps.watch(step, found)
             ratio = found * carried  # errors of values take longer
             wanted = attempt > effort.rounds or _EXPECTED[0] < ratio < _EXPECTED[1]
             if attempt == _SAMPLED - 1 or (attempt >= _SAMPLED and wanted):
                 try:
-                    ratio = error(synthesis(header, self._lengths, self._subbands, coefficients, self._core.dtype,
-                                            self._core.shape)) / self._target / self._rmse  # fmt: skip
+                    ratio = self._error(coded, headers, None)
                 except CorruptChunkError:
                     return best
                 carried = ratio / found if found else 1.0
                 steps.add(step, ratio)
                 misses += ratio > 1 and attempt >= _SAMPLED
                 if ratio <= 1 and (best is None or ratio > best.error):
-                    payload = header.write() + streams()
-                    if best is None or len(payload) < len(best.payload):
-                        best = _Plain(payload, step, weights, biases, most, ratio, header.basis.shape[1])
+                    made = _Plain(_payloads(coded, headers), settings, ratio, headers[0].basis.shape[1])
+                    if best is None or made.size < best.size:
+                        best = made
                 if best is not None and (
                     best.error >= _CLOSE
                     or (attempt >= effort.rounds and best.error >= _ENOUGH)
                     or steps.narrow
-                    or not header.active.any()
+                    or not any(header.active.any() for header in headers)
                 ):
                     return best
             if attempt < _SAMPLED:
-                biases = _biases(chooser)
-                weights = fitted(sampler, kinds_of(self._levels))
-                self._spectrum.learn(step, chooser.worth)
+                samplers = [c.sampler for c in coded if c.sampler is not None]
+                weights = fitted(samplers, kinds_of(self._levels))
+                settings = replace(settings, biases=_biases([c.chooser for c in coded]), weights=weights)
+                self._spectrum.learn(step, _worth([c.chooser for c in coded], self._analysis.measurements))
             aim = _AIM if best is not None else 1 - (1 - _AIM) * 2**misses
-            step = steps.following(step, ratio, self._spectrum.slope(step, most), aim)
-            del made, streams, coefficients, chooser, sampler  # before as much is made again
+            settings = replace(
+                settings, step=steps.following(step, ratio, self._spectrum.slope(step, settings.most), aim)
+            )
+            del coded, headers  # before as much is made again
         return best
 
-    def _left(self, active: Ints, coded: float) -> float:
-        """Return the error of coefficients in targets, from the squares of those coded."""
-        beyond = np.arange(self._energy.shape[1]) >= active[:, None]
-        return math.sqrt((float(self._energy[beyond].sum()) + coded) / self._core.size) / self._rmse
+    def _left(self, coded: Sequence[_Coded], step: float) -> float:
+        """Return the error of coefficients in targets."""
+        left = 0.0
+        for c in coded:
+            beyond = np.arange(c.part.energy.shape[1]) >= c.active[:, None]
+            left += float(c.part.energy[beyond].sum()) + step * step * c.chooser.left
+        return math.sqrt(left / self._analysis.size)
 
-    def _first_step(self, step: float) -> float:
-        """Return about the step that keeps the target, by errors of coefficients (nearly those of values)."""
-        picked = []
-        for subband in self._subbands:
-            flat = self._subbands_of[subband.level, subband.key].reshape(-1)
-            every = max(1, flat.size // 200_000)
-            picked.append((np.abs(flat[::every]), every))
-        total = sum(p.size * every for p, every in picked)
-        for _ in range(30):
-            wrong = 0.0
-            for size, every in picked:
-                left = size - step * np.floor(size / np.float32(step) + np.float32(0.36))
-                wrong += every * quality.sum_of_squares(left)
-            ratio = max(math.sqrt(wrong / total) / self._rmse, 1e-6)
-            if 0.98 < ratio < 1.0 or step > 1e6 * self._rmse:
-                break
-            step *= min(max((0.99 / ratio) ** 1.25, 0.5), 2.0)
-        return step
-
-    def _code(self, step: float, weights: Ints, biases: tuple[int, int], most: Ints, sample: bool) -> Any:
-        """Choose all coefficients for a step, of so many components of each subband at most.
-
-        None where the format cannot hold them.
-        """
-        assert self.exponent is not None
-        made = self._basis(step)
+    def _code(self, settings: _Settings, *, sample: bool) -> list[_Coded] | None:
+        """Choose all coefficients for a step; None where the format cannot hold them."""
+        made = self._analysis.basis(settings.step)
         if made is None:
             return None
-        basis, shifts, gains, shift, turn = made
+        turn = made[-1]
+        self._passed()
+        try:
+            return self._each(lambda part: self._chosen(part, settings, turn, sample), self._parts)
+        except _TooLargeError:
+            return None
+
+    def _chosen(self, part: Part, settings: _Settings, turn: Singles | None, sample: bool) -> _Coded:
+        """Choose the coefficients of a part, of so many components of each subband at most."""
         scaled: dict[tuple[int, Triple], Singles] = {}  # of the subband that is coded; all would be a second image
-        active = np.zeros(len(self._subbands), np.int64)
-        most = np.minimum(most, math.prod(self._lengths))  # more components than positions say nothing
+        active = np.zeros(len(part.subbands), np.int64)
+        most = np.minimum(settings.most, math.prod(part.lengths))  # more components than positions say nothing
 
         def scale_each() -> Iterator[int]:
-            for number, subband in enumerate(self._subbands):
+            for number, subband in enumerate(part.subbands):
                 scaled.clear()
                 place = subband.level, subband.key
-                values = self._subbands_of[place]
+                values = part.coefficients[place]
                 if not most[number]:
                     scaled[place] = values[:0]
                     yield 0
                     continue
                 flat = values.reshape(len(values), -1)
                 turned = flat[: most[number]] if turn is None else product(turn[: most[number]], flat)
-                whole = (turned * np.float32(1 / step)).reshape(-1, *values.shape[1:])
+                whole = (turned * np.float32(1 / settings.step)).reshape(-1, *values.shape[1:])
                 largest = np.abs(whole).max(axis=(1, 2, 3), initial=0)
                 if largest.max(initial=0) > _MOST_VALUE:
                     raise _TooLargeError
@@ -390,72 +381,46 @@ class _Search:
                 scaled[place] = whole[: active[number]]
                 yield active[number]
 
-        chooser = Chooser(self._subbands, scaled)
-        sampler = Sampler() if sample else None
-        try:
-            coefficients = scan(self._subbands, scale_each(), self._levels, weights, chooser, sampler)
-        except _TooLargeError:
+        chooser = Chooser(part.subbands, scaled)
+        sampler = Sampler(len(self._parts)) if sample else None
+        coefficients = scan(part.subbands, scale_each(), self._levels, settings.weights, chooser, sampler)
+        return _Coded(part, active, coefficients, chooser, sampler)
+
+    def _headers(self, settings: _Settings, coded: Sequence[_Coded]) -> list[Header] | None:
+        """Return the header of each part; they differ in `active` alone."""
+        found = self._analysis
+        made = found.basis(settings.step)
+        if made is None or found.exponent is None:
             return None
-        components = max(1, int(active.max()))
-        offset_shift = max(0, math.floor(math.log2(0.03 * self._rmse * float(self._scale.min()) / self._grain)) + shift)
+        basis, shifts, gains, shift, _ = made
+        components = max(1, *(int(c.active.max()) for c in coded))
+        offset_shift = max(0, math.floor(math.log2(0.03 * float(found.scale.min()) / found.grain)) + shift)
         offset_shift = min(offset_shift, shift)
-        offsets = np.rint(self._mean / self._grain * 2.0 ** (shift - offset_shift)).astype(np.int64)
-        low, high = bounds(self._core, self.exponent)
-        if not fits(low, high):
-            return None
-        header = Header(self._axis, self._levels, biases, shift, offset_shift, self.exponent, low, high, gains, offsets,
-                        shifts[:components], basis[:, :components], active, weights)  # fmt: skip
-        return (lambda: chooser.streams(coefficients)), header, coefficients, chooser, sampler
-
-    def _basis(self, step: float) -> tuple[Ints, Ints, Ints, int, Singles | None] | None:
-        """Return basis, column shifts, gains, shift, and what turns components into those of the rounded basis."""
-        measurements = len(self._unit)
-        wanted = step * float(self._unit[0]) / (UNIT * self._grain)  # outputs for one internal unit
-        if measurements == 1:
-            shift = math.floor(math.log2(2.0 * _FINE_GAIN / wanted))
-            if not 1 <= shift <= 45:
-                return None
-            gain = round(wanted * 2.0**shift)
-            return np.ones((1, 1), np.int64), np.zeros(1, np.int64), np.array([min(gain, 65535)]), shift, None
-        wanted /= float(self._gains[0])
-        shift = math.ceil(math.log2(_SCALE / wanted))
-        if not 1 <= shift <= 45:
-            return None
-        scale = wanted * 2.0**shift
-        unit = _COLUMN * self._rmse / np.maximum(self._spread, self._rmse * 1e-3)
-        shifts = np.clip(np.floor(np.log2(np.maximum(unit * scale, 1))), 0, 11).astype(np.int64)
-        basis = np.rint(self._vectors * (scale / 2.0**shifts)).astype(np.int64)
-        turn = solved(basis * 2.0**shifts / scale, self._vectors)
-        return basis, shifts, self._gains, shift, turn.astype(np.float32)
+        offsets = np.rint(found.mean / found.grain * 2.0 ** (shift - offset_shift)).astype(np.int64)
+        header = Header(found.axis, self._levels, settings.biases, shift, offset_shift, found.exponent, found.low,
+                        found.high, gains, offsets, shifts[:components], basis[:, :components], coded[0].active,
+                        settings.weights)  # fmt: skip
+        return [replace(header, active=c.active) for c in coded]
 
 
-def _rows(core: npt.NDArray[Any], axis: int | None, inside: npt.NDArray[np.bool_] | None) -> tuple[Any, Any]:
-    """Return values, shape (measurements, voxels), as float32 around their middle, and which are known."""
-    moved = core[None] if axis is None else np.moveaxis(core, axis, 0)
-    rows = moved.reshape(len(moved), -1).astype(np.float32 if core.dtype.itemsize <= 2 else np.float64)
-    known: Any = np.broadcast_to(np.True_, rows.shape)
-    if inside is not None:
-        whole = np.broadcast_to(inside, core.shape)
-        known = (whole[None] if axis is None else np.moveaxis(whole, axis, 0)).reshape(rows.shape)
-    return rows, known
+def _payloads(coded: Sequence[_Coded], headers: Sequence[Header]) -> list[bytes]:
+    return [h.write() + c.chooser.streams(c.coefficients) for c, h in zip(coded, headers, strict=True)]
 
 
-def _klt(values: npt.NDArray[Any]) -> tuple[Doubles, Doubles]:
-    """Return eigenvectors of the covariance as columns, the largest first, and the spread of each component."""
-    if len(values) == 1:
-        return np.ones((1, 1)), np.ones(1)
-    covariance = np.zeros((len(values), len(values)))
-    for begin in range(0, values.shape[1], 1 << 16):
-        part = values[:, begin : begin + (1 << 16)].astype(np.float64)
-        covariance += products(part, part)
-    found, vectors = eigh(covariance / values.shape[1])
-    # The sign of an eigenvector means nothing; a fixed one keeps results the same.
-    vectors *= np.where(vectors.sum(0) < 0, -1.0, 1.0)
-    return vectors[:, ::-1].copy(), np.sqrt(np.maximum(found[::-1], 0))
+def _worth(choosers: Sequence[Chooser], components: int) -> dict[int, Doubles]:
+    """Return what each component of each subband saves in all parts, less its bits."""
+    out: dict[int, Doubles] = {}
+    for number in {n for c in choosers for n in c.worth}:
+        each = [c.worth[number] for c in choosers if number in c.worth]
+        total = np.zeros(min(components, max(map(len, each))))
+        for one in each:
+            total[: len(one)] += one
+        out[number] = total
+    return out
 
 
-def _biases(chooser: Chooser) -> tuple[int, int]:
+def _biases(choosers: Sequence[Chooser]) -> tuple[int, int]:
     """Return how far magnitudes of 1, and larger ones, should be raised, in 1/128."""
-    count, low = chooser.excess
+    count, low = np.sum([c.excess for c in choosers], axis=0)
     first, rest = (np.clip(np.rint(128 * low / np.maximum(count, 1)), -60, 60) * (count > 20)).astype(int)
     return int(first), int(rest)

@@ -34,12 +34,13 @@ class Spectrum:
     Parameters
     ----------
     subbands : sequence of Subband
-    coefficients : mapping of (level, key) to ndarray of float32, shape (components, z, y, x)
+    volumes : sequence of mapping of (level, key) to ndarray of float32, shape (components, z, y, x)
+        Coefficients of each chunk.
     column_bits : float
         What a component costs besides its coefficients.
     """
 
-    def __init__(self, subbands: Sequence[Subband], coefficients: Mapping[tuple[int, Triple], Singles],
+    def __init__(self, subbands: Sequence[Subband], volumes: Sequence[Mapping[tuple[int, Triple], Singles]],
                  column_bits: float) -> None:  # fmt: skip
         self._column = LAMBDA * column_bits
         edges = np.ldexp(1.0, _LEAST) * np.array(
@@ -47,33 +48,36 @@ class Spectrum:
         )
         squares = ((edges[:-1] + edges[1:]) / 2) ** 2
         squares[0] = (edges[1] / 2) ** 2
-        count = len(next(iter(coefficients.values())))
+        count = len(next(iter(volumes[0].values())))
         # Of each component of each subband: values, their squares, and both below each edge.
         self._number = np.zeros((len(subbands), count))
         self._energy = np.zeros((len(subbands), count))
         self._numbers_below = np.zeros((len(subbands), count, _BINS + 1), np.float32)
         self._squares_below = np.zeros((len(subbands), count, _BINS + 1), np.float32)
         self._found = np.zeros((len(subbands), count))
-        for number, subband in enumerate(subbands):
-            values = coefficients[subband.level, subband.key]
-            flat = values.reshape(count, -1)
-            if not flat.size:
-                continue
-            every = -(-flat.shape[1] // _SAMPLE)
-            some = len(range(0, flat.shape[1], every))
-            share = flat.shape[1] / some
-            self._number[number] = flat.shape[1]
-            block = max(1, _TOGETHER // some)
-            for begin in range(0, count, block):
-                part = np.ascontiguousarray(flat[begin : begin + block, ::every])
-                rows = slice(begin, begin + len(part))
-                self._energy[number, rows] = share * np.square(part).sum(1, dtype=np.float64)
-                places = ((part.view(np.int32) & 0x7FFFFFFF) >> _SHIFT) - ((127 + _LEAST) * _PER_OCTAVE)
-                np.clip(places, 0, _BINS - 1, out=places)
-                places += (_BINS * np.arange(len(part), dtype=np.int32))[:, None]
-                counts = share * np.bincount(places.reshape(-1), minlength=_BINS * len(part)).reshape(len(part), _BINS)
-                self._numbers_below[number, rows, 1:] = np.cumsum(counts, 1)
-                self._squares_below[number, rows, 1:] = np.cumsum(counts * squares, 1)
+        for coefficients in volumes:
+            for number, subband in enumerate(subbands):
+                flat = coefficients[subband.level, subband.key].reshape(count, -1)
+                if flat.size:
+                    self._add(number, flat, squares)
+
+    def _add(self, number: int, flat: Singles, squares: Doubles) -> None:
+        """Count the magnitudes of a subband, shape (components, positions)."""
+        every = -(-flat.shape[1] // _SAMPLE)
+        some = len(range(0, flat.shape[1], every))
+        share = flat.shape[1] / some
+        self._number[number] += flat.shape[1]
+        block = max(1, _TOGETHER // some)
+        for begin in range(0, len(flat), block):
+            part = np.ascontiguousarray(flat[begin : begin + block, ::every])
+            rows = slice(begin, begin + len(part))
+            self._energy[number, rows] += share * np.square(part).sum(1, dtype=np.float64)
+            places = ((part.view(np.int32) & 0x7FFFFFFF) >> _SHIFT) - ((127 + _LEAST) * _PER_OCTAVE)
+            np.clip(places, 0, _BINS - 1, out=places)
+            places += (_BINS * np.arange(len(part), dtype=np.int32))[:, None]
+            counts = share * np.bincount(places.reshape(-1), minlength=_BINS * len(part)).reshape(len(part), _BINS)
+            self._numbers_below[number, rows, 1:] += np.cumsum(counts, 1)
+            self._squares_below[number, rows, 1:] += np.cumsum(counts * squares, 1)
 
     def first_step(self, rmse: float) -> float:
         """Return about the step whose error is so large."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,9 +25,15 @@ class Sampler:
     """Collects what was known around values, and the values.
 
     Called by `scan` for each parity of each pass of each subband.
+
+    Parameters
+    ----------
+    samplers : int
+        How many share the sample: one for each chunk of an image.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, samplers: int = 1) -> None:
+        self._most = max(1, _SAMPLE // samplers)
         self._rng = np.random.default_rng(0)
         # Features are sums of at most 42 magnitudes up to 255.
         self.seen: dict[tuple[int, int], list[tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8], float]]] = {}
@@ -32,8 +41,8 @@ class Sampler:
     def __call__(self, kind: int, step: int, features: list[Known | None], values: npt.NDArray[np.int32]) -> None:
         """Keep a sample of the values of one parity."""
         picked = np.arange(values.size)
-        if values.size > _SAMPLE:
-            picked = self._rng.integers(0, values.size, _SAMPLE)
+        if values.size > self._most:
+            picked = self._rng.integers(0, values.size, self._most)
         place = np.unravel_index(picked, values.shape)
         rows = np.empty((FEATURES, picked.size), np.uint16)
         for row, feature in zip(rows, features, strict=True):
@@ -42,13 +51,17 @@ class Sampler:
         known.append((rows, np.minimum(np.abs(values[place]), CLIP).astype(np.uint8), values.size / picked.size))
 
 
-def fitted(sampler: Sampler, kinds: int) -> Ints:
+def fitted(samplers: Sequence[Sampler], kinds: int) -> Ints:
     """Return weights, shape (kinds, passes, FEATURES + 1), by least squares without negative ones.
 
     Errors are weighted by the inverse of about the expected variance, which grows with the expected magnitude.
     """
     out = START[:kinds].copy()
-    for (kind, step), samples in sampler.seen.items():
+    seen: dict[tuple[int, int], list[Any]] = {}
+    for sampler in samplers:
+        for place, samples in sampler.seen.items():
+            seen.setdefault(place, []).extend(samples)
+    for (kind, step), samples in seen.items():
         values = np.concatenate([v for _, v, _ in samples]).astype(np.float64)
         rows = np.ones((FEATURES + 1, len(values)))
         np.concatenate([r for r, _, _ in samples], 1, out=rows[:-1])

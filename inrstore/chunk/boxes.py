@@ -1,0 +1,48 @@
+"""The values of chunks that are coded, and how far decoded ones are from them: what lossy modes search with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Error = Callable[[npt.NDArray[Any]], float]
+
+
+@dataclass(frozen=True)
+class Box:
+    """The values of one chunk that are coded.
+
+    Parameters
+    ----------
+    core : ndarray
+        Finite values.
+    error : callable
+        Returns the root mean square error of decoded values, shape of `core`, in the units of the target.
+    inside : ndarray of bool, optional
+        Values elsewhere are free; broadcasts to the core.
+    count : int
+        Values that the error is a mean over.
+    """
+
+    core: npt.NDArray[Any]
+    error: Error
+    inside: npt.NDArray[np.bool_] | None = None
+    count: int = 1
+
+
+def extremes(boxes: Sequence[Box]) -> npt.NDArray[Any]:
+    """Return the smallest and the largest value of each box."""
+    return np.stack([extreme for box in boxes for extreme in (box.core.min(), box.core.max())])
+
+
+def together(boxes: Sequence[Box], errors: Sequence[float]) -> float:
+    """Return the root mean square error over all boxes, from that of each."""
+    if len(errors) == 1:
+        return errors[0]
+    squares = math.fsum(error * error * box.count for error, box in zip(errors, boxes, strict=True))
+    return math.sqrt(squares / sum(box.count for box in boxes))
