@@ -78,7 +78,7 @@ def decode(data: bytes, shape: tuple[int, ...] | None = None, dtype: Any = None,
     check(mode == 0 or math.prod(lengths) > 0, "mode", "a chunk without values must be raw")
     decoded_crc, payload_length = reader.array("<u4", 2, "decoded_crc, payload_length").tolist()
     check(payload_length == len(reader.rest), "payload_length", f"{payload_length}, not {len(reader.rest)}")
-    code = partial(decode_neural, shared=shared) if mode == 6 else MODES[mode]
+    code = partial(MODES[mode], shared=shared) if mode in (4, 6) else MODES[mode]
     values = code(reader, kind, lengths) if mode < 2 else decode_boxed(code, reader, kind, lengths)
     check(len(reader.rest) == 0, "payload", "bytes are left over")
     check(crc32c(values.tobytes()) == decoded_crc, "decoded_crc", "the result differs")

@@ -3,6 +3,7 @@
 All sums are made of int64 or of Python's own integers, so that nothing is ever rounded; nothing here is fast.
 """
 
+import hashlib
 import itertools
 import math
 from bisect import bisect_right
@@ -85,13 +86,34 @@ def shifted(v: np.ndarray, s: int) -> np.ndarray:
 class Header:
     """The fields of the header, and what follows from them."""
 
-    def __init__(self, payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> None:
+    def __init__(self, payload: Reader, dtype: np.dtype, box: tuple[int, ...], shared: tuple = ()) -> None:
         check(dtype.kind != "b", "mode", "a transform cannot code bool")
-        check((flags := payload.number("u8", "flags")) <= 1, "flags", f"{flags} has reserved bits")
+        check((flags := payload.number("u8", "flags")) <= 2, "flags", f"{flags} has reserved bits")
+        check(math.prod(box) <= 1 << 26, "channel_axis", f"a box of {math.prod(box)} values")
+        if flags == 2:  # section 14.9
+            name = bytes(payload.take(8, "digest"))
+            found = [data for data in shared if hashlib.sha256(data).digest()[:8] == name]
+            check(len(found) == 1, "digest", f"{len(found)} shared parameters have this name")
+            parameter = Reader(found[0])
+            check(parameter.number("u8", "kind") == 84, "kind", "this is no shared header")
+            t = parameter.number("u16", "measurements")
+            check((flags := parameter.number("u8", "flags")) <= 1, "flags", f"{flags} has reserved bits")
+            self.read_common(parameter, flags == 1, box, dtype)
+            check(t == self.t, "measurements", f"{t} for a box of {self.t}")
+            check(len(parameter.rest) == 0, "shared parameter", "bytes are left over")
+        else:
+            self.read_common(payload, flags == 1, box, dtype)
+        self.active = read_matrix(payload, len(self.bands), 1, "active")[:, 0].tolist()
+        check(all(0 <= a <= self.k for a in self.active), "active", f"one is not in 0..{self.k}")
+        count = sum(a * math.prod(band.shape) for a, band in zip(self.active, self.bands, strict=True))
+        self.lanes = payload.number("u16", "lanes")
+        check(1 <= self.lanes <= 4096 and count <= self.lanes << 15, "lanes", f"{self.lanes} for {count}")
+
+    def read_common(self, payload: Reader, corrected: bool, box: tuple[int, ...], dtype: np.dtype) -> None:
+        """Read the common fields for a box."""
         self.axis = payload.number("u8", "channel_axis")
         check(self.axis in (*range(len(box)), 255), "channel_axis", f"{self.axis} is no axis")
         self.t = t = 1 if self.axis == 255 else box[self.axis]
-        check(math.prod(box) <= 1 << 26, "channel_axis", f"a box of {math.prod(box)} values")
         check(t <= 4096, "channel_axis", f"{t} measurements")
         *first, slices, rows, columns = (1, 1, 1, *(n for a, n in enumerate(box) if a != self.axis))
         self.lengths = math.prod(first) * slices, rows, columns
@@ -117,18 +139,13 @@ class Header:
             check(max(self.column_shifts) <= 15, "column_shifts", "one is above 15")
             self.basis = read_matrix(payload, t, self.k, "basis")
         self.bands = bands_of(self.lengths, self.levels)
-        self.active = read_matrix(payload, len(self.bands), 1, "active")[:, 0].tolist()
-        check(all(0 <= a <= self.k for a in self.active), "active", f"one is not in 0..{self.k}")
         kinds = 1 + sum(count > 0 for count in self.levels)
         self.weights = read_matrix(payload, 4 * kinds, 9, "weights").tolist()
         for w in self.weights:
             check(min(w) >= 0, "weights", "one is negative")
             reach = sum(n * x for n, x in zip((6, 6, 12, 8, 1, 6, 7, 42), w[:8], strict=True))
             check(4080 * reach + w[8] < 2**24, "weights", "they are too large")
-        self.correction = Correction(payload, self.k) if flags == 1 else None
-        count = sum(a * math.prod(band.shape) for a, band in zip(self.active, self.bands, strict=True))
-        self.lanes = payload.number("u16", "lanes")
-        check(1 <= self.lanes <= 4096 and count <= self.lanes << 15, "lanes", f"{self.lanes} for {count}")
+        self.correction = Correction(payload, self.k) if corrected else None
 
 
 # Section 14.5. Counts.
@@ -362,9 +379,9 @@ def outputs_of(head: Header, u: np.ndarray) -> np.ndarray:
     return out
 
 
-def decode_transform(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.ndarray:
+def decode_transform(payload: Reader, dtype: np.dtype, box: tuple[int, ...], shared: tuple = ()) -> np.ndarray:
     """Mode 4: return the values of the box."""
-    head = Header(payload, dtype, box)
+    head = Header(payload, dtype, box, shared)
     source = Source(payload, head.lanes)
     done: dict[tuple[int, Key], np.ndarray] = {}
     found = [decode_band(source, head, band, n, done) for band, n in zip(head.bands, head.active, strict=True)]

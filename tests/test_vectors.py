@@ -53,7 +53,7 @@ def test_a_vector_that_names_a_shared_parameter_needs_it_in_both_readers(name):
     check_decoded(decoder().decode(data, shared=tuple(shared)), entry)
     with pytest.raises(errors.CorruptChunkError) as caught:
         decode_chunk(data)
-    assert caught.value.field == "neural.digest"
+    assert caught.value.field == f"{entry['mode']}.digest"
     with pytest.raises(decoder().Invalid):
         decoder().decode(data)
 

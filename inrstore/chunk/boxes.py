@@ -35,6 +35,31 @@ class Box:
     count: int = 1
 
 
+@dataclass(frozen=True)
+class Offer:
+    """What a mode makes of some chunks.
+
+    Parameters
+    ----------
+    payloads : list of bytes
+        One for each.
+    parameter : bytes
+        What they share, for the codec configuration; empty if they need nothing.
+    """
+
+    payloads: list[bytes]
+    parameter: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all, with those that a parameter takes in metadata: as base64 text, and in a second copy."""
+        return sum(map(len, self.payloads)) + round(COPIES * len(self.parameter))
+
+
+COPIES = 2.7
+"""Bytes in metadata for each byte of a shared parameter."""
+
+
 def extremes(boxes: Sequence[Box]) -> npt.NDArray[Any]:
     """Return the smallest and the largest value of each box."""
     return np.stack([extreme for box in boxes for extreme in (box.core.min(), box.core.max())])

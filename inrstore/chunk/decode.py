@@ -221,10 +221,18 @@ class ChunkInfo:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def describe_chunk(data: bytes | memoryview) -> ChunkInfo:
-    """Parse a frame and its header fields without decoding values."""
+def describe_chunk(data: bytes | memoryview, shared: Shared | None = None) -> ChunkInfo:
+    """Parse a frame and its header fields without decoding values.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The frame.
+    shared : mapping of bytes to bytes, optional
+        As for `decode_chunk`; without it less is known of a chunk that names a parameter.
+    """
     parsed = _unpack(data, UNKNOWN)
     mode, kind, reader = find(parsed.mode), dtypes.little(parsed.dtype), Reader(parsed.payload)
     around = mode.envelope(reader, parsed.shape, kind)
-    details = mode.describe(reader, kind, around.box_shape)
+    details = mode.describe(reader, kind, around.box_shape, Context.of(None, None, shared))
     return ChunkInfo(mode.name, parsed.dtype.str, parsed.shape, len(bytes(data)), details)

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from inrstore.chunk.mask import Mask, narrow
 from inrstore.chunk.modes import FALLBACK, MODEL, MODES, RAW, SEQUENCE, SIMPLE, Mode
 from inrstore.chunk.quality import Target
 from inrstore.chunk.shared import Shared
+from inrstore.chunk.shared import of as shared_of
 from inrstore.chunk.task import Task
 from inrstore.errors import ConfigurationError, CorruptChunkError, MissingDependencyError
 from inrstore.options import EncodeOptions, Progress, ProgressCallback, available_cores
@@ -98,13 +99,32 @@ def encode_chunks(
     return frames
 
 
+@dataclass(frozen=True)
+class Together:
+    """The chunks of an image.
+
+    Parameters
+    ----------
+    frames : list of bytes
+        One for each chunk.
+    worst : float
+        The largest error of a chunk over the target; 1 if none is above it.
+    parameters : tuple of bytes
+        What they share: the codec configuration has to bring it.
+    """
+
+    frames: list[bytes]
+    worst: float = 1.0
+    parameters: tuple[bytes, ...] = ()
+
+
 def encode_together(
     chunks: Sequence[npt.NDArray[Any]],
     target: Target,
     options: EncodeOptions | None = None,
     progress: ProgressCallback | None = None,
     masks: Sequence[npt.NDArray[np.bool_] | None] | None = None,
-) -> tuple[list[bytes], float]:
+) -> Together:
     """Encode the chunks of an image so that they keep a target rmse together, in the fewest bytes.
 
     Bits go where they save most, so one chunk may have a larger error than another; over the coded values of all
@@ -121,10 +141,7 @@ def encode_together(
 
     Returns
     -------
-    frames : list of bytes
-        One for each chunk.
-    worst : float
-        The largest error of a chunk over the target; 1 if none is above it.
+    Together
 
     Raises
     ------
@@ -134,7 +151,7 @@ def encode_together(
     options = options or EncodeOptions()
     tasks = _tasks(chunks, [target] * len(chunks), options, masks, None)
     found: list[bytes | None] = [_simple(task) for task in tasks]
-    worst, threads = 1.0, options.threads or available_cores()
+    worst, threads, parameters = 1.0, options.threads or available_cores(), list[bytes]()
 
     def tell(stage: str, ahead: float = 0.0) -> None:
         if progress is not None:
@@ -150,7 +167,8 @@ def encode_together(
             def passed(group: int = len(numbers), passes: Iterator[int] = passes) -> None:
                 tell("coding", group * (1 - _PER_PASS ** next(passes)))  # how many there will be is not known
 
-            made = _bids([tasks[number] for number in numbers], threads, passed)
+            made, parameter = _bids([tasks[number] for number in numbers], threads, passed)
+            parameters += [parameter] if parameter else []
             for number, (coded, error) in zip(numbers, made, strict=False):
                 found[number] = coded
                 worst = max(worst, error / target.rmse)
@@ -165,7 +183,7 @@ def encode_together(
     frames = [coded for coded in found if coded is not None]
     _fit(tasks, frames, options, progress)
     tell("done")
-    return frames, worst
+    return Together(frames, worst, tuple(parameters))
 
 
 def encode_as(mode: Mode, chunk: npt.NDArray[Any], target: Target | None = None, mask: Mask | None = None,
@@ -278,33 +296,35 @@ def _groups(tasks: Sequence[Task], found: Sequence[bytes | None]) -> list[list[i
     sizes = {number: tasks[number].split[0].size for number in left}
     largest = max(sizes.values(), default=0)
     alike = [number for number in left if sizes[number] >= largest * _ALIKE]
-    count = -(-sum(sizes[number] for number in alike) // _VALUES_TOGETHER)
+    count = min(limits.MAX_SHARED, -(-sum(sizes[number] for number in alike) // _VALUES_TOGETHER))
     each = -(-len(alike) // max(1, count))
     return [alike[i : i + each] for i in range(0, len(alike), each or 1)]
 
 
-def _bids(tasks: Sequence[Task], threads: int, passed: Callable[[], None]) -> list[tuple[bytes, float]]:
-    """Return the frames of the smallest bids for some chunks together, and the error of each; nothing if none holds."""
+def _bids(tasks: Sequence[Task], threads: int, passed: Callable[[], None]) -> tuple[list[tuple[bytes, float]], bytes]:
+    """Return the frames of the smallest offer for some chunks together, the error of each, and what they share."""
+    target = tasks[0].target.rmse
     for turn in (SEQUENCE, MODEL):
         asking = [(mode, mode.bids) for mode in MODES if mode.bids is not None and mode.turn == turn]
-        offers = [(mode, payloads) for mode, bids in asking if (payloads := bids(tasks, threads, passed)) is not None]
-        for mode, payloads in sorted(offers, key=lambda offer: sum(map(len, offer[1]))):
-            frames = [_measured(mode, *each) for each in zip(payloads, tasks, strict=True)]
+        offers = [(mode, offer) for mode, bids in asking if (offer := bids(tasks, threads, passed)) is not None]
+        for mode, offer in sorted(offers, key=lambda o: o[1].size):
+            context = Context.of(None, None, shared_of(offer.parameter) if offer.parameter else None)
+            frames = [_measured(mode, *each, context) for each in zip(offer.payloads, tasks, strict=True)]
             kept = [f for f in frames if f is not None]
-            target = tasks[0].target.rmse
-            if len(kept) == len(tasks) and target is not None:
-                if together([task.box for task in tasks], [error for _, error in kept]) <= target:
-                    return kept
-    return []
+            if len(kept) < len(tasks) or target is None:
+                continue
+            if together([task.box for task in tasks], [error for _, error in kept]) <= target:
+                return kept, offer.parameter
+    return [], b""
 
 
-def _measured(mode: Mode, payload: bytes, task: Task) -> tuple[bytes, float] | None:
+def _measured(mode: Mode, payload: bytes, task: Task, context: Context) -> tuple[bytes, float] | None:
     """Return the frame of a payload and its error; None if readers refuse it, or raw values are as small."""
     like, around = task.chunk, task.split[1]
     if len(payload) >= like.nbytes:
         return None
     try:
-        decoded = values_of(Frame(mode.number, like.dtype, like.shape, 0, memoryview(payload)), task.context)
+        decoded = values_of(Frame(mode.number, like.dtype, like.shape, 0, memoryview(payload)), context)
     except CorruptChunkError:  # a limit of readers that the encoder did not foresee
         return None
     if not quality.odd_kept(task.values, decoded):

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from inrstore.chunk import constant, envelope, raw
 from inrstore.chunk.av1 import decode as av1
+from inrstore.chunk.boxes import Offer
 from inrstore.chunk.byteplanes import decode as byteplanes
 from inrstore.chunk.context import Context
 from inrstore.chunk.envelope import Envelope
@@ -24,6 +25,7 @@ from inrstore.chunk.shared import Shared
 from inrstore.chunk.siren import decode as siren
 from inrstore.chunk.task import Task
 from inrstore.chunk.transform import decode as transform
+from inrstore.chunk.transform.header import read_parameter
 from inrstore.errors import ConfigurationError, CorruptChunkError, UnsupportedVersionError
 from inrstore.options import EncodeOptions, ProgressCallback
 
@@ -36,7 +38,7 @@ SIMPLE, SEQUENCE, MODEL, FALLBACK = range(4)
 chunk; models; what is taken where no model keeps a lossy target."""
 
 
-def _nothing(_reader: Reader, _dtype: DType, _box: Shape) -> dict[str, Any]:
+def _nothing(_reader: Reader, _dtype: DType, _box: Shape, context: Context) -> dict[str, Any]:
     return {}
 
 
@@ -54,14 +56,14 @@ class Mode:
     bid : callable, optional
         task -> payload, envelope included, or None for what the mode does not hold or keep the target with.
     bids : callable, optional
-        (tasks, threads, passed) -> one payload for each, which keep one target rmse together, or None; `passed` is
-        called each time that all have been coded.
+        (tasks, threads, passed) -> what keeps one target rmse for all of them together, or None; `passed` is called
+        each time that all have been coded.
     turn : {SIMPLE, SEQUENCE, MODEL, FALLBACK}
         When the mode is asked for a bid. For a lossless target all but the simple ones are asked together.
     envelope : callable
         (reader, shape, dtype) -> Envelope.
     describe : callable
-        (reader, dtype, box) -> what a payload says of itself, without decoding.
+        (reader, dtype, box, context) -> what a payload says of itself, without decoding.
     decode_part : callable, optional
         (reader, dtype, box, wanted, context) -> the values at one range of positions for each axis of the box, made
         without the others.
@@ -76,10 +78,10 @@ class Mode:
     name: str
     decode: Callable[[Reader, DType, Shape, Context], Array]
     bid: Callable[[Task], bytes | memoryview | None] | None = None
-    bids: Callable[[Sequence[Task], int, Callable[[], None]], list[bytes] | None] | None = None
+    bids: Callable[[Sequence[Task], int, Callable[[], None]], Offer | None] | None = None
     turn: int = MODEL
     envelope: Callable[[Reader, Shape, DType], Envelope] = envelope.read
-    describe: Callable[[Reader, DType, Shape], dict[str, Any]] = _nothing
+    describe: Callable[[Reader, DType, Shape, Context], dict[str, Any]] = _nothing
     decode_part: Callable[[Reader, DType, Shape, Sequence[range], Context], Array] | None = None
     fit: (
         Callable[[Sequence[Task], Sequence[int], EncodeOptions, ProgressCallback | None], Iterator[tuple[int, bytes]]]
@@ -103,7 +105,7 @@ def _bid_transform(task: Task) -> bytes | None:
     return bid(task)
 
 
-def _bids_transform(tasks: Sequence[Task], threads: int, passed: Callable[[], None]) -> list[bytes] | None:
+def _bids_transform(tasks: Sequence[Task], threads: int, passed: Callable[[], None]) -> Offer | None:
     from inrstore.chunk.transform.encode import bids
 
     return bids(tasks, threads, passed)
@@ -127,7 +129,7 @@ def _bid_av1(task: Task) -> bytes | None:
     return bid(task)
 
 
-def _bids_av1(tasks: Sequence[Task], threads: int, passed: Callable[[], None]) -> list[bytes] | None:
+def _bids_av1(tasks: Sequence[Task], threads: int, passed: Callable[[], None]) -> Offer | None:
     from inrstore.chunk.av1.encode import bids
 
     return bids(tasks, threads, passed)
@@ -149,15 +151,17 @@ CONSTANT = Mode(number=1, name="constant", decode=lambda r, d, b, _: constant.de
                 turn=SIMPLE, envelope=constant.envelope_of)  # fmt: skip
 BYTEPLANES = Mode(number=2, name="byteplanes", decode=lambda r, d, b, _: byteplanes.decode(r, d, b),
                   bid=_bid_byteplanes, turn=FALLBACK)  # fmt: skip
-SIREN = Mode(number=3, name="siren", decode=lambda r, d, b, _: siren.decode(r, d, b), describe=siren.describe,
+SIREN = Mode(number=3, name="siren", decode=lambda r, d, b, _: siren.decode(r, d, b),
+             describe=lambda r, d, b, _: siren.describe(r, d, b),
              decode_part=lambda r, d, b, w, _: siren.decode_part(r, d, b, w), fit=_fit_siren)  # fmt: skip
-TRANSFORM = Mode(number=4, name="transform", decode=lambda r, d, b, _: transform.decode(r, d, b), bid=_bid_transform,
-                 bids=_bids_transform, describe=transform.describe)  # fmt: skip
+TRANSFORM = Mode(number=4, name="transform", decode=lambda r, d, b, c: transform.decode(r, d, b, c.shared),
+                 bid=_bid_transform, bids=_bids_transform, check_shared=read_parameter,
+                 describe=lambda r, d, b, c: transform.describe(r, d, b, c.shared))  # fmt: skip
 PREDICTOR = Mode(number=5, name="predictor", decode=lambda r, d, b, _: predictor.decode(r, d, b), bid=_bid_predictor)
 NEURAL = Mode(number=6, name="neural", decode=lambda r, d, b, c: neural.decode(r, d, b, c.shared), bid=_bid_neural,
-              describe=neural.describe, check_shared=neural.check_shared)  # fmt: skip
+              describe=lambda r, d, b, _: neural.describe(r, d, b), check_shared=neural.check_shared)  # fmt: skip
 AV1 = Mode(number=7, name="av1", decode=lambda r, d, b, _: av1.decode(r, d, b), bid=_bid_av1, bids=_bids_av1,
-           turn=SEQUENCE, describe=av1.describe)  # fmt: skip
+           turn=SEQUENCE, describe=lambda r, d, b, _: av1.describe(r, d, b))  # fmt: skip
 
 MODES = (RAW, CONSTANT, BYTEPLANES, SIREN, TRANSFORM, PREDICTOR, NEURAL, AV1)
 BY_NUMBER = {mode.number: mode for mode in MODES}

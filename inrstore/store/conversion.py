@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -12,7 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore.chunk.decode import decode_chunk, describe_chunk
+from inrstore.chunk.encode import Together
 from inrstore.chunk.quality import Target
+from inrstore.chunk.shared import of as shared_of
+from inrstore.chunk.shared import texts_of
 from inrstore.errors import ConfigurationError, QualityError
 from inrstore.evaluate.metrics import ErrorStatistics, Measures, Ranges
 from inrstore.sources import Source
@@ -33,8 +37,6 @@ class Conversion:
         What each chunk has to reach.
     frames : dict
         Chunks that are encoded.
-    worst : float
-        The largest error of a chunk over its target; above 1 where chunks keep it together.
     """
 
     def __init__(self, source: Source, destination: str, options: Options, work: str = "") -> None:
@@ -46,20 +48,20 @@ class Conversion:
         leading = layout.measurement_axes(self.dims)
         several = math.prod(source.voxels.shape[:leading]) > 1
         least = layout.TRANSFORMED_VALUES if several else min(layout.SINGLE_VALUES, layout.TRANSFORMED_VALUES)
+        voxels = min(layout.TRANSFORMED_VOXELS, layout.CHUNK_VOXELS)
         if options.quality.lossless or options.quality.max_error is not None:
-            least = layout.LOSSLESS_VALUES
+            least, voxels = layout.LOSSLESS_VALUES, layout.CHUNK_VOXELS
         elif options.mode == "network":
-            least = 0
-        self.grid = Grid(
-            source.voxels.shape, layout.choose_chunks(source.voxels.shape, self.dims, least, options.chunks)
-        )
+            least, voxels = 0, layout.CHUNK_VOXELS
+        chunks = layout.choose_chunks(source.voxels.shape, self.dims, least, options.chunks, voxels)
+        self.grid = Grid(source.voxels.shape, chunks)
         self.inside = masks.read_mask(options.mask, source) if options.mask else None
         self.ranges = Ranges.of(source.voxels, leading, self.inside)
         self.nominal = options.quality.psnr_at_target(self.ranges)
         targets = options.quality.chunk_targets(self.grid, self.ranges, self.dims, self.cut)
         self.targets: dict[tuple[int, ...], Target] = dict(zip(self.grid, targets, strict=True))
         self.frames: dict[tuple[int, ...], bytes] = {}
-        self.worst = 1.0
+        self._worst, self._parameters = 1.0, tuple[bytes, ...]()
 
     def cut(self, index: tuple[int, ...]) -> tuple[npt.NDArray[Any], masks.Inside | None]:
         """Return a chunk, and its part of the mask if there is one."""
@@ -73,6 +75,11 @@ class Conversion:
         if len(each) < 2 or self.options.mode == "network":
             return False
         return each[0].rmse is not None and all(target == each[0] for target in each)
+
+    def take(self, indices: Sequence[tuple[int, ...]], made: Together) -> None:
+        """Keep the frames of chunks that keep their target together, and what they share."""
+        self.frames.update(zip(indices, made.frames, strict=True))
+        self._worst, self._parameters = made.worst, made.parameters
 
     def key(self, index: tuple[int, ...]) -> str:
         """Return the path of a chunk inside the store."""
@@ -109,10 +116,11 @@ class Conversion:
         dtype = layout.stored_dtype(voxels.dtype)
         worst = (0,) * voxels.ndim
         sha256, modes = hashlib.sha256(), Counter[str]()
+        shared = shared_of(*self._parameters)
         for done, index in enumerate(self.grid, 1):
             data, key = self.frames[index], self.key(index)
             with naming(key):
-                chunk = decode_chunk(data, self.grid.chunks, dtype)
+                chunk = decode_chunk(data, self.grid.chunks, dtype, shared)
                 modes[describe_chunk(data).mode] += 1
             region = self.grid.region(index)
             decoded = chunk[tuple(slice(s.stop - s.start) for s in region)]
@@ -138,7 +146,9 @@ class Conversion:
             self.grid,
             layout.stored_dtype(self.source.voxels.dtype),
             self.dims,
-            codec_document(self.options.quality.bound(list(self.targets.values()), self.worst), zarr_format),
+            codec_document(
+                self.options.quality.bound(list(self.targets.values()), self._worst), zarr_format, self._parameters
+            ),
             attributes.image_attributes(self.source),
         )
         small = attributes.small_arrays(self.source, self.dims)
@@ -203,12 +213,12 @@ def report_of(store: Store) -> ConvertReport:
     )
 
 
-def codec_document(target: Target, zarr_format: ZarrFormat) -> dict[str, Any]:
+def codec_document(target: Target, zarr_format: ZarrFormat, parameters: Sequence[bytes] = ()) -> dict[str, Any]:
     """Return the codec's entry in the metadata of the image, as the codec itself would write it."""
     if zarr_format == 3:
         from inrstore.codecs.zarr import InrCodec
 
-        return InrCodec(**target.to_dict()).to_dict()
+        return InrCodec(**target.to_dict(), shared=texts_of(parameters)).to_dict()
     from inrstore.codecs.numcodecs import InrNumcodec
 
-    return InrNumcodec(**target.to_dict()).get_config()
+    return InrNumcodec(**target.to_dict(), shared=parameters).get_config()

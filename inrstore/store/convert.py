@@ -96,9 +96,8 @@ def _encode(conversions: Sequence[Conversion], clock: Clock) -> None:
         cuts = [conversion.cut(index) for index in indices]
         chunks, insides = [chunk for chunk, _ in cuts], [inside for _, inside in cuts]
         show = _show([(conversion, index) for index in indices], clock, done, total)
-        frames, conversion.worst = encode_together(chunks, conversion.targets[indices[0]], conversion.options, show,
-                                                   insides)  # fmt: skip
-        conversion.frames.update(zip(indices, frames, strict=True))
+        target = conversion.targets[indices[0]]
+        conversion.take(indices, encode_together(chunks, target, conversion.options, show, insides))
         done += len(indices)
     pending = [(conversion, index) for conversion in alone for index in conversion.grid]
     for batch in _batches(pending, conversions[0].options) if pending else ():

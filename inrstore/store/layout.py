@@ -49,7 +49,10 @@ LOSSLESS_VALUES = 1 << 21
 """Values that a lossless or bounded chunk should have: weights are paid once, and more is decoded at once."""
 
 TRANSFORMED_VALUES = 1 << 24
-"""Values that a lossy chunk of several measurements should have: each has a basis of its own."""
+"""Values that a lossy chunk of several measurements should have: fewer lose what slices have in common."""
+
+TRANSFORMED_VOXELS = 1 << 17
+"""Voxels of space in such a chunk, at least."""
 
 SINGLE_VALUES = 1 << 22
 """Values that a lossy chunk of one measurement should have: with one step for all chunks of an image, those of this
@@ -74,7 +77,9 @@ def measurement_axes(dims: Sequence[str]) -> int:
     return sum(name not in "xyz" for name in dims)
 
 
-def choose_chunks(shape: Sequence[int], dims: Sequence[str], least: int = 0, asked: Chunks = "auto") -> tuple[int, ...]:
+def choose_chunks(
+    shape: Sequence[int], dims: Sequence[str], least: int = 0, asked: Chunks = "auto", voxels: int | None = None
+) -> tuple[int, ...]:
     """Choose the chunk shape of an image: all of t, whole z-slabs of about `CHUNK_VOXELS` voxels.
 
     Parameters
@@ -87,6 +92,8 @@ def choose_chunks(shape: Sequence[int], dims: Sequence[str], least: int = 0, ask
         Values that a chunk should have, if the image has as many.
     asked : "auto", "whole" or tuple of int
         "whole" makes chunks as large as `CHUNK_VALUES`; numbers are lengths along z, y and x, the last one along x.
+    voxels : int, optional
+        Voxels of space that a chunk should have; `CHUNK_VOXELS` if it is not given.
 
     Returns
     -------
@@ -113,7 +120,7 @@ def choose_chunks(shape: Sequence[int], dims: Sequence[str], least: int = 0, ask
         axis = dims.index("t")
         chunks[axis] = _even(shape[axis], values)
         values //= chunks[axis]
-    space = max(1, min(max(CHUNK_VOXELS, least // math.prod(chunks)), values))
+    space = max(1, min(max(CHUNK_VOXELS if voxels is None else voxels, least // math.prod(chunks)), values))
     for name in ("x", "y", "z"):
         if name in dims:
             axis = dims.index(name)
@@ -287,12 +294,15 @@ class ArrayDocument:
     attributes : dict
     packed : bool
         Whether the chunk of a small array is gzipped.
+    shared : list
+        Parameters that the codec brings for all chunks, as texts; not checked.
     """
 
     grid: Grid
     dtype: np.dtype[Any]
     attributes: dict[str, Any]
     packed: bool
+    shared: Any = ()
 
     @classmethod
     def parse(cls, document: Any, attributes: Any = None) -> ArrayDocument:
@@ -311,9 +321,11 @@ class ArrayDocument:
             kind, chunks = document["data_type"], document["chunk_grid"]["configuration"]["chunk_shape"]
             attributes = document.get("attributes", {})
             packed = len(document["codecs"]) > 1
+            codec = document["codecs"][0].get("configuration", {})
         else:
             kind, chunks = document["dtype"], document["chunks"]
             packed = document["compressor"] is not None
+            codec = document["compressor"] or {}
             if document["dimension_separator"] != "/":
                 raise ValueError("dimension_separator: not '/'")
         shape = document["shape"]
@@ -327,7 +339,7 @@ class ArrayDocument:
         dtype = stored_dtype(kind)
         if dtype.kind not in "iuf" or kind not in (dtype.name, dtype.str):
             raise ValueError(f"data type {kind!r}")
-        return cls(Grid(tuple(shape), tuple(chunks)), dtype, attributes, packed)
+        return cls(Grid(tuple(shape), tuple(chunks)), dtype, attributes, packed, codec.get("shared", ()))
 
 
 def small_array(name: str, values: npt.NDArray[Any], dims: tuple[str, ...], **attributes: Any) -> tuple[Array, bytes]:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from inrstore import files, limits
 from inrstore.chunk.decode import ChunkInfo, decode_chunk, decode_inside, describe_chunk
 from inrstore.chunk.frame import max_encoded_size
-from inrstore.errors import CorruptChunkError, FileTooLargeError, InrstoreError, StoreError
+from inrstore.chunk.shared import parse, texts_of
+from inrstore.errors import ConfigurationError, CorruptChunkError, FileTooLargeError, InrstoreError, StoreError
 from inrstore.evaluate.metrics import Measures
 from inrstore.files import Place
 from inrstore.files.stored_zip import StoredZip
@@ -133,6 +134,10 @@ class Store:
         self.head = layout.unpack_header(attributes["header"])
         image = self.arrays[layout.IMAGE]
         self.attributes, self.grid, self.dtype = attributes, image.grid, image.dtype
+        try:
+            self.shared = parse(texts_of(image.shared))
+        except ConfigurationError as error:
+            raise StoreError(f"{self.label}: {layout.IMAGE}: {error}") from error
         self.source_dtype = np.dtype(attributes["source"]["dtype"])
         self.promised, self.measured = dict(attributes["quality"]["asked"]), dict(attributes["quality"])
         self.dims = layout.image_dims(len(self.grid.shape))
@@ -184,13 +189,13 @@ class Store:
     def describe(self, index: tuple[int, ...]) -> ChunkInfo:
         """Return what a chunk says of itself."""
         with naming(self.key(index)):
-            return describe_chunk(self.frame(index))
+            return describe_chunk(self.frame(index), self.shared)
 
     def chunk(self, index: tuple[int, ...]) -> npt.NDArray[Any]:
         """Return a decoded chunk without the padding at the edges; its checksums are tested."""
         data = self.frame(index)
         with naming(self.key(index)):
-            whole = decode_chunk(data, self.grid.chunks, self.dtype)
+            whole = decode_chunk(data, self.grid.chunks, self.dtype, self.shared)
         region = self.grid.region(index)
         return whole[tuple(slice(s.stop - s.start) for s in region)]
 

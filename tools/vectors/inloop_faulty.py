@@ -50,8 +50,8 @@ def _fields(whole: bytes, pieces: Pieces) -> Faults:
 
     plain = transform_frame(like(_SHAPE, "<i2"), replace(_PLAN, correction=None))
     parts = pieces_of(payload_of(plain)[1:], _SHAPE)
-    yield "transform-corrected-by-nothing", changed(plain, parts, flags=b"\1"), _LIMIT, "network.outputs"
-    yield "transform-corrected-in-secret", one(flags=b"\0"), _BAD, "transform.bits"
+    yield "transform-corrected-by-nothing", changed(plain, parts, flags=b"\1"), _BAD, "inloop.components"
+    yield "transform-corrected-in-secret", one(flags=b"\0"), _BAD, "transform.active"
     yield "transform-corrected-flags-3", one(flags=b"\3"), _BAD, "transform.flags"
     yield "transform-corrected-components-0", one(inloop_components=b"\0"), _BAD, "inloop.components"
     yield "transform-corrected-components-3-of-2", one(inloop_components=b"\3"), _BAD, "inloop.components"

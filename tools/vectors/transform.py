@@ -16,15 +16,17 @@ import numpy.typing as npt
 
 from inrstore.chunk import envelope as envelopes
 from inrstore.chunk import modes
+from inrstore.chunk.decode import values_of
 from inrstore.chunk.encode import seal
 from inrstore.chunk.entropy.bits import pack_bits
 from inrstore.chunk.entropy.contexts import contexts as context_of
 from inrstore.chunk.entropy.rans import rows_of, write
 from inrstore.chunk.envelope import Envelope
+from inrstore.chunk.frame import Frame
 from inrstore.chunk.transform.adaptive import FLAG_BITS, SIZE_BITS, Model, low_bits
 from inrstore.chunk.transform.contexts import Singles
 from inrstore.chunk.transform.decode import ESCAPE, ORDER
-from inrstore.chunk.transform.header import Header, arrangement, kinds_of
+from inrstore.chunk.transform.header import Header, arrangement, kinds_of, name_of
 from inrstore.chunk.transform.scan import scan
 from inrstore.chunk.transform.subbands import Subband, Triple, halved, subbands_of
 from inrstore.errors import LimitExceededError
@@ -177,13 +179,16 @@ class Writer:
         return struct.pack("<HI", lanes, len(packed)) + packed + struct.pack("<I", len(signs)) + signs + words
 
 
-def payload_for(plan: Plan, box: tuple[int, ...], given: Sequence[Ints] | None = None) -> bytes:
-    """Return the payload behind the envelope; `given` are the coefficients, if not random ones."""
+def payload_for(plan: Plan, box: tuple[int, ...], given: Sequence[Ints] | None = None, *, name: bytes = b"") -> bytes:
+    """Return the payload behind the envelope; `given` are the coefficients, if not random ones.
+
+    With the name of a shared parameter it has no common fields.
+    """
     header, subbands = plan.header(box)
     coefficients = plan.coefficients(header, subbands) if given is None else given
     writer = Writer(coefficients)
     scan(subbands, header.active, header.levels, header.weights, writer)
-    return header.write() + writer.streams(plan.lanes)
+    return header.write(name) + writer.streams(plan.lanes)
 
 
 def transform_frame(like: Array, plan: Plan, envelope: Envelope | None = None,
@@ -196,6 +201,16 @@ def transform_frame(like: Array, plan: Plan, envelope: Envelope | None = None,
     envelope = envelope or envelopes.whole(like.shape)
     payload = envelopes.write(envelope, like.shape) + payload_for(plan, envelope.box_shape, given)
     return seal(modes.TRANSFORM, like, payload)
+
+
+def shared_frame(like: Array, plan: Plan, envelope: Envelope | None = None) -> tuple[bytes, bytes]:
+    """Return a frame whose header is a shared parameter, and that parameter."""
+    envelope = envelope or envelopes.whole(like.shape)
+    parameter = plan.header(envelope.box_shape)[0].parameter()
+    around = envelopes.write(envelope, like.shape)
+    decoded = values_of(Frame(4, like.dtype, like.shape, 0, memoryview(around + payload_for(plan, envelope.box_shape))))
+    named = around + payload_for(plan, envelope.box_shape, name=name_of(parameter))
+    return seal(modes.TRANSFORM, like, named, decoded), parameter
 
 
 def pieces_of(payload: bytes, box: tuple[int, ...]) -> Pieces:
@@ -223,10 +238,10 @@ def pieces_of(payload: bytes, box: tuple[int, ...]) -> Pieces:
     if measurements > 1:
         take("column_shifts", components)
         matrix("basis", measurements, components)
-    matrix("active", len(subbands_of(lengths, (z, y, x))), 1)
     matrix("weights", 4 * kinds_of((z, y, x)), 9)
     if corrected:
         take_apart(take)
+    matrix("active", len(subbands_of(lengths, (z, y, x))), 1)
     lanes = struct.unpack("<H", take("lanes", 2))[0]
     for name in ("bits", "signs"):
         take(f"{name[:-1]}_bytes", struct.unpack("<I", take(name, 4))[0])

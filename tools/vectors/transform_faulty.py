@@ -79,8 +79,9 @@ def _ranges(whole: bytes, pieces: Pieces) -> Faults:
     def one(**fields: bytes) -> bytes:
         return changed(whole, pieces, **fields)
 
-    for flags in (2, 4, 8, 16, 32, 64, 128):
+    for flags in (3, 4, 6, 8, 16, 32, 64, 128):
         yield f"transform-flags-{flags}", one(flags=bytes([flags])), _BAD, "transform.flags"
+    yield "transform-shared-header-not-there", one(flags=b"\2"), _BAD, "transform.digest"
     for shift in (0, 46):
         yield f"transform-shift-{shift}", one(shift=bytes([shift])), _LIMIT, "transform.shift"
     yield "transform-offset-shift-46", one(offset_shift=b"\x2e"), _LIMIT, "transform.offset_shift"

@@ -14,7 +14,8 @@ from inrstore.chunk.transform import wavelet
 from inrstore.chunk.transform.decode import dequantised
 
 from .frames import Array, ball, boxed, like, with_exceptions, with_mask
-from .transform import Plan, payload_for, transform_frame
+from .inloop import Filter
+from .transform import Plan, payload_for, shared_frame, transform_frame
 
 Vectors = Iterator[tuple[str, bytes]]
 
@@ -42,6 +43,22 @@ def subset_transform() -> Vectors:
 
 def _seven(dtype: str) -> Array:
     return np.array(-7, dtype)
+
+
+def shared_transform() -> Iterator[tuple[str, bytes, list[bytes]]]:
+    """Yield frames whose headers are shared parameters, and the parameters of a configuration."""
+    single = Plan(seed=40, levels=(1, 1, 2))
+    several = Plan(seed=41, axis=0, components=3, shift=12, gains=[20, 7, 30, 9], offsets=[100, -900, 0, 700])
+    corrected = Plan(seed=42, axis=0, components=2, correction=Filter(seed=42))
+    made = [shared_frame(like((5, 12, 13), "<i2"), single), shared_frame(like((4, 3, 12, 13), "<i2"), several),
+            shared_frame(like((3, 5, 9, 8), "<i2"), corrected)]  # fmt: skip
+    other = shared_frame(like((3, 5, 9, 8), "<i2"), replace(corrected, seed=43))[1]
+    parameters = [parameter for _, parameter in made]
+    yield "transform-i2-3d-shared", made[0][0], [parameters[0]]
+    yield "transform-i2-4d-shared", made[1][0], parameters
+    yield "transform-i2-4d-shared-corrected", made[2][0], [other, parameters[2]]
+    box = boxed((0, 1, 0, 0), (4, 3, 12, 12), np.array(-7, "<i2"))
+    yield "transform-i2-4d-shared-box", shared_frame(like((4, 3, 12, 13), "<i2"), several, box)[0], [parameters[1]]
 
 
 def uncommon_transform() -> Vectors:

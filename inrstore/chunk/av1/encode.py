@@ -17,7 +17,7 @@ import numpy.typing as npt
 from inrstore import limits
 from inrstore.chunk.av1 import library
 from inrstore.chunk.av1.decode import FINE, LEVELS, MOST_OFFSET, MOST_SHIFT, Header, box_of, samples_of
-from inrstore.chunk.boxes import Box, extremes, together
+from inrstore.chunk.boxes import Box, Offer, extremes, together
 from inrstore.chunk.inloop.correction import Correction
 from inrstore.chunk.inloop.fit import FLAT, WIDE, Plan, View, fit
 from inrstore.chunk.outputs import bounds, exponent_of, fits
@@ -110,11 +110,11 @@ class Trial:
 def bid(task: Task) -> bytes | None:
     """Return the payload of a chunk of one channel with a target rmse, or None; see `bids`."""
     found = bids([task], task.options.threads)
-    return None if found is None else found[0]
+    return None if found is None else found.payloads[0]
 
 
-def bids(tasks: Sequence[Task], threads: int = 0, passed: Callable[[], None] | None = None) -> list[bytes] | None:
-    """Return the payloads of chunks of one channel that keep one target rmse together, or None.
+def bids(tasks: Sequence[Task], threads: int = 0, passed: Callable[[], None] | None = None) -> Offer | None:
+    """Return what keeps one target rmse for chunks of one channel together, or None.
 
     Parameters
     ----------
@@ -149,7 +149,9 @@ def bids(tasks: Sequence[Task], threads: int = 0, passed: Callable[[], None] | N
             f"mode av1: the SVT-AV1 that PyAV brings makes streams that a chunk may not hold ({refused.reason}); "
             "install another release of av, or leave the mode to auto"
         ) from refused
-    return None if coded is None else [t.sealed(c, split=True) for t, c in zip(tasks, coded, strict=True)]
+    if coded is None:
+        return None
+    return Offer([t.sealed(payload, split=True) for t, payload in zip(tasks, coded, strict=True)])
 
 
 def encode(boxes: Sequence[Box], rmse: float, scale: float = 1.0, effort: Effort | None = None,

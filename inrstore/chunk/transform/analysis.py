@@ -20,7 +20,7 @@ from inrstore.chunk.entropy.bits import Ints
 from inrstore.chunk.linear import eigh, product, products, solved
 from inrstore.chunk.outputs import bounds, exponent_of, fits
 from inrstore.chunk.transform.header import arrangement
-from inrstore.chunk.transform.subbands import Subband, Triple, levels_of, subbands_of
+from inrstore.chunk.transform.subbands import LEAST_LENGTH, Subband, Triple, levels_of, subbands_of
 from inrstore.chunk.transform.wavelet import UNIT, forward, gain_of
 
 Singles = npt.NDArray[np.float32]
@@ -164,17 +164,17 @@ class Analysis:
 
     def _halve(self) -> None:
         """Transform the components."""
-        least, deepest = (
+        usual, *deeper = (
             tuple(min(each) for each in zip(*(levels_of(p.lengths, n) for p in self.parts), strict=True))
-            for n in (5, 3)
+            for n in (LEAST_LENGTH, 3, 2)
         )
-        self.levels = self._best_levels((least[0], least[1], least[2]), deepest[0])
+        self.levels = self._best_levels((usual[0], usual[1], usual[2]), [levels[0] for levels in deeper])
         for part in self.parts:
             part.subbands, part.coefficients = _halved(part.coefficients[0, (0, 0, 0)], part.lengths, self.levels)
 
-    def _best_levels(self, usual: Triple, deep: int) -> Triple:
+    def _best_levels(self, usual: Triple, deeper: Sequence[int]) -> Triple:
         """Return how often to halve each axis; slices may be too few or too thick for what helps in the plane."""
-        choices = sorted({usual, (deep, *usual[1:]), (0, *usual[1:])}, reverse=True)
+        choices = sorted({usual, (0, *usual[1:]), *((deep, *usual[1:]) for deep in deeper)}, reverse=True)
         if len(choices) == 1:
             return usual
         part = self.parts[len(self.parts) // 2]

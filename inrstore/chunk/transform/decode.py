@@ -17,10 +17,11 @@ from inrstore.chunk.entropy.rans import Lookup, Stream
 from inrstore.chunk.frame import Reader
 from inrstore.chunk.kernels import choice
 from inrstore.chunk.products import product
+from inrstore.chunk.shared import NOTHING, Shared
 from inrstore.chunk.transform import compiled, wavelet
 from inrstore.chunk.transform.adaptive import FLAG_BITS, SIZE_BITS, SIZES, Model, low_bits
 from inrstore.chunk.transform.contexts import Singles
-from inrstore.chunk.transform.header import Header, read_header, read_lanes
+from inrstore.chunk.transform.header import Header, read_header, read_lanes, shared_name
 from inrstore.chunk.transform.scan import Coefficients, Words, scan
 from inrstore.chunk.transform.subbands import Subband, Triple
 from inrstore.errors import CorruptChunkError, LimitExceededError
@@ -32,15 +33,15 @@ _BLOCK = 1 << 15
 _TOGETHER = 1 << 16  # values of components that are transformed together
 
 
-def decode(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Return the box of a payload; `dtype` is little-endian.
+def decode(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...], shared: Shared = NOTHING) -> npt.NDArray[Any]:
+    """Return the box of a payload; `dtype` is little-endian, `shared` has parameters by digest.
 
     Raises
     ------
     CorruptChunkError, LimitExceededError
         Naming the field.
     """
-    header, lengths, subbands = read_header(reader, dtype, box)
+    header, lengths, subbands = read_header(reader, dtype, box, shared)
     count = sum(int(n) * math.prod(b.shape) for b, n in zip(subbands, header.active, strict=True))
     lanes = read_lanes(reader, count)
     bits = BitReader(reader.take(reader.number("I", "transform.bits"), "transform.bits"), "transform.bits")
@@ -59,10 +60,14 @@ def decode(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> npt.ND
     return synthesis(header, lengths, subbands, coefficients, dtype, box, loops)
 
 
-def describe(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> dict[str, Any]:
-    """Return what a payload says of itself."""
-    header, _, _ = read_header(reader, dtype, box)
-    found: dict[str, Any] = {"components": header.basis.shape[1]}
+def describe(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...], shared: Shared = NOTHING) -> dict[str, Any]:
+    """Return what a payload says of itself, and the shared parameter that it names if that is at hand."""
+    name = shared_name(reader)
+    found: dict[str, Any] = {"shared": name.hex()} if name else {}
+    if name and all(digest[: len(name)] != name for digest in shared):
+        return found
+    header, _, _ = read_header(reader, dtype, box, shared)
+    found["components"] = header.basis.shape[1]
     return found if header.correction is None else found | header.correction.describe()
 
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from inrstore import limits
-from inrstore.chunk.boxes import Box, together
+from inrstore.chunk.boxes import COPIES, Box, Offer, together
 from inrstore.chunk.entropy.bits import Ints
 from inrstore.chunk.inloop.correction import Correction
 from inrstore.chunk.inloop.fit import WIDE, Plan, View, fit
@@ -24,7 +24,7 @@ from inrstore.chunk.linear import product
 from inrstore.chunk.task import Task
 from inrstore.chunk.transform.analysis import Analysis, Doubles, Part, Singles
 from inrstore.chunk.transform.decode import components_of, outputs, synthesis
-from inrstore.chunk.transform.header import Header, arrangement, kinds_of
+from inrstore.chunk.transform.header import Header, arrangement, kinds_of, name_of
 from inrstore.chunk.transform.rdoq import Chooser
 from inrstore.chunk.transform.scan import Coefficients, scan
 from inrstore.chunk.transform.spectrum import Spectrum
@@ -81,11 +81,11 @@ EFFORTS: dict[Preset, Effort] = {"fast": Effort(3), "balanced": Effort(6, 1), "s
 def bid(task: Task) -> bytes | None:
     """Return the payload of a chunk with a target rmse, or None."""
     found = bids([task])
-    return None if found is None else found[0]
+    return None if found is None else found.payloads[0]
 
 
-def bids(tasks: Sequence[Task], threads: int = 1, passed: Callable[[], None] | None = None) -> list[bytes] | None:
-    """Return the payloads of chunks that keep one target rmse together, or None.
+def bids(tasks: Sequence[Task], threads: int = 1, passed: Callable[[], None] | None = None) -> Offer | None:
+    """Return what keeps one target rmse for chunks together, or None.
 
     Parameters
     ----------
@@ -104,12 +104,15 @@ def bids(tasks: Sequence[Task], threads: int = 1, passed: Callable[[], None] | N
     if options.mode == "transform":
         effort = replace(effort, networks=0)
     coded = encode([task.box for task in tasks], first.channel_axis, first.scales, rmse, effort, threads, passed)
-    return None if coded is None else [t.sealed(c, split=True) for t, c in zip(tasks, coded, strict=True)]
+    if coded is None:
+        return None
+    sealed = [t.sealed(payload, split=True) for t, payload in zip(tasks, coded.payloads, strict=True)]
+    return replace(coded, payloads=sealed)
 
 
 def encode(boxes: Sequence[Box], channel_axis: int | None, scale: Doubles, rmse: float, effort: Effort | None = None,
-           threads: int = 1, passed: Callable[[], None] | None = None) -> list[bytes] | None:  # fmt: skip
-    """Return the smallest payloads after the envelope whose error is at most `rmse` over all boxes, or None.
+           threads: int = 1, passed: Callable[[], None] | None = None) -> Offer | None:  # fmt: skip
+    """Return the smallest payloads, after the envelope, whose error is at most `rmse` over all boxes, or None.
 
     Parameters
     ----------
@@ -172,14 +175,10 @@ class _Coded:
 class _Plain:
     """What was found without a network."""
 
-    payloads: list[bytes]
+    offer: Offer
     settings: _Settings
     error: float
     components: int
-
-    @property
-    def size(self) -> int:
-        return sum(map(len, self.payloads))
 
 
 class _Search:
@@ -197,16 +196,16 @@ class _Search:
         """Return what a function makes of each item, in order, several at a time."""
         return [function(i) for i in items] if self._pool is None else list(self._pool.map(function, items))
 
-    def run(self, effort: Effort) -> list[bytes] | None:
+    def run(self, effort: Effort) -> Offer | None:
         """Return the smallest payloads found that keep the target, with a correcting network where that pays."""
         plain = self._plain(effort)
         if plain is None:
             return None
-        best, size = plain.payloads, plain.size
+        best = plain.offer
         for plan in self._plans(plain, effort):
             found = self._corrected(plain, plan)
-            if found is not None and sum(map(len, found)) < size:
-                best, size = found, sum(map(len, found))
+            if found is not None and found.size < best.size:
+                best = found
         return best
 
     def _plans(self, plain: _Plain, effort: Effort) -> list[Plan]:
@@ -216,11 +215,12 @@ class _Search:
             return found  # nowhere are all measurements known
         for plan in _PLANS if self._analysis.measurements > 1 else _PLANS_OF_ONE:
             plan = replace(plan.within(plain.components, self._parts[0].lengths), steps=effort.network_steps)
-            if _BYTES_PER_WEIGHT * plan.parameters * len(self._parts) < _NETWORK_SHARE * plain.size:
+            copies = min(len(self._parts), COPIES)
+            if _BYTES_PER_WEIGHT * plan.parameters * copies < _NETWORK_SHARE * plain.offer.size:
                 found.append(plan)
         return found[::-1][: effort.networks]
 
-    def _corrected(self, plain: _Plain, plan: Plan) -> list[bytes] | None:
+    def _corrected(self, plain: _Plain, plan: Plan) -> Offer | None:
         """Return the payloads of a coarser step whose components a network brings nearer to the true ones."""
         settings, best, coarsest = replace(plain.settings, step=plain.settings.step * _COARSER), None, 0.0
         correction, steps = None, Steps()
@@ -241,7 +241,7 @@ class _Search:
             steps.add(step, ratio)
             if ratio <= 1:
                 if step > coarsest:
-                    best, coarsest = _payloads(coded, [replace(h, correction=correction) for h in headers]), step
+                    best, coarsest = _offer(coded, [replace(h, correction=correction) for h in headers]), step
                 if ratio >= _ENOUGH:
                     break
             if steps.narrow:
@@ -314,8 +314,8 @@ class _Search:
                 steps.add(step, ratio)
                 misses += ratio > 1 and attempt >= _SAMPLED
                 if ratio <= 1 and (best is None or ratio > best.error):
-                    made = _Plain(_payloads(coded, headers), settings, ratio, headers[0].basis.shape[1])
-                    if best is None or made.size < best.size:
+                    made = _Plain(_offer(coded, headers), settings, ratio, headers[0].basis.shape[1])
+                    if best is None or made.offer.size < best.offer.size:
                         best = made
                 if best is not None and (
                     best.error >= _CLOSE
@@ -403,8 +403,16 @@ class _Search:
         return [replace(header, active=c.active) for c in coded]
 
 
-def _payloads(coded: Sequence[_Coded], headers: Sequence[Header]) -> list[bytes]:
-    return [h.write() + c.chooser.streams(c.coefficients) for c, h in zip(coded, headers, strict=True)]
+def _offer(coded: Sequence[_Coded], headers: Sequence[Header]) -> Offer:
+    """Return the payloads, and what they share where that is smaller."""
+    streams = [c.chooser.streams(c.coefficients) for c in coded]
+    own = Offer([header.write() + stream for header, stream in zip(headers, streams, strict=True)])
+    if len(coded) < COPIES:
+        return own
+    parameter = headers[0].parameter()
+    name = name_of(parameter)
+    other = Offer([h.write(name) + stream for h, stream in zip(headers, streams, strict=True)], parameter)
+    return other if other.size < own.size and len(parameter) <= limits.MAX_SHARED_BYTES else own
 
 
 def _worth(choosers: Sequence[Chooser], components: int) -> dict[int, Doubles]:
