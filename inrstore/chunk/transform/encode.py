@@ -21,14 +21,13 @@ from inrstore.chunk.inloop.fit import WIDE, Plan, fit
 from inrstore.chunk.linear import eigh, product, products, solved
 from inrstore.chunk.outputs import bounds, exponent_of, fits
 from inrstore.chunk.task import Task
-from inrstore.chunk.transform.decode import components_of, outputs, synthesis
+from inrstore.chunk.transform.compiled_encode import components_of, forward, outputs, scan, synthesis
 from inrstore.chunk.transform.header import Header, arrangement, kinds_of
 from inrstore.chunk.transform.rdoq import Chooser
-from inrstore.chunk.transform.scan import scan
 from inrstore.chunk.transform.spectrum import Spectrum
 from inrstore.chunk.transform.steps import Steps
 from inrstore.chunk.transform.subbands import Triple, levels_of, subbands_of
-from inrstore.chunk.transform.wavelet import UNIT, forward, gain_of
+from inrstore.chunk.transform.wavelet import UNIT, gain_of
 from inrstore.chunk.transform.weights import START, Sampler, fitted
 from inrstore.errors import CorruptChunkError
 from inrstore.options import Preset
