@@ -151,14 +151,14 @@ def _cost(distance: float, magnitude: int, context: int, widths: Any, base: Any,
 @compiled(
     "int64(float32[::1], int32[::1], int64[::1], uint8[::1], uint8[::1], uint8[::1], uint8[::1], uint16[::1],"
     " uint8[::1], int64[:,::1], int64[::1], int64[:,::1], int64[:,::1], float64, float64[::1], float64[:,::1],"
-    " uint16[::1], uint16[::1], uint8[::1], uint8[::1], int32[::1], int64[:,::1], int64[:,:,::1], int64[:,:,::1],"
-    " int64[:,:,::1], int64[:,:,::1], float64[:,:,::1], int64[:,::1], float64[:,::1])"
+    " uint8[::1], uint8[::1], int32[::1], int64[:,::1], int64[:,:,::1], int64[:,:,::1], int64[:,:,::1],"
+    " int64[:,:,::1], float64[:,:,::1], int64[:,::1], float64[:,::1])"
 )
 def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, parent: Any, parent_rows: Any,
                    beside: Any, beside_rows: Any, weights: Any, axes: Any, flags: Any, sizes: Any, price: float,
-                   logs: Any, size_logs: Any, counts: Any, starts: Any, precisions: Any, live_context: Any,
-                   live_size: Any, ends: Any, flag_shares: Any, flags_seen: Any, size_shares: Any, sizes_seen: Any,
-                   worth: Any, excess: Any, excess_low: Any) -> int:  # fmt: skip
+                   logs: Any, size_logs: Any, coded_flags: Any, live_context: Any, live_size: Any, ends: Any,
+                   flag_shares: Any, flags_seen: Any, size_shares: Any, sizes_seen: Any, worth: Any, excess: Any,
+                   excess_low: Any) -> int:  # fmt: skip
     """Choose the coefficients of a subband, pass after pass.
 
     Parameters
@@ -177,8 +177,8 @@ def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, p
         Base 2, of shares of 2^16.
     size_logs : ndarray of float64, shape (2, 2^12 + 1)
         Base 2, of counts of sizes, and of them as shares of 2^12.
-    counts, starts, precisions : ndarray of uint16, uint16 and uint8, twice the size of `values`
-        Of all symbols, in order; filled in.
+    coded_flags : ndarray of uint8, of the size of `values`
+        Twice the context of each value in order, and 1 where it is not 0; filled in.
     live_context, live_size : ndarray of uint8 and int32, of the size of `values`
         Context and magnitude of what is not 0, in order; filled in.
     ends : ndarray of int64, shape (4, 2)
@@ -195,7 +195,7 @@ def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, p
     Returns
     -------
     int
-        How many symbols there are.
+        How many values are not 0.
     """
     components, depth, height, width = shape[0], shape[1], shape[2], shape[3]
     half = (width + 3) // 2 + 1
@@ -210,8 +210,8 @@ def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, p
         widths[context] = _low_bits(context)
     priced, zero_logs = np.empty(_CONTEXTS), np.empty(_CONTEXTS)
     base, live_logs = np.empty((_CONTEXTS, _SIZES)), np.empty((_CONTEXTS, _SIZES))
-    begins = np.empty((_CONTEXTS, _SIZES), np.int64)
-    symbols, positions, live = 0, 0, 0
+    none_seen = np.empty((2, _CONTEXTS), np.int64)
+    positions, live = 0, 0
     for step in range(4):
         w = weights[step]
         constant = np.int32(w[8])
@@ -230,13 +230,12 @@ def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, p
             ones_of[context, 0], ones_of[context, 1] = rest, part
             zero_logs[context] = logs[rest]
             priced[context] = price * -logs[rest]
-            some, wide, begin = 1.0 - logs[part], np.float64(widths[context]), 0
+            some, wide = 1.0 - logs[part], np.float64(widths[context])
             for j in range(_SIZES):
                 share = shares[context, j]
                 base[context, j] = (some + wide) + (np.float64(_SIZE_BITS) - size_logs[0, share])
                 live_logs[context, j] = ((logs[part] + size_logs[1, share]) - 1.0) - wide
-                begins[context, j] = begin
-                begin += share
+        none_seen[:] = 0
         first_live, none_low, more_low, none_count, more_count = live, 0.0, 0.0, 0, 0
         for second in range(2):
             # (0,0,0) (1,1,1) | (1,1,0) (0,0,1) | (1,0,1) (0,1,0) | (0,1,1) (1,0,0)
@@ -311,7 +310,7 @@ def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, p
                                 live_context[u(live)], live_size[u(live)] = context, best
                                 live += 1
                                 seen[u(context), u(1)] += 1
-                                counts[u(symbols)], starts[u(symbols)] = ones_of[u(context), u(1)], 0
+                                coded_flags[u(positions + i)] = 2 * context + 1
                                 clipped = np.uint8(min(best, _CLIP))
                                 out[u(flat + 2 * i)] = -best if value < np.float32(0) else best
                                 coded[u(flat + 2 * i)] = clipped
@@ -319,31 +318,26 @@ def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, p
                                 rows_inside[number] = 1
                             else:
                                 logs_of += zero_logs[u(context)]
-                                seen[u(context), u(0)] += 1
-                                counts[u(symbols)] = ones_of[u(context), u(0)]
-                                starts[u(symbols)] = ones_of[u(context), u(1)]
-                            precisions[u(symbols)] = _FLAG_BITS
-                            symbols += 1
+                                none_seen[u(i & 1), u(context)] += 1  # by turns, so that none waits for the one before
+                                coded_flags[u(positions + i)] = 2 * context
                         positions += n
                 worth[step, 0, c], worth[step, 1, c] = saved, logs_of
         for k in range(first_live, live):
             context = np.int64(live_context[u(k)])
             short = min((np.int64(live_size[u(k)]) - 1) >> widths[u(context)], _ESCAPE)
-            counts[u(symbols)], starts[u(symbols)] = shares[u(context), u(short)], begins[u(context), u(short)]
-            precisions[u(symbols)] = _SIZE_BITS
-            symbols += 1
             seen_sizes[u(context), u(short)] += 1
         excess[step, 0], excess[step, 1] = none_count, more_count
         excess_low[step, 0], excess_low[step, 1] = none_low, more_low
         ends[step, 0], ends[step, 1] = positions, live
         for context in range(_CONTEXTS):
+            seen[context, 0] = none_seen[0, context] + none_seen[1, context]
             for j in range(2):
                 flags[context, j] += _INCREMENT * seen[context, j]
             for j in range(_SIZES):
                 sizes[context, j] += _INCREMENT * seen_sizes[context, j]
         _forget(flags)
         _forget(sizes)
-    return symbols
+    return live
 
 
 @inlined
@@ -415,34 +409,57 @@ def features(picked: Any, step: int, parity: Any, shape: Any, coded: Any, inside
 # ---- the stream --------------------------------------------------------------------------------------------
 
 
-@compiled("int64(uint16[::1], uint16[::1], uint8[::1], int64, uint32[::1], uint16[::1], int64)")
-def write(counts: Any, starts: Any, precisions: Any, lane: int, states: Any, words: Any, end: int) -> int:
-    """Code symbols, the last one first; return where their words begin.
+@inlined
+def _code(x: int, both: int, precision: int, words: Any, end: int) -> tuple[int, int]:
+    """Return the state after a symbol, and where the words begin; `both` is 2^16 times its count, and its start."""
+    count = both >> u(16)
+    # Whether a word goes out cannot be guessed, so one is always written: each symbol has a place.
+    full = u(x >= count << (u(32) - precision))
+    words[u(end - 1)] = np.uint16(x)
+    x >>= full << u(4)
+    share = u(np.float64(x) / np.float64(count))  # below 2^32 over below 2^16: no rounding reaches the next integer
+    return (share << precision) + (x - share * count) + (both & u(0xFFFF)), end - np.int64(full)
+
+
+@compiled(
+    "int64(uint8[::1], uint8[::1], int32[::1], int64[:,::1], int64[:,:,::1], int64[:,:,::1], int64, uint32[::1],"
+    " uint16[::1], int64)"
+)
+def write_subband(coded_flags: Any, live_context: Any, live_size: Any, ends: Any, flag_shares: Any, size_shares: Any,
+                  lane: int, states: Any, words: Any, end: int) -> int:  # fmt: skip
+    """Code the symbols of a subband, the last one first; return where their words begin.
 
     Parameters
     ----------
-    counts, starts, precisions : ndarray of uint16, uint16 and uint8
-        No count is 0.
+    coded_flags, live_context, live_size, ends, flag_shares, size_shares
+        As `encode_subband` gives them.
     lane : int
         That of the symbol after the last one.
     states : ndarray of uint32
         Updated.
     words : ndarray of uint16
-        Filled in from `end` down; each symbol takes at most one.
+        Filled in from `end` down; each symbol takes at most one, and there is room for all.
     end : int
     """
     lanes = len(states)
-    for k in range(len(counts) - 1, -1, -1):
-        lane = (lane if lane > 0 else lanes) - 1
-        x, count, precision = u(states[u(lane)]), u(counts[u(k)]), u(precisions[u(k)])
-        # Whether a word goes out cannot be guessed, so one is always written.
-        full = u(x >= count << (u(32) - precision))
-        if end > 0:
-            words[u(end - 1)] = np.uint16(x)
-        end -= np.int64(full)
-        x >>= full << u(4)
-        share = u(np.float64(x) / np.float64(count))  # below 2^32 over below 2^16: never rounded up to an integer
-        states[u(lane)] = np.uint32((share << precision) + (x - share * count) + u(starts[u(k)]))
+    both_of_flags, both_of_sizes = np.empty(2 * _CONTEXTS, np.uint64), np.empty((_CONTEXTS, _SIZES), np.uint64)
+    for step in range(3, -1, -1):
+        for context in range(_CONTEXTS):
+            none, some, begin = flag_shares[step, context, 0], flag_shares[step, context, 1], 0
+            both_of_flags[2 * context], both_of_flags[2 * context + 1] = none << 16 | some, some << 16
+            for j in range(_SIZES):
+                both_of_sizes[context, j] = size_shares[step, context, j] << 16 | begin
+                begin += size_shares[step, context, j]
+        for k in range(ends[step, 1] - 1, ends[step - 1, 1] - 1 if step else -1, -1):
+            lane = (lane if lane > 0 else lanes) - 1
+            context = np.int64(live_context[u(k)])
+            short = min((np.int64(live_size[u(k)]) - 1) >> _low_bits(context), _ESCAPE)
+            x, end = _code(u(states[u(lane)]), both_of_sizes[u(context), u(short)], u(_SIZE_BITS), words, end)
+            states[u(lane)] = np.uint32(x)
+        for k in range(ends[step, 0] - 1, ends[step - 1, 0] - 1 if step else -1, -1):
+            lane = (lane if lane > 0 else lanes) - 1
+            x, end = _code(u(states[u(lane)]), both_of_flags[u(coded_flags[u(k)])], u(_FLAG_BITS), words, end)
+            states[u(lane)] = np.uint32(x)
     return end
 
 
@@ -509,21 +526,21 @@ def split_rows(values: Any, low: Any, high: Any, factors: Any) -> None:
     """Halve the middle axis; as `split_columns`, shapes are (blocks, n, columns)."""
     m, n = low.shape[1], high.shape[1]
     for block in range(len(values)):
+        even, odd, lines = low[block], high[block], values[block]
         for begin in range(0, values.shape[2], _WIDE):
             size = min(_WIDE, values.shape[2] - begin)
-            even, odd, lines = low[block, :, begin:], high[block, :, begin:], values[block, :, begin:]
             # A line is lifted as soon as its neighbours are, so that all stays in the cache.
-            _copy(size, even[0], lines[0])
-            for i in range(m + 2):
+            _copy(size, even[0, begin:], lines[0, begin:])
+            for i in range(m + 1):
                 if i + 1 < m:
-                    _copy(size, even[i + 1], lines[2 * i + 2])
+                    _copy(size, even[i + 1, begin:], lines[2 * i + 2, begin:])
                 if i < n:
-                    _copy(size, odd[i], lines[2 * i + 1])
-                    _lift(size, odd[i], even[i], even[min(i + 1, m - 1)], factors[0])
+                    _copy(size, odd[i, begin:], lines[2 * i + 1, begin:])
+                    _lift(size, odd[i, begin:], even[i, begin:], even[min(i + 1, m - 1), begin:], factors[0])
                 if i < m:
-                    _lift(size, even[i], odd[max(i - 1, 0)], odd[min(i, n - 1)], factors[1])
+                    _lift(size, even[i, begin:], odd[max(i - 1, 0), begin:], odd[min(i, n - 1), begin:], factors[1])
                 j = i - 1
                 if 0 <= j < n:
-                    _lift(size, odd[j], even[j], even[min(j + 1, m - 1)], factors[2])
+                    _lift(size, odd[j, begin:], even[j, begin:], even[min(j + 1, m - 1), begin:], factors[2])
                 if 0 <= j < m:
-                    _lift(size, even[j], odd[max(j - 1, 0)], odd[min(j, n - 1)], factors[3])
+                    _lift(size, even[j, begin:], odd[max(j - 1, 0), begin:], odd[min(j, n - 1), begin:], factors[3])

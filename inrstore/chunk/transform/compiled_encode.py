@@ -67,16 +67,16 @@ def _choose(loops: ModuleType, chooser: Chooser, number: int, out: npt.NDArray[n
     """Choose the coefficients of a subband, and keep their symbols: what `Chooser.take` does in four passes."""
     values, size = np.ascontiguousarray(chooser.whole(number)[: len(out)], np.float32), out.size
     chooser.begin(number, values)
-    symbols = np.empty(2 * size, np.uint16), np.empty(2 * size, np.uint16), np.empty(2 * size, np.uint8)
-    contexts, magnitudes, ends = np.empty(size, np.uint8), np.empty(size, np.int32), np.zeros((4, 2), np.int64)
+    coded_flags, contexts = np.empty(size, np.uint8), np.empty(size, np.uint8)
+    magnitudes, ends = np.empty(size, np.int32), np.zeros((4, 2), np.int64)
     flags, sizes = (np.zeros((2, 4, CONTEXTS, n), np.int64) for n in (2, SIZES))
     worth, excess, excess_low = np.zeros((4, 2, len(out))), np.zeros((4, 2), np.int64), np.zeros((4, 2))
-    used = loops.encode_subband(
+    count = loops.encode_subband(
         values.reshape(-1), out.reshape(-1), shape, clipped.reshape(-1), inside, *surroundings, weights, axes,
-        chooser.model.flags, chooser.model.sizes, chooser.price, FLAG_LOGS, SIZE_LOGS, *symbols, contexts, magnitudes,
-        ends, flags[0], flags[1], sizes[0], sizes[1], worth, excess, excess_low)  # fmt: skip
-    counts, starts, precisions = symbols
-    chooser.keep((counts[:used], starts[:used], precisions[:used]))
+        chooser.model.flags, chooser.model.sizes, chooser.price, FLAG_LOGS, SIZE_LOGS, coded_flags, contexts,
+        magnitudes, ends, flags[0], flags[1], sizes[0], sizes[1], worth, excess, excess_low)  # fmt: skip
+    contexts, magnitudes = contexts[:count].copy(), magnitudes[:count].copy()
+    chooser.compiled.append((coded_flags, contexts, magnitudes, ends, flags[0], sizes[0]))
     position = live = 0
     for step, (until, live_until) in enumerate(ends.tolist()):
         if until > position:

@@ -105,6 +105,8 @@ class Chooser:
     ----------
     loops : module or None
         `inrstore.chunk.kernels.transform_encode`, where it chooses; None where numpy does.
+    compiled : list of tuple of ndarray
+        What it chose in each subband, as its `write_subband` takes it.
     model : Model
     price : float
         Squared steps that one bit is worth.
@@ -124,6 +126,7 @@ class Chooser:
         self._subbands, self._coefficients = subbands, coefficients
         self.price = LAMBDA * factor
         self.loops: ModuleType | None = None
+        self.compiled: list[tuple[npt.NDArray[Any], ...]] = []
         self.model = Model()
         self._symbols: list[Symbols] = []
         self._passes: list[Pass] = []
@@ -193,10 +196,6 @@ class Chooser:
         self.excess[0] += made.excess
         self.excess[1] += made.excess_low
 
-    def keep(self, symbols: Symbols) -> None:
-        """Keep further symbols."""
-        self._symbols.append(symbols)
-
     @staticmethod
     def _active(whole: Singles, where: Sequence[tuple[slice, ...]], expected: Singles) -> int:
         """Return how many leading components the subband has, from the number of values that are asked for."""
@@ -253,13 +252,14 @@ class Chooser:
     def streams(self, coefficients: Coefficients) -> bytes:
         """Return what follows the header: lanes, bits, signs, states and words."""
         negative = self._signs(coefficients)
-        lanes = lane_count(sum(len(counts) for counts, _, _ in self._symbols), self.coefficients, self._bits() / 8)
+        symbols = self.coefficients + len(negative)
+        lanes = lane_count(symbols, self.coefficients, self._bits() / 8)
         first = np.zeros(16 * lanes, np.uint8)
         first[: min(len(first), len(negative))] = negative[: len(first)]
         signs = np.packbits(negative[len(first) :], bitorder="little").tobytes()
         numbers, widths = (np.concatenate(a) if a else np.zeros(0, np.int64) for a in (self._numbers, self._widths))
         packed = pack_bits(numbers, widths)
-        words = self._written(lanes, first)
+        words = self._written(symbols, lanes, first)
         return struct.pack("<HI", lanes, len(packed)) + packed + struct.pack("<I", len(signs)) + signs + words
 
     def _signs(self, coefficients: Coefficients) -> npt.NDArray[np.uint8]:
@@ -272,17 +272,17 @@ class Chooser:
             count = self.loops.signs(values, out, count)
         return out[:-1]
 
-    def _written(self, lanes: int, first: npt.NDArray[np.uint8]) -> bytes:
-        """Return states and words of the symbols; `first` as for `rans.write`."""
+    def _written(self, symbols: int, lanes: int, first: npt.NDArray[np.uint8]) -> bytes:
+        """Return states and words of so many symbols; `first` as for `rans.write`."""
         if self.loops is None:
             parts = [np.concatenate(part) for part in zip(*self._symbols, strict=True)] or [np.zeros(0, np.int64)] * 3
             counts, starts, precisions = parts
             return write(rows_of(counts, starts, lanes, precisions), lanes, first)
         states = np.packbits(first, bitorder="little").view("<u2").astype(np.uint32) + np.uint32(LOWER)
-        end = sum(len(counts) for counts, _, _ in self._symbols)
-        words, lane = np.empty(end, np.uint16), end % lanes
-        for part in reversed(self._symbols):
-            end, lane = self.loops.write(*part, lane, states, words, end), (lane - len(part[0])) % lanes
+        words, end = np.empty(symbols, np.uint16), symbols
+        for part in reversed(self.compiled):
+            end = self.loops.write_subband(*part, symbols % lanes, states, words, end)
+            symbols -= len(part[0]) + len(part[1])
         return states.astype("<u4").tobytes() + words[end:].astype("<u2").tobytes()
 
 
