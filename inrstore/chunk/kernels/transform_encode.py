@@ -187,8 +187,9 @@ def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, p
         Of each pass: the counts of both flags, of 2^16, and how often they were coded. `flags_seen` is zeros.
     size_shares, sizes_seen : ndarray of int64, shape (4, 64, 18)
         The same of sizes. Both are zeros.
-    worth : ndarray of float64, shape (4, 2, components)
-        Zeros. Of each pass: the squares that each component saves, and the logarithms of its shares.
+    worth : ndarray of float64, shape (4, 3, components)
+        Zeros. Of each pass: the squares that each component saves, the logarithms of its shares, the squares that are
+        left.
     excess, excess_low : ndarray of int64 and float64, shape (4, 2)
         Zeros. Of each pass, for magnitudes of 1 and above: how many, and by how much they are low.
 
@@ -246,7 +247,7 @@ def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, p
             if n <= 0:
                 continue
             for c in range(components):
-                saved, logs_of = worth[step, 0, c], worth[step, 1, c]
+                saved, logs_of, left_of = worth[step, 0, c], worth[step, 1, c], worth[step, 2, c]
                 for z in range(pz, depth, 2):
                     for y in range(py, height, 2):
                         number = (c * (depth + 2) + z + 1) * (height + 2) + y + 1
@@ -285,10 +286,10 @@ def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, p
                             context = np.int64(row[u(i)])
                             value = values[u(flat + 2 * i)]
                             size = abs(value)
-                            best = 0
+                            best, distance = 0, np.float64(size)
+                            square = distance * distance
                             if size >= np.float32(0.5):
-                                distance = np.float64(size)
-                                lowest = distance * distance + priced[u(context)]
+                                lowest = square + priced[u(context)]
                                 most = np.int64(np.rint(distance))
                                 if most > 1:
                                     cost = _cost(distance, most - 1, context, widths, base, price)
@@ -300,8 +301,9 @@ def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, p
                                         best = most
                             if best:
                                 short = min((best - 1) >> widths[u(context)], _ESCAPE)
-                                left_over = np.float64(size) - np.float64(best)
-                                saved += np.float64(size) * np.float64(size) - left_over * left_over
+                                left_over = distance - np.float64(best)
+                                saved += square - left_over * left_over
+                                left_of += left_over * left_over
                                 logs_of += live_logs[u(context), u(short)]
                                 if best > 1:
                                     more_low, more_count = more_low + left_over, more_count + 1
@@ -317,11 +319,12 @@ def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, p
                                 inside[u(own + i)] = clipped
                                 rows_inside[number] = 1
                             else:
+                                left_of += square
                                 logs_of += zero_logs[u(context)]
                                 none_seen[u(i & 1), u(context)] += 1  # by turns, so that none waits for the one before
                                 coded_flags[u(positions + i)] = 2 * context
                         positions += n
-                worth[step, 0, c], worth[step, 1, c] = saved, logs_of
+                worth[step, 0, c], worth[step, 1, c], worth[step, 2, c] = saved, logs_of, left_of
         for k in range(first_live, live):
             context = np.int64(live_context[u(k)])
             short = min((np.int64(live_size[u(k)]) - 1) >> widths[u(context)], _ESCAPE)
@@ -446,15 +449,16 @@ def write_subband(coded_flags: Any, live_context: Any, live_size: Any, ends: Any
     for step in range(3, -1, -1):
         for context in range(_CONTEXTS):
             none, some, begin = flag_shares[step, context, 0], flag_shares[step, context, 1], 0
-            both_of_flags[2 * context], both_of_flags[2 * context + 1] = none << 16 | some, some << 16
+            both_of_flags[2 * context] = none << 16 | some
+            both_of_flags[2 * context + 1] = some << 16
             for j in range(_SIZES):
                 both_of_sizes[context, j] = size_shares[step, context, j] << 16 | begin
                 begin += size_shares[step, context, j]
         for k in range(ends[step, 1] - 1, ends[step - 1, 1] - 1 if step else -1, -1):
             lane = (lane if lane > 0 else lanes) - 1
             context = np.int64(live_context[u(k)])
-            short = min((np.int64(live_size[u(k)]) - 1) >> _low_bits(context), _ESCAPE)
-            x, end = _code(u(states[u(lane)]), both_of_sizes[u(context), u(short)], u(_SIZE_BITS), words, end)
+            short = np.int64(min((np.int64(live_size[u(k)]) - 1) >> _low_bits(context), _ESCAPE))
+            x, end = _code(u(states[u(lane)]), both_of_sizes[context, short], u(_SIZE_BITS), words, end)
             states[u(lane)] = np.uint32(x)
         for k in range(ends[step, 0] - 1, ends[step - 1, 0] - 1 if step else -1, -1):
             lane = (lane if lane > 0 else lanes) - 1

@@ -1,4 +1,4 @@
-"""What encoders do with all values, by compiled loops where they serve: the same as `scan`, `wavelet`, `decode` give."""
+"""What encoders do with all values, by compiled loops where they serve: the same as without them."""
 
 from __future__ import annotations
 
@@ -66,11 +66,10 @@ def _choose(loops: ModuleType, chooser: Chooser, number: int, out: npt.NDArray[n
             axes: Ints) -> None:  # fmt: skip
     """Choose the coefficients of a subband, and keep their symbols: what `Chooser.take` does in four passes."""
     values, size = np.ascontiguousarray(chooser.whole(number)[: len(out)], np.float32), out.size
-    chooser.begin(number, values)
     coded_flags, contexts = np.empty(size, np.uint8), np.empty(size, np.uint8)
     magnitudes, ends = np.empty(size, np.int32), np.zeros((4, 2), np.int64)
     flags, sizes = (np.zeros((2, 4, CONTEXTS, n), np.int64) for n in (2, SIZES))
-    worth, excess, excess_low = np.zeros((4, 2, len(out))), np.zeros((4, 2), np.int64), np.zeros((4, 2))
+    worth, excess, excess_low = np.zeros((4, 3, len(out))), np.zeros((4, 2), np.int64), np.zeros((4, 2))
     count = loops.encode_subband(
         values.reshape(-1), out.reshape(-1), shape, clipped.reshape(-1), inside, *surroundings, weights, axes,
         chooser.model.flags, chooser.model.sizes, chooser.price, FLAG_LOGS, SIZE_LOGS, coded_flags, contexts,
@@ -82,7 +81,7 @@ def _choose(loops: ModuleType, chooser: Chooser, number: int, out: npt.NDArray[n
         if until > position:
             some = slice(live, live_until)
             chooser.add_fields(contexts[some].astype(np.int64), magnitudes[some].astype(np.int64))
-            chooser.account(number, Pass(worth[step, 0], worth[step, 1], flags[1, step], flags[0, step],
+            chooser.account(number, Pass(worth[step, 0], worth[step, 1], worth[step, 2], flags[1, step], flags[0, step],
                                          sizes[1, step], sizes[0, step], excess[step], excess_low[step]))  # fmt: skip
         position, live = until, live_until
 

@@ -19,7 +19,6 @@ import numpy.typing as npt
 from inrstore.chunk.entropy.bits import Ints, pack_bits
 from inrstore.chunk.entropy.contexts import contexts as context_of
 from inrstore.chunk.entropy.rans import LOWER, rows_of, write
-from inrstore.chunk.quality import sum_of_squares
 from inrstore.chunk.transform.adaptive import CONTEXTS, FLAG_BITS, SIZE_BITS, SIZES, Model, low_bits
 from inrstore.chunk.transform.contexts import Singles
 from inrstore.chunk.transform.decode import ESCAPE, ORDER
@@ -70,8 +69,9 @@ class Pass:
 
     Parameters
     ----------
-    saved, logs : ndarray of float64, shape (components,)
-        Squares that each component saves, and the logarithms of the shares of what was coded for it.
+    saved, logs, left : ndarray of float64, shape (components,)
+        Squares that each component saves, the logarithms of the shares of what was coded for it, and the squares of
+        the errors that are left.
     flags, flag_counts : ndarray of int64, shape (CONTEXTS, 2)
         How often each flag was coded, and its share of 2^16.
     sizes, size_counts : ndarray of int64, shape (CONTEXTS, SIZES)
@@ -82,6 +82,7 @@ class Pass:
 
     saved: Doubles
     logs: Doubles
+    left: Doubles
     flags: Ints
     flag_counts: Ints
     sizes: Ints
@@ -145,7 +146,6 @@ class Chooser:
         """Return the chosen values of a pass, and keep their symbols."""
         whole = self.whole(subband)
         count = self._active(whole, where, expected)
-        self.begin(subband, whole[:count])
         place = context_of(expected) >> 2
         values = np.concatenate([whole[:count][w].reshape(-1) for w in where])
         size = np.abs(values)
@@ -162,7 +162,9 @@ class Chooser:
         flags_seen = np.stack([np.bincount(place, minlength=CONTEXTS) - some, some], 1)
         short = np.minimum((magnitude - 1) >> low_bits(mine), ESCAPE)
         sizes_seen = np.bincount(mine * SIZES + short, minlength=CONTEXTS * SIZES).reshape(CONTEXTS, SIZES)
-        self._symbols.append(_symbols(flag_counts[place, flags.view(np.uint8)], np.where(flags, 0, ones[place]), FLAG_BITS))
+        self._symbols.append(
+            _symbols(flag_counts[place, flags.view(np.uint8)], np.where(flags, 0, ones[place]), FLAG_BITS)
+        )
         if live.size:
             begins = np.cumsum(size_counts, 1) - size_counts
             self._symbols.append(_symbols(size_counts[mine, short], begins[mine, short], SIZE_BITS))
@@ -170,29 +172,27 @@ class Chooser:
         self.model.add_sizes(sizes_seen)
         self.add_fields(mine, magnitude)
         over = (magnitude > 1).astype(np.intp)
-        saved = np.square(size[live].astype(np.float64)) - np.square(size[live] - magnitude)
+        squares, left = np.square(size.astype(np.float64)), np.square(size - out)
         lengths = [whole[:1][w].size for w in where]
         component = np.concatenate([np.repeat(np.arange(count), n) for n in lengths])
         logs = FLAG_LOGS[(1 << FLAG_BITS) - ones][place]
         logs[live] = FLAG_LOGS[ones][mine] + SIZE_LOGS[1][size_counts][mine, short] - 1 - low_bits(mine)
-        self.account(subband, Pass(
-            np.bincount(component[live], saved, count), np.bincount(component, logs, count), flags_seen, flag_counts,
-            sizes_seen, size_counts, np.bincount(over, minlength=2),
-            np.bincount(over, size[live] - magnitude, minlength=2)))  # fmt: skip
-        return np.where(values < 0, -out, out)
 
-    def begin(self, subband: int, values: Singles) -> None:
-        """Take note of the coefficients of a subband before its first pass."""
-        if subband not in self.worth:
-            self.left += sum_of_squares(np.ascontiguousarray(values))
-            self.worth[subband] = np.zeros(len(values))
+        def sums(numbers: Doubles, of: Ints, most: int = count) -> Doubles:
+            return np.bincount(of, numbers, most).astype(np.float64)
+
+        self.account(subband, Pass(
+            sums((squares - left)[live], component[live]), sums(logs, component), sums(left, component), flags_seen,
+            flag_counts, sizes_seen, size_counts, np.bincount(over, minlength=2),
+            sums(size[live] - magnitude, over, 2)))  # fmt: skip
+        return np.where(values < 0, -out, out)
 
     def account(self, subband: int, made: Pass) -> None:
         """Add up what a pass was worth, and what it took."""
         self._passes.append(made)
         self.coefficients += int(made.flags.sum())
-        self.left -= float(made.saved.sum())
-        self.worth[subband] += made.saved + SHARE * self.price * made.logs
+        self.left += float(made.left.sum())
+        self.worth[subband] = self.worth.get(subband, 0) + made.saved + SHARE * self.price * made.logs
         self.excess[0] += made.excess
         self.excess[1] += made.excess_low
 
@@ -294,4 +294,3 @@ def _zeros_of(numbers: Ints) -> Ints:
     """Return the zeros in front of Exp-Golomb numbers."""
     out: Ints = np.frexp(((numbers >> ORDER) + 1).astype(np.float64))[1].astype(np.int64) - 1
     return out
-
