@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inrstore.chunk.encode import encode_chunks
+from inrstore.chunk.entropy import residual_encode, student
+from inrstore.chunk.entropy.student import StudentTable
 from inrstore.chunk.kernels import choice
 from inrstore.chunk.quality import Target
 from inrstore.chunk.transform import compiled_encode, wavelet
@@ -115,6 +117,50 @@ def restored(values: np.ndarray) -> np.ndarray:
     return joined / 2**12
 
 
+# ---- residuals ---------------------------------------------------------------------------------------------
+
+
+def residuals(size: int, scale: float, spread: float, seed: int, table: StudentTable | None = None) -> dict[str, Any]:
+    """Return all that coding makes of random residuals."""
+    rng = np.random.default_rng(seed)
+    places = rng.integers(0, 256, size).astype(np.uint8) if seed % 2 else np.full(size, 77, np.uint8)
+    errors = np.rint(rng.standard_t(1.5, size) * scale * np.exp(spread * (places >> 2) / 64)).clip(-65535, 65535)
+    known = rng.integers(0, 65536, size)
+    found = residual_encode.coded(errors.astype(np.int32), places, known.astype(np.uint16), table)
+    streams = [found.stream(lanes) for lanes in (0, 3, 6)]
+    return {"tables": found.tables, "rest": found.rest, "bits": found.bits, "counts": found.counts.tobytes(),
+            "starts": found.starts.tobytes(), "streams": streams}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 300, 60_000])
+@pytest.mark.parametrize(
+    "scale, spread", [(0.0, 0.0), (0.3, 2.0), (3.0, 0.0), (3.0, 6.0), (300.0, 3.0), (40_000.0, 0.0)]
+)
+def test_residuals_give_the_same_tables_and_streams(size, scale, spread):
+    for seed in (1, 2):
+        ours, wanted = both(residuals, size, scale, spread, seed)
+        assert ours == wanted
+
+
+@given(st.integers(1, 65535), st.integers(1, 500), st.integers(1, 2000), st.booleans(), st.integers(0, 4),
+       st.integers(0, 2**32))  # fmt: skip
+def test_costs_of_tables_are_the_same(scale, peak, escape, phased, tail, seed):
+    """To the last bit, and those of the tables that are written."""
+    rng = np.random.default_rng(seed)
+    scales = np.array([scale, max(1, scale // 7), 1, 65535])
+    seen = np.zeros((4, 2 * peak + 1 + 2 * int(rng.integers(0, 3))))
+    seen[: 4 if phased else 1] = rng.integers(0, 50, seen[: 4 if phased else 1].shape)
+    with choice.use(True):
+        loops = choice.find("predictor_encode", 1)
+    found, wanted = np.zeros(len(scales)), np.zeros(len(scales))
+    loops.add_bits(scales, peak, escape, phased, tail, seen, residual_encode.LOGS, found)
+    middle = seen.shape[1] // 2
+    for phase in range(4 if phased else 1):
+        logs = residual_encode.LOGS[student.counts(scales, peak, escape, phase if phased else -1, tail)[:, :-1]]
+        wanted -= np.cumsum(logs * seen[phase, middle - peak : middle + peak + 1], 1)[:, -1]
+    assert found.tobytes() == wanted.tobytes()
+
+
 # ---- whole chunks ------------------------------------------------------------------------------------------
 
 
@@ -138,9 +184,9 @@ def test_chunks_are_encoded_to_the_same_bytes(shape, dtype, noise):
     values = image(shape, dtype, noise)
     inside = np.linalg.norm(np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")), axis=0) < 1
     options = EncodeOptions(mode="transform", preset="fast", threads=1)
-    for rmse in (0.8, 4.0, 30.0):
+    for target in (*(Target(rmse=r) for r in (0.8, 4.0, 30.0)), Target(lossless=True), Target(max_error=3)):
         for mask in (None, inside):
-            ours, wanted = both(encode_chunks, [values], Target(rmse=rmse), options, None, [mask])
+            ours, wanted = both(encode_chunks, [values], target, options, None, [mask])
             assert ours == wanted
     turned = np.asfortranarray(values)
     ours, wanted = both(encode_chunks, [turned], Target(rmse=4.0), options)
@@ -168,5 +214,6 @@ def test_real_crops_are_encoded_to_the_same_bytes(name):
     middle = tuple(slice(n // 2 - w, n // 2 + w) for n, w in zip(values.shape[-3:], (8, 25, 28), strict=True))
     values = np.ascontiguousarray(values[(..., *middle)])
     options = EncodeOptions(mode="transform", threads=1)
-    ours, wanted = both(encode_chunks, [values], Target(rmse=float(np.ptp(values)) / 100), options)
-    assert ours == wanted
+    for target in (Target(rmse=float(np.ptp(values)) / 100), Target(lossless=True)):
+        ours, wanted = both(encode_chunks, [values], target, options)
+        assert ours == wanted

@@ -19,7 +19,8 @@ from types import ModuleType
 
 VARIABLE = "INRSTORE_COMPILED"
 """0: never; 1: always, whatever the time it takes; else as this module says."""
-_ENOUGH = {"transform": 1 << 22, "predictor": 1 << 21, "network": 1 << 21, "transform_encode": 1 << 20}
+_ENOUGH = {"transform": 1 << 22, "predictor": 1 << 21, "network": 1 << 21, "transform_encode": 1 << 20,
+           "predictor_encode": 1 << 20}  # fmt: skip
 """Values of a process from which loading pays: numpy takes about as long for so many."""
 _PATIENCE = 1.0
 """Seconds that chunks wait from the start of loading: enough for a warm cache."""
@@ -99,7 +100,7 @@ def find(name: str, values: int) -> ModuleType | None:
 
     Parameters
     ----------
-    name : {"transform", "predictor", "network", "transform_encode"}
+    name : {"transform", "predictor", "network", "transform_encode", "predictor_encode"}
         A module of this package.
     values : int
     """
