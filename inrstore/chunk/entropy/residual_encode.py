@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -103,17 +105,18 @@ def coded(errors: Integers, places: Integers, known: Integers, table: StudentTab
     """
     context = (places >> 2).astype(np.uint8)
     seen = np.bincount(context, minlength=CONTEXTS)
-    found = []
-    for number in range(CONTEXTS):
-        run = np.flatnonzero(context == number) if seen[number] and table is None else None
-        own = None if run is None else fit_table(errors[run].astype(np.int64), places[run].astype(np.int64) & 3)
-        found.append(table if table is not None and seen[number] else own)
+    loops = choice.find("predictor_encode", len(errors))
+    if table is None:
+        parts = _by_context(context, seen, errors, places, loops)
+        found = [None if part is None else fit_table(*part) for part in parts]
+    else:
+        found = [table if count else None for count in seen]
     tables = ContextTables(found)
     peaks, firsts = np.array(tables.peaks, np.int64), np.cumsum([0, *(len(c) for c in tables.counts)])
     nothing = [np.zeros(0, np.int64)]
     every = np.concatenate([*tables.counts, *nothing])
     start_of = np.concatenate([*(np.cumsum(c) - c for c in tables.counts), *nothing]).astype(np.uint16)
-    loops, total = choice.find("predictor_encode", len(errors)), np.zeros(len(every), np.int64)
+    total = np.zeros(len(every), np.int64)
     counts, starts = np.empty(len(errors), np.uint16), np.empty(len(errors), np.uint16)
     escapes, low_bits = [], BitWriter()
     for begin in range(0, len(errors), _BLOCK):  # what is between takes ten times the memory of what is kept
@@ -141,6 +144,24 @@ def coded(errors: Integers, places: Integers, known: Integers, table: StudentTab
     escaped_values, packed = np.concatenate([*escapes, np.zeros(0, "<u2")]), low_bits.finish()
     rest = struct.pack("<I", len(escaped_values)) + escaped_values.tobytes() + struct.pack("<I", len(packed)) + packed
     return CodedResiduals(write_tables(found), rest, bits, counts, starts)
+
+
+def _by_context(context: npt.NDArray[np.uint8], seen: Ints, errors: Integers, places: Integers,
+                loops: ModuleType | None) -> Iterator[tuple[Ints, Ints] | None]:  # fmt: skip
+    """Yield residuals and phases of each context, in order; None for those that nothing is in."""
+    ends = np.cumsum(seen)
+    if loops is not None:
+        grouped, phases = np.empty(len(errors), np.int32), np.empty(len(errors), np.uint8)
+        loops.group(errors.astype(np.int32), places.astype(np.uint8), ends - seen, grouped, phases)
+    for number, (count, end) in enumerate(zip(seen.tolist(), ends.tolist(), strict=True)):
+        if not count:
+            yield None
+        elif loops is not None:
+            run = slice(end - count, end)
+            yield grouped[run].astype(np.int64), phases[run].astype(np.int64)
+        else:
+            mine = np.flatnonzero(context == number)
+            yield errors[mine].astype(np.int64), places[mine].astype(np.int64) & 3
 
 
 def fit_table(errors: Ints, phases: Ints) -> StudentTable:

@@ -147,6 +147,25 @@ def symbols(errors: Any, places: Any, index: Any, shifts: Any, peaks: Any, first
     found[0], found[1] = escapes, lows
 
 
+@compiled("void(int32[::1], uint8[::1], int64[::1], int32[::1], uint8[::1])")
+def group(errors: Any, places: Any, begins: Any, sorted_errors: Any, phases: Any) -> None:
+    """Fill in residuals and their phases, sorted by context; their order within one stays.
+
+    Parameters
+    ----------
+    errors, places : ndarray of int32 and uint8, shape (n,)
+    begins : ndarray of int64, shape (64,)
+        Where those of each context go; used up.
+    sorted_errors, phases : ndarray of int32 and uint8, shape (n,)
+    """
+    last = len(errors) - 1
+    for i in range(len(errors)):
+        context = u(places[i] >> np.uint8(2))
+        k = u(min(begins[context], last))
+        sorted_errors[k], phases[k] = errors[i], places[i] & np.uint8(3)
+        begins[context] += 1
+
+
 @compiled("int64(uint16[::1], uint16[::1], int64, uint32[::1], uint16[::1])")
 def write(counts: Any, starts: Any, precision: int, states: Any, words: Any) -> int:
     """Code symbols, the last one first; return where their words begin.
