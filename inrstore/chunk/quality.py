@@ -151,7 +151,15 @@ def rmse(
         original, decoded, scale = original[box], decoded[box], scale[box]
     where = np.broadcast_to(True if inside is None else inside, original.shape)
     total, count = 0.0, 0
+    every = inside is None and original.dtype.kind != "f"
     for i in range(len(original)) if original.ndim else (...,):
+        if every:
+            error = np.subtract(decoded[i], original[i], dtype=np.float64)
+            if target.scale is not None:
+                error /= scale[i]
+            total += sum_of_squares(error)
+            count += error.size
+            continue
         finite = np.isfinite(original[i]) & where[i] if original.dtype.kind == "f" else where[i]
         error = decoded[i][finite].astype(np.float64) - original[i][finite].astype(np.float64)
         error = error / scale[i][finite]

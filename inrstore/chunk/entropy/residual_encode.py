@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy.typing as npt
 
 from inrstore.chunk.entropy.bits import BitWriter, Ints
 from inrstore.chunk.entropy.contexts import CONTEXTS, PHASES
-from inrstore.chunk.entropy.rans import PRECISION, TOTAL, rows_of, write
+from inrstore.chunk.entropy.rans import LOWER, PRECISION, TOTAL, rows_of, write
 from inrstore.chunk.entropy.residual import MOST_LANES
 from inrstore.chunk.entropy.student import (
     MAX_ESCAPE,
@@ -23,10 +25,12 @@ from inrstore.chunk.entropy.student import (
     counts,
     write_tables,
 )
-from inrstore.chunk.linear import products
+from inrstore.chunk.kernels import choice
 
 Doubles = npt.NDArray[np.float64]
 
+LOGS = np.log2(np.maximum(np.arange(TOTAL + 1), 1))
+"""Of counts, to base 2; a table, so that compiled loops have the same."""
 _ESCAPE_BITS = 16
 _BLOCK = 1 << 19
 Integers = npt.NDArray[np.integer[Any]]
@@ -59,7 +63,17 @@ class CodedResiduals:
 
     def stream(self, lanes: int) -> bytes:
         """Return states and words."""
-        return write(rows_of(self.counts, self.starts, 1 << lanes), 1 << lanes)
+        return written(self.counts, self.starts, 1 << lanes)
+
+
+def written(counts: npt.NDArray[np.uint16], starts: npt.NDArray[np.uint16], lanes: int) -> bytes:
+    """Return states and words of symbols, by compiled loops where they serve."""
+    loops = choice.find("predictor_encode", len(counts))
+    if loops is None:
+        return write(rows_of(counts, starts, lanes), lanes)
+    states, words = np.full(lanes, LOWER, np.uint32), np.empty(len(counts), np.uint16)
+    begin = loops.write(counts, starts, PRECISION, states, words)
+    return states.astype("<u4").tobytes() + words[begin:].astype("<u2").tobytes()
 
 
 def lanes_of(values: int, size: int = 0) -> int:
@@ -91,38 +105,68 @@ def coded(errors: Integers, places: Integers, known: Integers, table: StudentTab
     """
     context = (places >> 2).astype(np.uint8)
     seen = np.bincount(context, minlength=CONTEXTS)
-    found = []
-    for number in range(CONTEXTS):
-        run = np.flatnonzero(context == number) if seen[number] and table is None else None
-        own = None if run is None else fit_table(errors[run].astype(np.int64), places[run].astype(np.int64) & 3)
-        found.append(table if table is not None and seen[number] else own)
+    loops = choice.find("predictor_encode", len(errors))
+    if table is None:
+        parts = _by_context(context, seen, errors, places, loops)
+        found = [None if part is None else fit_table(*part) for part in parts]
+    else:
+        found = [table if count else None for count in seen]
     tables = ContextTables(found)
     peaks, firsts = np.array(tables.peaks, np.int64), np.cumsum([0, *(len(c) for c in tables.counts)])
     nothing = [np.zeros(0, np.int64)]
     every = np.concatenate([*tables.counts, *nothing])
     start_of = np.concatenate([*(np.cumsum(c) - c for c in tables.counts), *nothing]).astype(np.uint16)
-    logs = np.log2(every)
+    total = np.zeros(len(every), np.int64)
     counts, starts = np.empty(len(errors), np.uint16), np.empty(len(errors), np.uint16)
-    escapes, low_bits, bits = [], BitWriter(), float(PRECISION) * len(errors)
+    escapes, low_bits = [], BitWriter()
     for begin in range(0, len(errors), _BLOCK):  # what is between takes ten times the memory of what is kept
         here = slice(begin, begin + _BLOCK)
+        if loops is not None:
+            size = len(errors[here])
+            escaped, low, widths, ends = (np.empty(n, np.int64) for n in (size, size, size, 2))
+            loops.symbols(errors[here].astype(np.int32), places[here].astype(np.uint8), tables.index, tables.shifts,
+                          peaks, firsts, every, start_of, counts[here], starts[here], total, escaped, low, widths,
+                          ends)  # fmt: skip
+            escapes.append(known[here][escaped[: ends[0]]].astype("<u2"))
+            low_bits.add(low[: ends[1]], widths[: ends[1]])
+            continue
         which, shift = tables.index[places[here]], tables.shifts[context[here]].astype(np.int64)
         moved = errors[here] + ((1 << shift) >> 1)
         symbol, low, peak = moved >> shift, moved & ((1 << shift) - 1), peaks[which]
-        escaped = np.abs(symbol) > peak
-        at = firsts[which] + np.where(escaped, 2 * peak + 1, symbol + peak)
-        escapes.append(known[here][escaped].astype("<u2"))
-        some = (shift > 0) & ~escaped
+        over = np.abs(symbol) > peak
+        at = firsts[which] + np.where(over, 2 * peak + 1, symbol + peak)
+        escapes.append(known[here][over].astype("<u2"))
+        some = (shift > 0) & ~over
         low_bits.add(low[some], shift[some])
-        bits -= float(logs[at].sum())
+        total += np.bincount(at, minlength=len(every))
         counts[here], starts[here] = every[at], start_of[at]
-    written, packed = np.concatenate([*escapes, np.zeros(0, "<u2")]), low_bits.finish()
-    rest = struct.pack("<I", len(written)) + written.tobytes() + struct.pack("<I", len(packed)) + packed
+    bits = float(PRECISION) * len(errors) - float((total * LOGS[every]).sum())
+    escaped_values, packed = np.concatenate([*escapes, np.zeros(0, "<u2")]), low_bits.finish()
+    rest = struct.pack("<I", len(escaped_values)) + escaped_values.tobytes() + struct.pack("<I", len(packed)) + packed
     return CodedResiduals(write_tables(found), rest, bits, counts, starts)
+
+
+def _by_context(context: npt.NDArray[np.uint8], seen: Ints, errors: Integers, places: Integers,
+                loops: ModuleType | None) -> Iterator[tuple[Ints, Ints] | None]:  # fmt: skip
+    """Yield residuals and phases of each context, in order; None for those that nothing is in."""
+    ends = np.cumsum(seen)
+    if loops is not None:
+        grouped, phases = np.empty(len(errors), np.int32), np.empty(len(errors), np.uint8)
+        loops.group(errors.astype(np.int32), places.astype(np.uint8), ends - seen, grouped, phases)
+    for number, (count, end) in enumerate(zip(seen.tolist(), ends.tolist(), strict=True)):
+        if not count:
+            yield None
+        elif loops is not None:
+            run = slice(end - count, end)
+            yield grouped[run].astype(np.int64), phases[run].astype(np.int64)
+        else:
+            mine = np.flatnonzero(context == number)
+            yield errors[mine].astype(np.int64), places[mine].astype(np.int64) & 3
 
 
 def fit_table(errors: Ints, phases: Ints) -> StudentTable:
     """Return the tables that code the differences of one context in about the fewest bits."""
+    loops = choice.find("predictor_encode", 0)
     mean = float(np.abs(errors).mean())
     shift = max(0, int(np.floor(np.log2(max(mean, 1) / 10))))
     phased = mean < 5
@@ -144,11 +188,14 @@ def fit_table(errors: Ints, phases: Ints) -> StudentTable:
     def bits(scales: Ints, peak: int, tail: int) -> Doubles:
         beyond, escape = escape_of(peak)
         out = np.full(len(scales), beyond * (_ESCAPE_BITS + np.log2(TOTAL / escape)))
+        if loops is not None:
+            loops.add_bits(scales, peak, escape, phased, tail, whole, LOGS, out)
+            return out
         for phase in range(PHASES if phased else 1):
             seen = whole[phase, most - peak : most + peak + 1]
             if seen.any():
-                logs = np.log2(counts(scales, peak, escape, phase if phased else -1, tail)[:, :-1])
-                out -= products(logs, seen[None])[:, 0]
+                logs = LOGS[counts(scales, peak, escape, phase if phased else -1, tail)[:, :-1]]
+                out -= np.cumsum(logs * seen, 1)[:, -1]  # one after the other, as the loops do
         return out
 
     def grid(low: float, high: float, number: int) -> Ints:

@@ -1,8 +1,8 @@
 """Whether compiled loops serve: they are loaded late, by a thread, and never waited for long.
 
-numpy decodes until a process has decoded so much that loading pays. Then a thread loads the loops of a mode, which
+numpy works until a process has done so much that loading pays. Then a thread loads the loops of a mode, which
 takes some tenths of a second, or compiles them where no cache holds them, which takes some ten seconds once on a
-machine; what does not have them soon goes on with numpy meanwhile. Both give the same bits. A process that ends before
+machine; what does not have them soon goes on with numpy. Both give the same bits. A process that ends before
 they are compiled waits for them, so that the next one finds them.
 """
 
@@ -19,8 +19,10 @@ from types import ModuleType
 
 VARIABLE = "INRSTORE_COMPILED"
 """0: never; 1: always, whatever the time it takes; else as this module says."""
-_ENOUGH = {"transform": 1 << 22, "predictor": 1 << 21, "network": 1 << 21}
-"""Values of a process from which loading pays: numpy takes about as long for so many."""
+_ENOUGH = {"transform": 1 << 22, "predictor": 1 << 21, "network": 1 << 21, "transform_encode": 1 << 22,
+           "predictor_encode": 1 << 21}  # fmt: skip
+"""Values of a process from which loading pays: numpy takes about as long for so many, which encoders
+count several times."""
 _PATIENCE = 1.0
 """Seconds that chunks wait from the start of loading: enough for a warm cache."""
 
@@ -99,7 +101,7 @@ def find(name: str, values: int) -> ModuleType | None:
 
     Parameters
     ----------
-    name : {"transform", "predictor", "network"}
+    name : {"transform", "predictor", "network", "transform_encode", "predictor_encode"}
         A module of this package.
     values : int
     """

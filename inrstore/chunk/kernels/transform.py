@@ -430,9 +430,13 @@ def add_sibling(target: Any, shape: Any, sibling: Any, rows: Any) -> None:
                 if some == 0:
                     continue
                 rows[number] = 1
-                even, odd = number * 2 * half, (2 * number + 1) * half
-                for x in range(width):
-                    target[(even if x & 1 else odd) + (x + 1) // 2] += line[min(x, len(line) - 1)]
+                even, odd, last = number * 2 * half, (2 * number + 1) * half, len(line) - 1
+                some_of = min(width, len(line)) // 2
+                for i in range(some_of):
+                    target[u(odd + i)] += line[2 * i]
+                    target[u(even + i + 1)] += line[2 * i + 1]
+                for x in range(2 * some_of, width):
+                    target[(even if x & 1 else odd) + (x + 1) // 2] += line[min(x, last)]
 
 
 @compiled("int64(int32[::1], uint8[::1], int64)")

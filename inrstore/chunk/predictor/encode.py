@@ -17,8 +17,8 @@ import numpy.typing as npt
 from inrstore import limits
 from inrstore.chunk.dtypes import is_short, ordered
 from inrstore.chunk.entropy.bits import Ints
-from inrstore.chunk.entropy.rans import TOTAL, rows_of, write
-from inrstore.chunk.entropy.residual_encode import coded, lanes_of
+from inrstore.chunk.entropy.rans import TOTAL
+from inrstore.chunk.entropy.residual_encode import coded, lanes_of, written
 from inrstore.chunk.least_squares import explaining_order
 from inrstore.chunk.linear import product, products, solved
 from inrstore.chunk.mask import Mask
@@ -290,8 +290,8 @@ class _Encoder:
         seen = np.bincount(classes, minlength=CLASSES)
         share = np.clip(np.rint((ones + 0.4) / (seen + 0.8) * TOTAL), 1, TOTAL - 1).astype(np.int64)
         mine = share[classes]
-        rows = rows_of(np.where(flags, mine, TOTAL - mine), np.where(flags, 0, mine), 1 << lanes)
-        stream = write(rows, 1 << lanes)
+        counts, starts = np.where(flags, mine, TOTAL - mine), np.where(flags, 0, mine)
+        stream = written(counts.astype(np.uint16), starts.astype(np.uint16), 1 << lanes)
         return share.astype("<u2").tobytes(), struct.pack("<I", len(stream)) + stream
 
 

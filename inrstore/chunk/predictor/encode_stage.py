@@ -15,8 +15,11 @@ import numpy.typing as npt
 from inrstore import limits
 from inrstore.chunk.entropy.bits import Ints, Singles
 from inrstore.chunk.entropy.contexts import contexts
+from inrstore.chunk.kernels import choice
 from inrstore.chunk.least_squares import Doubles, Floats, combined, logistic, solve, solve_not_negative
 from inrstore.chunk.predictor import regression
+from inrstore.chunk.predictor.compiled import Weights
+from inrstore.chunk.predictor.compiled_encode import expect, predict
 from inrstore.chunk.predictor.decode import smallest
 from inrstore.chunk.predictor.kernel import Kernel, kernel_of
 from inrstore.chunk.predictor.layout import Layout
@@ -61,7 +64,7 @@ class StageFit:
         self._arrays, self._flags = view.neighbours(0, view.planes)
         own = self._padded(view.residuals(at).transpose(1, 2, 0))
         self._arrays[regression.OWN] = own
-        self.known = view.values[at].transpose(1, 2, 0).astype(np.int32)
+        self.known = view.values[at].transpose(1, 2, 0).astype(np.int32, order="C")
         if layout.zeros:
             self._flags[regression.OWN] = self._padded(self.known != 0)
         self._span = layout.high - layout.low
@@ -96,9 +99,14 @@ class StageFit:
             self._fill(boxes, arrays, range(self.rows), range(self.columns), out)
             return out
         row, column, plane = np.unravel_index(pick, self.known.shape)
+        begins: dict[tuple[int, int], Ints] = {}
         places = ((b, i, j) for b in boxes for i in range(b.rows) for j in range(b.columns))
         for k, (b, i, j) in enumerate(places):
-            out[k] = arrays[b.array].array[PAD + row + b.dy + i, PAD + column + b.dx + j, plane]
+            one = arrays[b.array]
+            down, across = (n // 4 for n in one.strides)
+            if (down, across) not in begins:
+                begins[down, across] = (PAD + row) * down + (PAD + column) * across + plane
+            out[k] = one.memory.take(begins[down, across] + ((b.dy + i) * down + (b.dx + j) * across))
         return out
 
     def sample(self, pick: Ints) -> tuple[Singles, Doubles, Singles | None]:
@@ -211,12 +219,37 @@ class StageFit:
     def code(self, coded: Coded, stage: Stage) -> Stage:
         """Keep the errors of the fitted stage in the view, and add its symbols; return it with all weights."""
         self._sampled = None
-        kernel = kernel_of(stage, self.neighbourhood, self._span)
-        numbers = None if stage.differences is None or stage.grid is None else stage.grid.numbers()
+        loops = choice.find("predictor_encode", self.size)
         shape = self.known.shape
         difference, phase = np.empty(shape, np.int32), np.empty(shape, np.uint8)
         error, active = np.empty(shape, np.float32), np.empty(shape, np.float32)
         classes = np.zeros(shape, np.uint8) if self._layout.zeros else None
+        out = difference, phase, error, active
+        if loops is None:
+            self._predict(stage, *out, classes)
+        else:
+            weights = Weights(stage, self.neighbourhood, self._layout)
+            predict(loops, weights, self.neighbourhood.boxes, self._arrays, self._flags, self.known, out, classes)
+        if classes is not None:
+            error *= self.known != 0
+        self._arrays[regression.ERROR] = self._padded(error)
+        scale, weights_of_errors = self._fit_expected(active, error)
+        stage = replace(stage, scale=scale, errors=weights_of_errors)
+        if loops is None:
+            phase += self._contexts(stage, active)
+        else:
+            expect(loops, self.neighbourhood.error_boxes, self._arrays, weights_of_errors, scale, active, phase)
+        at = self._view.index(0, self._view.planes)
+        self._view.errors[at] = error.transpose(2, 0, 1)
+        self._add(coded, difference, phase, classes)
+        return stage
+
+    def _predict(self, stage: Stage, difference: npt.NDArray[np.int32], phase: npt.NDArray[np.uint8], error: Singles,
+                 active: Singles, classes: npt.NDArray[np.uint8] | None) -> None:  # fmt: skip
+        """Fill in values less their predictions, phases, errors, activities and classes."""
+        kernel = kernel_of(stage, self.neighbourhood, self._span)
+        numbers = None if stage.differences is None or stage.grid is None else stage.grid.numbers()
+        shape = self.known.shape
         low, high = self._layout.low, self._layout.high
         across = range(self.columns)
         for begin, end in self._pieces():
@@ -238,22 +271,17 @@ class StageFit:
             difference[run].reshape(-1)[:] = known - np.clip(moved >> stage.fraction, low, high)
             size = np.abs((known << stage.fraction) - predicted) >> (stage.fraction - 2)
             error[run].reshape(-1)[:] = np.minimum(size, MAX_ERROR)
-        if classes is not None:
-            error *= self.known != 0
-        self._arrays[regression.ERROR] = self._padded(error)
-        scale, weights = self._fit_expected(active, error)
-        stage = replace(stage, scale=scale, errors=weights)
+
+    def _contexts(self, stage: Stage, active: Singles) -> npt.NDArray[np.uint8]:
+        """Return four times the contexts; `active` is used up."""
         expected = Kernel(stage, self.neighbourhood, self._span).scaled(active)
-        everywhere, i = range(shape[0]), 0
+        everywhere, across, i = range(self.rows), range(self.columns), 0
         for box in self.neighbourhood.error_boxes:
             for j in range(box.columns):
                 error_there = self._shifted(box, 0, j, everywhere, across, self._arrays)
-                expected += (np.float32(weights[i]) * error_there).astype(np.int32)
+                expected += (np.float32(stage.errors[i]) * error_there).astype(np.int32)
                 i += 1
-        at = self._view.index(0, self._view.planes)
-        self._view.errors[at] = error.transpose(2, 0, 1)
-        self._add(coded, difference, (contexts(expected) + phase).astype(np.uint8), classes)
-        return stage
+        return contexts(expected).astype(np.uint8)
 
     def _pieces(self) -> Iterator[tuple[int, int]]:
         rows, columns, planes = self.known.shape

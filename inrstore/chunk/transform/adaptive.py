@@ -69,13 +69,21 @@ class Model:
         """Count the flags of a pass."""
         every = np.bincount(contexts, minlength=len(self.flags))
         some = np.bincount(contexts[flags], minlength=len(self.flags))
-        self.flags += INCREMENT * np.stack([every - some, some], 1)
-        _forget(self.flags)
+        self.add_flags(np.stack([every - some, some], 1))
 
     def count_sizes(self, contexts: Ints, sizes: Ints) -> None:
         """Count the sizes of a pass."""
         seen = np.bincount(contexts * SIZES + sizes, minlength=CONTEXTS * SIZES)
-        self.sizes += INCREMENT * seen.reshape(CONTEXTS, SIZES)
+        self.add_sizes(seen.reshape(CONTEXTS, SIZES))
+
+    def add_flags(self, seen: Ints) -> None:
+        """Add how often each flag of each context was in a pass."""
+        self.flags += INCREMENT * seen
+        _forget(self.flags)
+
+    def add_sizes(self, seen: Ints) -> None:
+        """Add how often each size of each context was in a pass."""
+        self.sizes += INCREMENT * seen
         _forget(self.sizes)
 
 

@@ -19,9 +19,10 @@ from inrstore.chunk.boxes import Box, extremes
 from inrstore.chunk.entropy.bits import Ints
 from inrstore.chunk.linear import eigh, product, products, solved
 from inrstore.chunk.outputs import bounds, exponent_of, fits
+from inrstore.chunk.transform.compiled_encode import forward
 from inrstore.chunk.transform.header import arrangement
 from inrstore.chunk.transform.subbands import LEAST_LENGTH, Subband, Triple, levels_of, subbands_of
-from inrstore.chunk.transform.wavelet import UNIT, forward, gain_of
+from inrstore.chunk.transform.wavelet import UNIT, gain_of
 
 Singles = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

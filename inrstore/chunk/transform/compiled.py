@@ -63,8 +63,8 @@ def magnitudes(loops: ModuleType, header: Header, subbands: Sequence[Subband], s
         if not values.size:
             continue
         shape = np.array(values.shape, np.int64)
-        parent, parent_rows, beside, beside_rows = _around(loops, subband, shape, header.levels, coded)
-        clipped, inside = np.zeros(values.shape, np.uint8), np.zeros(_room(shape), np.uint8)
+        parent, parent_rows, beside, beside_rows = around(loops, subband, shape, header.levels, coded)
+        clipped, inside = np.zeros(values.shape, np.uint8), np.zeros(room(shape), np.uint8)
         weights, axes = np.ascontiguousarray(header.weights[kind_of(subband)]), np.array(subband.key, np.int64)
         fault = loops.decode_subband(
             values.reshape(-1), shape, clipped.reshape(-1), inside, parent, parent_rows, beside, beside_rows, weights,
@@ -76,14 +76,14 @@ def magnitudes(loops: ModuleType, header: Header, subbands: Sequence[Subband], s
     return out
 
 
-def _room(shape: npt.NDArray[np.int64]) -> int:
+def room(shape: npt.NDArray[np.int64]) -> int:
     """Return the numbers of an array with one more place on each side, even and odd columns apart."""
     components, depth, height, width = shape.tolist()
     return int(components * (depth + 2) * (height + 2) * 2 * ((width + 3) // 2 + 1))
 
 
-def _around(loops: ModuleType, subband: Subband, shape: npt.NDArray[np.int64], levels: Triple,
-            coded: Mapping[tuple[int, Triple], Magnitudes]) -> tuple[npt.NDArray[Any], ...]:  # fmt: skip
+def around(loops: ModuleType, subband: Subband, shape: npt.NDArray[np.int64], levels: Triple,
+           coded: Mapping[tuple[int, Triple], Magnitudes]) -> tuple[npt.NDArray[Any], ...]:  # fmt: skip
     """Return parents and siblings at the positions of a subband, each with which rows are not zeros."""
     parent, beside, none = np.zeros(0, np.uint8), np.zeros(0, np.uint16), np.zeros(0, np.uint8)
     parent_rows = beside_rows = none
@@ -92,12 +92,12 @@ def _around(loops: ModuleType, subband: Subband, shape: npt.NDArray[np.int64], l
     rows = int(shape[0] * (shape[1] + 2) * (shape[2] + 2))
     above = coded.get((subband.level + 1, subband.key))
     if above is not None and len(above):
-        parent, parent_rows = np.zeros(_room(shape), np.uint8), np.zeros(rows, np.uint8)
+        parent, parent_rows = np.zeros(room(shape), np.uint8), np.zeros(rows, np.uint8)
         halved = np.array([subband.level + 1 < count for count in levels], np.int64)
         loops.spread(parent, shape, above, halved, parent_rows)
     siblings = [a for (level, key), a in coded.items() if level == subband.level and any(key) and len(a)]
     if siblings:
-        beside, beside_rows = np.zeros(_room(shape), np.uint16), np.zeros(rows, np.uint8)
+        beside, beside_rows = np.zeros(room(shape), np.uint16), np.zeros(rows, np.uint8)
         for sibling in siblings:
             loops.add_sibling(beside, shape, sibling, beside_rows)
     return parent, parent_rows, beside, beside_rows

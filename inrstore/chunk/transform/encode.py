@@ -23,10 +23,10 @@ from inrstore.chunk.inloop.fit import WIDE, Plan, View, fit
 from inrstore.chunk.linear import product
 from inrstore.chunk.task import Task
 from inrstore.chunk.transform.analysis import Analysis, Doubles, Part, Singles
-from inrstore.chunk.transform.decode import components_of, outputs, synthesis
+from inrstore.chunk.transform.compiled_encode import components_of, outputs, scan, synthesis
 from inrstore.chunk.transform.header import Header, arrangement, kinds_of, name_of
 from inrstore.chunk.transform.rdoq import Chooser
-from inrstore.chunk.transform.scan import Coefficients, scan
+from inrstore.chunk.transform.scan import Coefficients
 from inrstore.chunk.transform.spectrum import Spectrum
 from inrstore.chunk.transform.steps import Steps
 from inrstore.chunk.transform.subbands import Triple

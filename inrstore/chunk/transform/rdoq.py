@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,20 +18,35 @@ import numpy.typing as npt
 
 from inrstore.chunk.entropy.bits import Ints, pack_bits
 from inrstore.chunk.entropy.contexts import contexts as context_of
-from inrstore.chunk.entropy.rans import rows_of, write
-from inrstore.chunk.quality import sum_of_squares
-from inrstore.chunk.transform.adaptive import CONTEXTS, FLAG_BITS, SIZE_BITS, Model, low_bits
+from inrstore.chunk.entropy.rans import LOWER, rows_of, write
+from inrstore.chunk.transform.adaptive import CONTEXTS, FLAG_BITS, SIZE_BITS, SIZES, Model, low_bits
 from inrstore.chunk.transform.contexts import Singles
 from inrstore.chunk.transform.decode import ESCAPE, ORDER
 from inrstore.chunk.transform.header import MOST_LANES
 from inrstore.chunk.transform.scan import Coefficients, Words
 from inrstore.chunk.transform.subbands import Subband, Triple
 
+Doubles = npt.NDArray[np.float64]
+Symbols = tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16], npt.NDArray[np.uint8]]
+"""Counts, starts and precisions."""
+
 LAMBDA = 0.1155
 """Squared steps that one bit is worth: the slope of a fine uniform quantiser, 2 ln 2 / 12."""
 _BYTES_PER_LANE, _LEAST_PER_LANE, _MOST_PER_LANE = 128, 1500, 30_000
 SHARE = 0.7
 """Of their bits, what components save that are left out: the counts of flags follow what is left."""
+
+
+def _logs(count: int, share: float) -> Doubles:
+    """Return logarithms to base 2 of whole numbers over another; that of 0 is not used."""
+    return np.log2(np.maximum(np.arange(count + 1), 1) / share)
+
+
+# Tables, so that the compiled choice has the same logarithms.
+FLAG_LOGS = _logs(1 << FLAG_BITS, 2.0**FLAG_BITS)
+"""Of shares of 2^16."""
+SIZE_LOGS = np.stack([_logs(1 << SIZE_BITS, 1.0), _logs(1 << SIZE_BITS, 2.0**SIZE_BITS)])
+"""Of counts of sizes, and of them as shares of 2^12."""
 
 
 def lane_count(symbols: int, coefficients: int, size: float) -> int:
@@ -46,6 +63,34 @@ def lane_count(symbols: int, coefficients: int, size: float) -> int:
     return min(MOST_LANES, max(1, wanted, needed))
 
 
+@dataclass(frozen=True)
+class Pass:
+    """What was coded in a pass, counted.
+
+    Parameters
+    ----------
+    saved, logs, left : ndarray of float64, shape (components,)
+        Squares that each component saves, the logarithms of the shares of what was coded for it, and the squares of
+        the errors that are left.
+    flags, flag_counts : ndarray of int64, shape (CONTEXTS, 2)
+        How often each flag was coded, and its share of 2^16.
+    sizes, size_counts : ndarray of int64, shape (CONTEXTS, SIZES)
+        The same of sizes, of 2^12.
+    excess, excess_low : ndarray of int64 and float64, shape (2,)
+        For magnitudes of 1 and above: how many, and by how much they are low.
+    """
+
+    saved: Doubles
+    logs: Doubles
+    left: Doubles
+    flags: Ints
+    flag_counts: Ints
+    sizes: Ints
+    size_counts: Ints
+    excess: Ints
+    excess_low: Doubles
+
+
 class Chooser:
     """Takes the values of each pass for `scan`.
 
@@ -56,72 +101,112 @@ class Chooser:
         In quantiser steps.
     factor : float
         Multiplies `LAMBDA`.
+
+    Attributes
+    ----------
+    loops : module or None
+        `inrstore.chunk.kernels.transform_encode`, where it chooses; None where numpy does.
+    compiled : list of tuple of ndarray
+        What it chose in each subband, as its `write_subband` takes it.
+    model : Model
+    price : float
+        Squared steps that one bit is worth.
+    coefficients : int
+        How many were coded.
+    left : float
+        Squared steps of error.
+    worth : dict of int to ndarray of float64
+        What each component of a subband saves, less its bits.
+    excess : ndarray of float64, shape (2, 2)
+        For magnitudes of 1 and above: how many, and by how much they are low.
     """
 
     def __init__(
         self, subbands: Sequence[Subband], coefficients: Mapping[tuple[int, Triple], Singles], factor: float = 1.0
     ) -> None:
         self._subbands, self._coefficients = subbands, coefficients
-        self._price = LAMBDA * factor
-        self._model = Model()
-        self._counts: list[npt.NDArray[np.uint16]] = []
-        self._starts: list[npt.NDArray[np.uint16]] = []
-        self._precisions: list[npt.NDArray[np.uint8]] = []
+        self.price = LAMBDA * factor
+        self.loops: ModuleType | None = None
+        self.compiled: list[tuple[npt.NDArray[Any], ...]] = []
+        self.model = Model()
+        self._symbols: list[Symbols] = []
+        self._passes: list[Pass] = []
         self._numbers: list[Ints] = []
         self._widths: list[Ints] = []
-        self.bits = 0.0
         self.coefficients = 0
-        self.left = 0.0  # squared steps of error
-        self.worth: dict[int, npt.NDArray[np.float64]] = {}  # what each component of a subband saves, less its bits
-        self.excess = np.zeros((2, 2))  # for magnitudes of 1 and above: how many, and by how much they are low
+        self.left = 0.0
+        self.worth: dict[int, Doubles] = {}
+        self.excess = np.zeros((2, 2))
+
+    def whole(self, subband: int) -> Singles:
+        """Return the coefficients of a subband in quantiser steps."""
+        return self._coefficients[self._subbands[subband].level, self._subbands[subband].key]
 
     def take(self, subband: int, where: Sequence[tuple[slice, ...]], expected: Singles) -> Words:
         """Return the chosen values of a pass, and keep their symbols."""
-        whole = self._coefficients[self._subbands[subband].level, self._subbands[subband].key]
+        whole = self.whole(subband)
+        count = self._active(whole, where, expected)
         place = context_of(expected) >> 2
-        values = np.concatenate([whole[: self._active(whole, w, where, expected)][w].reshape(-1) for w in where])
+        values = np.concatenate([whole[:count][w].reshape(-1) for w in where])
         size = np.abs(values)
-        flag_counts, size_counts = self._model.flag_counts(), self._model.size_counts()
+        ones, size_counts = self.model.flag_counts(), self.model.size_counts()
         near = (size >= 0.5).nonzero()[0]
         out = np.zeros(len(values), np.int32)
         if near.size:
-            out[near] = self._choose(size[near], place[near], flag_counts, size_counts)
+            out[near] = self._choose(size[near], place[near], ones, size_counts)
         flags = out > 0
         live = flags.nonzero()[0]
         mine, magnitude = place[live], out[live].astype(np.int64)
-        self.coefficients += len(place)
-        self._record_flags(place, flags, flag_counts)
+        flag_counts = np.stack([(1 << FLAG_BITS) - ones, ones], 1)
+        some = np.bincount(mine, minlength=CONTEXTS)
+        flags_seen = np.stack([np.bincount(place, minlength=CONTEXTS) - some, some], 1)
+        short = np.minimum((magnitude - 1) >> low_bits(mine), ESCAPE)
+        sizes_seen = np.bincount(mine * SIZES + short, minlength=CONTEXTS * SIZES).reshape(CONTEXTS, SIZES)
+        self._symbols.append(
+            _symbols(flag_counts[place, flags.view(np.uint8)], np.where(flags, 0, ones[place]), FLAG_BITS)
+        )
         if live.size:
-            self._record_sizes(mine, magnitude, size_counts)
+            begins = np.cumsum(size_counts, 1) - size_counts
+            self._symbols.append(_symbols(size_counts[mine, short], begins[mine, short], SIZE_BITS))
+        self.model.add_flags(flags_seen)
+        self.model.add_sizes(sizes_seen)
+        self.add_fields(mine, magnitude)
         over = (magnitude > 1).astype(np.intp)
-        saved = np.square(size[live].astype(np.float64)) - np.square(size[live] - magnitude)
-        self.left += sum_of_squares(values) - float(saved.sum())
+        squares, left = np.square(size.astype(np.float64)), np.square(size - out)
         lengths = [whole[:1][w].size for w in where]
-        count = len(values) // sum(lengths)
         component = np.concatenate([np.repeat(np.arange(count), n) for n in lengths])
-        share = flag_counts / 2.0**FLAG_BITS
-        bits = np.log2(1 - share)[place]
-        bits[live] = np.log2(share[mine]) + np.log2(size_counts / 2.0**SIZE_BITS)[
-            mine, np.minimum((magnitude - 1) >> low_bits(mine), ESCAPE)] - 1 - low_bits(mine)  # fmt: skip
-        worth = np.bincount(component[live], saved, count) + SHARE * self._price * np.bincount(component, bits, count)
-        self.worth[subband] = self.worth.get(subband, 0) + worth
-        self.excess[0] += np.bincount(over, minlength=2)
-        self.excess[1] += np.bincount(over, size[live] - magnitude, minlength=2)
+        logs = FLAG_LOGS[(1 << FLAG_BITS) - ones][place]
+        logs[live] = FLAG_LOGS[ones][mine] + SIZE_LOGS[1][size_counts][mine, short] - 1 - low_bits(mine)
+
+        def sums(numbers: Doubles, of: Ints, most: int = count) -> Doubles:
+            return np.bincount(of, numbers, most).astype(np.float64)
+
+        self.account(subband, Pass(
+            sums((squares - left)[live], component[live]), sums(logs, component), sums(left, component), flags_seen,
+            flag_counts, sizes_seen, size_counts, np.bincount(over, minlength=2),
+            sums(size[live] - magnitude, over, 2)))  # fmt: skip
         return np.where(values < 0, -out, out)
 
-    @staticmethod
-    def _active(whole: Singles, place: tuple[slice, ...], where: Sequence[tuple[slice, ...]], expected: Singles) -> int:
-        """Return how many leading components the subband has, from the number of values that are asked for."""
-        each = sum(whole[:1][w].size for w in where)
-        return len(expected) // each
+    def account(self, subband: int, made: Pass) -> None:
+        """Add up what a pass was worth, and what it took."""
+        self._passes.append(made)
+        self.coefficients += int(made.flags.sum())
+        self.left += float(made.left.sum())
+        self.worth[subband] = self.worth.get(subband, 0) + made.saved + SHARE * self.price * made.logs
+        self.excess[0] += made.excess
+        self.excess[1] += made.excess_low
 
-    def _choose(self, size: Singles, place: Ints, flag_counts: Ints, size_counts: Ints) -> Words:
-        share = flag_counts / 2.0**FLAG_BITS
-        none, some = -np.log2(1 - share), 1 - np.log2(share)
-        length = SIZE_BITS - np.log2(size_counts)
+    @staticmethod
+    def _active(whole: Singles, where: Sequence[tuple[slice, ...]], expected: Singles) -> int:
+        """Return how many leading components the subband has, from the number of values that are asked for."""
+        return len(expected) // sum(whole[:1][w].size for w in where)
+
+    def _choose(self, size: Singles, place: Ints, ones: Ints, size_counts: Ints) -> Words:
+        none, some = -FLAG_LOGS[(1 << FLAG_BITS) - ones], 1 - FLAG_LOGS[ones]
+        length = SIZE_BITS - SIZE_LOGS[0][size_counts]
         width = low_bits(np.arange(CONTEXTS))
         most = np.rint(size).astype(np.int64)
-        best, lowest = np.zeros(len(size), np.int64), size.astype(np.float64) ** 2 + self._price * none[place]
+        best, lowest = np.zeros(len(size), np.int64), size.astype(np.float64) ** 2 + self.price * none[place]
         for candidate in (most - 1, most):
             ok = candidate > 0
             magnitude, here = candidate[ok] - 1, place[ok]
@@ -130,66 +215,82 @@ class Chooser:
             beyond = short >= ESCAPE
             if beyond.any():
                 bits[beyond] += 2 * _zeros_of(short[beyond] - ESCAPE) + 1 + ORDER
-            cost = (size[ok] - candidate[ok]) ** 2 + self._price * bits
+            cost = (size[ok] - candidate[ok]) ** 2 + self.price * bits
             index = ok.nonzero()[0]
             better = cost < lowest[index]
             best[index[better]], lowest[index[better]] = candidate[ok][better], cost[better]
         out: Words = best.astype(np.int32)
         return out
 
-    def _record_flags(self, place: Ints, flags: npt.NDArray[np.bool_], share: Ints) -> None:
-        ones = share[place]
-        self._keep(np.where(flags, ones, (1 << FLAG_BITS) - ones), np.where(flags, 0, ones), FLAG_BITS)
-        self._model.count_flags(place, flags)
-
-    def _record_sizes(self, mine: Ints, magnitude: Ints, counts: Ints) -> None:
-        width = low_bits(mine)
-        whole = (magnitude - 1) >> width
-        short = np.minimum(whole, ESCAPE)
-        begins = np.cumsum(counts, 1) - counts
-        self._keep(counts[mine, short], begins[mine, short], SIZE_BITS)
-        self._model.count_sizes(mine, short)
-        self.bits += len(mine)  # signs
-        rest = whole[short == ESCAPE] - ESCAPE
+    def add_fields(self, contexts: Ints, magnitudes: Ints) -> None:
+        """Keep what the symbols of a pass do not say of magnitudes of at least 1."""
+        width = low_bits(contexts)
+        whole = (magnitudes - 1) >> width
+        rest = whole[whole >= ESCAPE] - ESCAPE
         if rest.size:
             zeros = _zeros_of(rest)
             self._field(1 << zeros, zeros + 1)
             self._field(rest + (1 << ORDER) - (1 << (zeros + ORDER)), zeros + ORDER)
         if width.any():
-            self._field((magnitude - 1) & ((1 << width) - 1), width)
-
-    def _keep(self, counts: Ints, starts: Ints, precision: int) -> None:
-        self._counts.append(counts.astype(np.uint16))
-        self._starts.append(starts.astype(np.uint16))
-        self._precisions.append(np.full(len(counts), precision, np.uint8))
-        self.bits += float(precision * len(counts) - np.log2(counts).sum())
+            self._field((magnitudes - 1) & ((1 << width) - 1), width)
 
     def _field(self, numbers: Ints, widths: npt.NDArray[Any]) -> None:
         self._numbers.append(numbers)
         self._widths.append(np.asarray(widths, np.int64))
-        self.bits += float(np.sum(widths))
+
+    def _bits(self) -> float:
+        """Return the bits of all that was coded."""
+        if not self._passes:
+            return 0.0
+        flags, flag_counts, sizes, size_counts = (
+            np.array(each)
+            for each in zip(*((p.flags, p.flag_counts, p.sizes, p.size_counts) for p in self._passes), strict=True)
+        )
+        bits = int(sizes.sum()) + sum(int(widths.sum()) for widths in self._widths)  # signs and fields
+        return bits - float((flags * FLAG_LOGS[flag_counts]).sum()) - float((sizes * SIZE_LOGS[1][size_counts]).sum())
 
     def streams(self, coefficients: Coefficients) -> bytes:
         """Return what follows the header: lanes, bits, signs, states and words."""
-        flat = [values.reshape(-1) for values in coefficients.values()]
-        negative = np.concatenate([values[values != 0] < 0 for values in flat]).astype(np.uint8)
-        lanes = lane_count(sum(len(c) for c in self._counts), self.coefficients, self.bits / 8)
+        negative = self._signs(coefficients)
+        symbols = self.coefficients + len(negative)
+        lanes = lane_count(symbols, self.coefficients, self._bits() / 8)
         first = np.zeros(16 * lanes, np.uint8)
         first[: min(len(first), len(negative))] = negative[: len(first)]
         signs = np.packbits(negative[len(first) :], bitorder="little").tobytes()
         numbers, widths = (np.concatenate(a) if a else np.zeros(0, np.int64) for a in (self._numbers, self._widths))
         packed = pack_bits(numbers, widths)
-        symbols = (_joined(part) for part in (self._counts, self._starts, self._precisions))
-        counts, starts, precisions = symbols
-        words = write(rows_of(counts, starts, lanes, precisions), lanes, first)
+        words = self._written(symbols, lanes, first)
         return struct.pack("<HI", lanes, len(packed)) + packed + struct.pack("<I", len(signs)) + signs + words
+
+    def _signs(self, coefficients: Coefficients) -> npt.NDArray[np.uint8]:
+        """Return whether each coefficient that is not 0 is negative."""
+        flat = [values.reshape(-1) for values in coefficients.values()]
+        if self.loops is None:
+            return np.concatenate([values[values != 0] < 0 for values in flat]).astype(np.uint8)
+        out, count = np.empty(sum(np.count_nonzero(values) for values in flat) + 1, np.uint8), 0
+        for values in flat:
+            count = self.loops.signs(values, out, count)
+        return out[:-1]
+
+    def _written(self, symbols: int, lanes: int, first: npt.NDArray[np.uint8]) -> bytes:
+        """Return states and words of so many symbols; `first` as for `rans.write`."""
+        if self.loops is None:
+            parts = [np.concatenate(part) for part in zip(*self._symbols, strict=True)] or [np.zeros(0, np.int64)] * 3
+            counts, starts, precisions = parts
+            return write(rows_of(counts, starts, lanes, precisions), lanes, first)
+        states = np.packbits(first, bitorder="little").view("<u2").astype(np.uint32) + np.uint32(LOWER)
+        words, end = np.empty(symbols, np.uint16), symbols
+        for part in reversed(self.compiled):
+            end = self.loops.write_subband(*part, symbols % lanes, states, words, end)
+            symbols -= len(part[0]) + len(part[1])
+        return states.astype("<u4").tobytes() + words[end:].astype("<u2").tobytes()
+
+
+def _symbols(counts: Ints, starts: Ints, precision: int) -> Symbols:
+    return counts.astype(np.uint16), starts.astype(np.uint16), np.full(len(counts), precision, np.uint8)
 
 
 def _zeros_of(numbers: Ints) -> Ints:
     """Return the zeros in front of Exp-Golomb numbers."""
     out: Ints = np.frexp(((numbers >> ORDER) + 1).astype(np.float64))[1].astype(np.int64) - 1
     return out
-
-
-def _joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)

@@ -18,6 +18,7 @@ from inrstore.errors import LimitExceededError
 
 Doubles = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
+Split = Callable[[Singles, int], tuple[Singles, Singles]]
 Join = Callable[[Doubles | None, Doubles | None, int, int], Doubles | None]
 
 PRECISION = 14
@@ -181,14 +182,22 @@ def _take_off(target: Doubles, sums: Doubles, factor: int) -> None:
 # ---- forward, in float32 -----------------------------------------------------------------------------------
 
 
-def forward(volumes: Singles, levels: Triple) -> dict[tuple[int, Triple], Singles]:
+def forward(volumes: Singles, levels: Triple, halve: Split | None = None) -> dict[tuple[int, Triple], Singles]:
     """Return the subbands of volumes, shape (components, z, y, x), before any scaling.
+
+    Parameters
+    ----------
+    volumes : ndarray of float32
+    levels : tuple of int
+    halve : callable, optional
+        `split`, or what gives the same.
 
     Returns
     -------
     dict of (level, key) to ndarray
         As `subbands_of` lists them.
     """
+    halve = halve or split
     out: dict[tuple[int, Triple], Singles] = {}
     low, top = volumes, max(levels)
     for level in range(top):
@@ -198,7 +207,7 @@ def forward(volumes: Singles, levels: Triple) -> dict[tuple[int, Triple], Single
                 halves = {}
                 for (z, y, x), part in parts.items():
                     key = [z, y, x]
-                    halves[z, y, x], high = _split(part, axis + 1)
+                    halves[z, y, x], high = halve(part, axis + 1)
                     key[axis] = 1
                     halves[key[0], key[1], key[2]] = high
                 parts = halves
@@ -209,16 +218,21 @@ def forward(volumes: Singles, levels: Triple) -> dict[tuple[int, Triple], Single
     return out
 
 
-def _split(values: Singles, axis: int) -> tuple[Singles, Singles]:
-    along = np.moveaxis(values, axis, 0)
-    even, odd = along[0::2].copy(), along[1::2].copy()
+def split(values: Singles, axis: int) -> tuple[Singles, Singles]:
+    """Halve an axis: return the low and the high pass."""
+    even, odd = (values[_part(axis, slice(first, None, 2))].copy() for first in (0, 1))
+    m, n = even.shape[axis], odd.shape[axis]
+    ends = np.arange(1, n + 1).clip(max=m - 1), np.arange(m).clip(max=n - 1), np.arange(-1, m - 1).clip(min=0)
     for i, lift in enumerate(LIFTS):
         factor = np.float32(lift / 2.0**PRECISION)
         if i % 2:
-            before = np.concatenate([odd[:1], odd])[: len(even)]
-            after = np.concatenate([odd, odd[-1:]])[: len(even)]
-            even += factor * (before + after)
+            sums = odd.take(ends[2], axis)
+            sums += odd.take(ends[1], axis)
+            sums *= factor
+            even += sums
         else:
-            after = even[1:] if len(even) > len(odd) else np.concatenate([even[1:], even[-1:]])
-            odd += factor * (even[: len(odd)] + after)
-    return np.moveaxis(even, 0, axis), np.moveaxis(odd, 0, axis)
+            sums = even.take(ends[0], axis)
+            sums += even[_part(axis, slice(n))]
+            sums *= factor
+            odd += sums
+    return even, odd

@@ -40,15 +40,21 @@ class Sampler:
 
     def __call__(self, kind: int, step: int, features: list[Known | None], values: npt.NDArray[np.int32]) -> None:
         """Keep a sample of the values of one parity."""
-        picked = np.arange(values.size)
-        if values.size > self._most:
-            picked = self._rng.integers(0, values.size, self._most)
+        picked = self.pick(values.size)
         place = np.unravel_index(picked, values.shape)
         rows = np.empty((FEATURES, picked.size), np.uint16)
         for row, feature in zip(rows, features, strict=True):
             row[:] = 0 if feature is None else feature[place]
-        known = self.seen.setdefault((kind, step), [])
-        known.append((rows, np.minimum(np.abs(values[place]), CLIP).astype(np.uint8), values.size / picked.size))
+        self.keep(kind, step, rows, np.minimum(np.abs(values[place]), CLIP).astype(np.uint8), values.size)
+
+    def pick(self, size: int) -> Ints:
+        """Return which of the values of a parity are kept."""
+        return np.arange(size) if size <= self._most else self._rng.integers(0, size, self._most)
+
+    def keep(self, kind: int, step: int, rows: npt.NDArray[np.uint16], values: npt.NDArray[np.uint8],
+             size: int) -> None:  # fmt: skip
+        """Keep what was known around some of so many values, and their clipped magnitudes."""
+        self.seen.setdefault((kind, step), []).append((rows, values, size / values.size))
 
 
 def fitted(samplers: Sequence[Sampler], kinds: int) -> Ints:
