@@ -47,6 +47,7 @@ _PLANS = (Plan(4, 1, 8), Plan(8, 2, 16), Plan(12, 3, 24), Plan(16, 4, 32))
 _PLANS_OF_ONE = tuple(Plan(1, 1, units, offsets=WIDE) for units in (8, 16, 32))
 _BYTES_PER_WEIGHT, _NETWORK_SHARE = 0.65, 0.08
 _COARSER, _CORRECTED = 1.07, 7
+_BRIEF = 3  # times shorter is the first fit, which only says what step the second one is for
 _FITTED_VALUES = 1 << 24  # of the parts that a network is fitted to; more says little more
 _SAMPLED = 3  # scans that weights are fitted to; errors of values are looked at from the last one on
 _CARRIED = 1.04  # errors of values for those of coefficients, before it is known
@@ -74,7 +75,7 @@ class Effort:
     network_steps: int = 1500
 
 
-EFFORTS: dict[Preset, Effort] = {"fast": Effort(3), "balanced": Effort(6, 1), "small": Effort(10, 3, 4000)}
+EFFORTS: dict[Preset, Effort] = {"fast": Effort(3), "balanced": Effort(6, 1, 2300), "small": Effort(10, 3, 4000)}
 """What presets mean to this mode."""
 
 
@@ -224,15 +225,18 @@ class _Search:
         """Return the payloads of a coarser step whose components a network brings nearer to the true ones."""
         settings, best, coarsest = replace(plain.settings, step=plain.settings.step * _COARSER), None, 0.0
         correction, steps = None, Steps()
-        for _ in range(_CORRECTED):
+        for attempt in range(_CORRECTED):
             step = settings.step
+            if attempt == 1:  # fitted again, for longer, to what will be read
+                correction, steps, best, coarsest = None, Steps(), None, 0.0
             coded = self._code(settings, sample=False)
             headers = None if coded is None else self._headers(settings, coded)
             if coded is None or headers is None or headers[0].basis.shape[1] < plan.leading:
                 break
             try:
                 if correction is None:
-                    correction = self._fitted(step, coded, headers, plan)
+                    brief = replace(plan, steps=plan.steps // _BRIEF) if attempt == 0 else plan
+                    correction = self._fitted(step, coded, headers, brief)
                     correction.network.check()
                 ratio = self._error(coded, headers, correction)
             except CorruptChunkError:
@@ -246,10 +250,16 @@ class _Search:
                     break
             if steps.narrow:
                 break
-            step = steps.following(step, ratio, self._spectrum.slope(step, settings.most), _AIM)
-            settings = replace(settings, step=step)
-            if best is None and step <= plain.settings.step:
+            following = steps.following(step, ratio, self._spectrum.slope(step, settings.most), _AIM)
+            if best is None and following <= plain.settings.step:
                 break
+            if attempt == 0:
+                size = sum(len(p) for p in _offer(coded, headers).payloads)
+                before = sum(len(p) for p in plain.offer.payloads)
+                falling = math.log(size / before) / math.log(step / plain.settings.step)
+                if size * (following / step) ** falling + len(correction.write()) > before:
+                    break  # about what it would take: not worth the second fit
+            settings = replace(settings, step=following)
             del coded, headers
         return best
 
