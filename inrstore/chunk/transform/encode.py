@@ -267,12 +267,14 @@ class _Search:
         """Return a network fitted to some parts, evenly spread."""
         some = max(1, _FITTED_VALUES // max(c.part.box.core.size for c in coded))
         every = -(-len(coded) // some)
-        views = []
-        for c, header in list(zip(coded, headers, strict=True))[every // 2 :: every]:
-            volumes = components_of(header, c.part.lengths, c.part.subbands, c.coefficients)
-            wanted = self._analysis.wanted(c.part, step, plan.leading)
-            views.append(View(volumes[: plan.leading].copy(), wanted, c.part.positions))
-        return fit(views, plan)
+        pairs = list(zip(coded, headers, strict=True))[every // 2 :: every]
+        return fit([self._view(step, c, header, plan.leading) for c, header in pairs], plan)
+
+    def _view(self, step: float, coded: _Coded, header: Header, leading: int) -> View:
+        """Return the leading components of a part, decoded and as they should be."""
+        part = coded.part
+        volumes = components_of(header, part.lengths, part.subbands, coded.coefficients)
+        return View(volumes[:leading].copy(), self._analysis.wanted(part, step, leading), part.positions)
 
     def _error(self, coded: Sequence[_Coded], headers: Sequence[Header], correction: Correction | None) -> float:
         """Return the error of all values in targets, as readers decode them."""
