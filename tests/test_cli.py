@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 import inrstore
 from inrstore.archive.outcomes import ArchiveProgress
-from inrstore.cli import output
+from inrstore.chunk.kernels import choice
+from inrstore.cli import output, versions
 from inrstore.cli.app import app
 from inrstore.cli.progress import progress
 from inrstore.store.reports import JobProgress
@@ -102,6 +103,32 @@ def test_info_says_what_networks_inside_chunks_take(tmp_path):
     assert line.split()[1:] == [*chunk["network"].split(), *f"units in 1 chunks, {chunk['network_bytes']} bytes "
                                 "of these bytes".split()]  # fmt: skip
     assert "  networks" not in good("info", plain)
+
+
+def test_versions_say_what_is_installed_and_whether_compiled_loops_serve(monkeypatch):
+    monkeypatch.delenv("INRSTORE_COMPILED", raising=False)
+    found = json.loads(good("info", "--versions", "--json"))
+    assert found["inrstore"] == inrstore.__version__ and found["chunk_format"] == found["store_layout"] == 1
+    assert found["packages"]["zarr"] and found["packages"]["numcodecs"]
+    assert {"numba", "torch", "av"} <= set(found["packages"])
+    with choice.use(True):
+        assert found["compiled_loops"]["serve"] == (choice.find("transform", 1) is not None)
+    assert good("info", "--versions").startswith(f"inrstore  {inrstore.__version__}\n")
+    monkeypatch.setenv("INRSTORE_COMPILED", "0")
+    assert json.loads(good("info", "--versions", "--json"))["compiled_loops"] == {
+        "serve": False, "reason": "INRSTORE_COMPILED = 0", "INRSTORE_COMPILED": "0"}  # fmt: skip
+    assert "loops     numpy: INRSTORE_COMPILED = 0" in good("info", "--versions")
+    monkeypatch.setenv("INRSTORE_COMPILED", "1")
+    monkeypatch.setattr(versions, "PACKAGES", ("absent-package",))
+    monkeypatch.setattr(choice, "import_module", lambda _: 1 / 0)
+    text = good("info", "--versions")
+    assert "not installed" in text and "division" in text
+    monkeypatch.setattr(choice, "installed", lambda: False)
+    assert "loops     numpy: " in good("info", "--versions")
+
+
+def test_info_takes_a_store_or_shows_versions():
+    assert run("info").exit_code == run("info", "somewhere", "--versions").exit_code == 2
 
 
 @pytest.mark.parametrize("command", ["convert", "info", "verify", "export"])

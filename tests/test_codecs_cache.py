@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,10 @@ import zarr
 from checks import check_equal_bits, random_values, vectors
 
 import inrstore
-from inrstore.chunk.decode import describe_chunk
+from inrstore.chunk.decode import decode_chunk, describe_chunk
+from inrstore.chunk.encode import encode_as
+from inrstore.chunk.modes import TRANSFORM
+from inrstore.chunk.quality import Target
 from inrstore.codecs import InrCodec, InrNumcodec, decoded
 from inrstore.errors import ConfigurationError, CorruptChunkError
 
@@ -176,6 +180,102 @@ def test_what_a_mode_decodes_in_parts_is_not_kept_but_is_used(calls):
     whole = decoded.chunk(data, info.shape, info.dtype)
     check_equal_bits(np.ascontiguousarray(decoded.region(data, part, info.shape, info.dtype)), first)
     assert len(calls) == 3 and not whole.flags.writeable
+
+
+TRANSFORMED = next(d for n, d in vectors("subset").items() if n == "transform-i2-4d")
+SHAPE, KIND = describe_chunk(TRANSFORMED).shape, describe_chunk(TRANSFORMED).dtype
+SIZE = math.prod(SHAPE) * np.dtype(KIND).itemsize
+
+
+def part(number: int) -> tuple[int | slice, ...]:
+    """Return a small selection of the chunk of a transform."""
+    return (number, *(slice(0, max(1, n // 2)) for n in SHAPE[1:]))
+
+
+def read(selection: tuple[int | slice, ...], data: bytes = TRANSFORMED) -> np.ndarray:
+    return np.ascontiguousarray(decoded.region(data, selection, SHAPE, KIND))
+
+
+def test_a_chunk_whose_parts_share_work_is_decoded_when_a_second_one_is_asked_for(calls):
+    whole = decode_chunk(TRANSFORMED)
+    for number in range(SHAPE[0]):
+        check_equal_bits(read(part(number)), whole[part(number)])
+    assert calls == ["decode_region", "decode_chunk"]
+
+
+def test_where_a_chunk_was_asked_for_again_the_next_is_decoded_at_once(calls):
+    frames = [encode_as(TRANSFORM, decode_chunk(TRANSFORMED), Target(rmse=rmse)) for rmse in (3.0, 4.0, 5.0, 6.0)]
+    for data in frames[:2]:
+        for number in range(SHAPE[0]):
+            read(part(number), data)
+    assert calls == ["decode_region", "decode_chunk", "decode_chunk"]
+    read(part(0), frames[2])
+    read(part(0), frames[3])  # the one before was not asked for again
+    assert calls[3:] == ["decode_chunk", "decode_region"]
+
+
+def test_a_large_part_is_a_reason_to_decode_the_chunk(calls):
+    whole = decode_chunk(TRANSFORMED)
+    large = (slice(0, 2), slice(None), slice(None), slice(None))
+    check_equal_bits(read(large), whole[large])
+    read(part(0)), read(part(1))
+    assert calls == ["decode_chunk"]
+
+
+def test_parts_stay_parts_where_the_chunk_could_not_be_kept(calls):
+    inrstore.cache(SIZE - 1)
+    for number in range(SHAPE[0]):
+        read(part(number))
+    inrstore.cache(0)
+    read(part(0)), read(part(0))
+    assert {*calls} == {"decode_region"}
+
+
+def test_parts_of_more_chunks_than_fit_are_never_a_reason_to_decode_them(calls):
+    """Going through an image across its chunks would else decode them all for each slice."""
+    others = [encode_as(TRANSFORM, decode_chunk(TRANSFORMED), Target(rmse=rmse)) for rmse in (3.0, 4.0, 5.0)]
+    inrstore.cache(3 * SIZE - 1)
+    for number in (0, 1):
+        for data in others:
+            read(part(number), data)
+    assert calls == ["decode_region"] * 6
+    inrstore.cache(3 * SIZE)
+    for number in (0, 1, 0):
+        for data in others:
+            read(part(number), data)
+    assert calls[6:] == ["decode_region", *["decode_chunk"] * 3]  # two were asked for a moment ago
+
+
+def test_a_part_and_what_is_kept_share_the_bytes(calls):
+    inrstore.cache(SIZE)
+    read(part(0)), read(part(1))
+    decoded.chunk(FRAMES[1, 20, 30])
+    assert decoded._recent._bytes == 1200 and next(iter(decoded._recent._arrays.values()))[1] is not None
+    read(part(0))
+    assert decoded._recent._bytes == SIZE
+    inrstore.cache(1200)
+    assert decoded._recent._bytes == 0 and not decoded._recent._arrays
+
+
+def test_threads_that_read_slices_decode_the_chunk_once(calls):
+    whole, started = decode_chunk(TRANSFORMED), threading.Barrier(8)
+
+    def one(number: int) -> np.ndarray:
+        started.wait()
+        return read(part(number % SHAPE[0]))
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(one, range(8)))
+    assert sorted(calls) == ["decode_chunk", "decode_region"]
+    for number, values in enumerate(found):
+        check_equal_bits(values, whole[part(number % SHAPE[0])])
+
+
+def test_a_damaged_transform_is_refused_by_part_and_whole():
+    damaged = TRANSFORMED[:60] + bytes([TRANSFORMED[60] ^ 1]) + TRANSFORMED[61:]
+    for _ in range(3):
+        with pytest.raises(CorruptChunkError):
+            read(part(0), damaged)
 
 
 def _read_in_child(results: Any) -> None:

@@ -3,6 +3,8 @@
     pip install -e ".[bench]"
     python -m tools.bench_read                # every scan; writes tools/results/read.{csv,json}
     python -m tools.bench_read s03 s07        # some of them, printed only
+    python -m tools.bench_read --only latency # or dask, encode, chunks: see tools/bench_access.py; a key of read.json
+    python -m tools.bench_read --only dask --dry
 
 Each scan is coded losslessly as the converter cuts it, by the transform as one chunk at 36 and 40 dB, and at 40 dB with
 a correcting network too, where one pays. All of it is decoded by one core, numpy and compiled loops in turn, the least
@@ -183,7 +185,7 @@ def text(row: dict[str, Any]) -> str:
 
 def write(rows: list[dict[str, Any]], head: dict[str, Any]) -> None:
     """Write the result files."""
-    write_rows(RESULTS / "read.json", head, rows)
+    write_rows(RESULTS / "read.json", {key: value for key, value in head.items() if key != "rows"}, rows)
     with (RESULTS / "read.csv").open("w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(["scan", "stored", "reader", "mvalue_per_s"])
@@ -196,11 +198,35 @@ def write(rows: list[dict[str, Any]], head: dict[str, Any]) -> None:
                 out.writerow([name, "", peer, rate])
 
 
+def kept() -> dict[str, Any]:
+    """Return what the result file has so far, its rows apart."""
+    path = RESULTS / "read.json"
+    return json.loads(path.read_text()) if path.exists() else {"rows": []}
+
+
+def other(name: str, dry: bool) -> None:
+    """Measure what `bench_access` does, and put it beside what the result file has."""
+    from tools.bench_access import MEASURES
+
+    found = MEASURES[name]()
+    for row in found:
+        print(json.dumps({name: row}), flush=True)
+    if not dry:
+        head = {**kept(), name: {"environment": describe("numba", "nibabel", "dask", "numcodecs"), "rows": found}}
+        rows = head.pop("rows")
+        write_rows(RESULTS / "read.json", head, rows)
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("scans", nargs="*", help="s01 ... s12; all and result files if none is named")
+    parser.add_argument("--only", choices=("latency", "dask", "encode", "chunks"), help="this, and nothing else")
+    parser.add_argument("--dry", action="store_true", help="with --only: print, and write nothing")
     options = parser.parse_args()
+    if options.only is not None:
+        other(options.only, options.dry)
+        return
     with choice.use(True):
         if any(choice.find(name, 1) is None for name in LOOPS):
             raise SystemExit("numba is needed: pip install numba")
@@ -215,7 +241,8 @@ def main() -> None:
     print(f"least {min(ratios)}, geometric mean {np.exp(np.mean(np.log(ratios))):.2f}")
     if not options.scans:
         environment = describe("numba", "nibabel", "imagecodecs", "numcodecs")
-        write(rows, {"environment": environment, "threads": 1, "least_ratio": min(ratios), "start_s": starts})
+        head = {"environment": environment, "threads": 1, "least_ratio": min(ratios), "start_s": starts}
+        write(rows, {**kept(), **head})
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from inrstore.chunk import mask as masks
 from inrstore.chunk.context import UNKNOWN, Context
 from inrstore.chunk.frame import Frame, Reader
 from inrstore.chunk.inr.siren import slice_of
-from inrstore.chunk.modes import BY_NUMBER, find
+from inrstore.chunk.modes import BY_NUMBER, Mode, find
 from inrstore.chunk.shared import Shared
 from inrstore.errors import CorruptChunkError
 
@@ -65,7 +65,7 @@ def decode_region(
     """Decode only the values that a basic selection asks for; equal to the slice of the whole.
 
     A mode that can makes the wanted values alone, so the checksum of the decoded chunk is not tested
-    (that of the frame is); the other modes decode the chunk and slice it.
+    (that of the frame is), nor limits of what is not made; the other modes decode the chunk and slice it.
 
     Parameters
     ----------
@@ -108,16 +108,15 @@ def decode_region(
     return out[drop].astype(parsed.dtype, copy=False)
 
 
-def has_parts(data: bytes | memoryview) -> bool:
-    """Return whether the mode of a frame makes wanted values alone (`decode_region`); of damaged ones nothing follows.
+def mode_of(data: bytes | memoryview) -> Mode | None:
+    """Return the mode of a frame, None if it is not known; of damaged ones nothing follows.
 
     Parameters
     ----------
     data : bytes-like
         The frame; nothing of it is checked.
     """
-    mode = BY_NUMBER.get(frame.mode_of(data))
-    return mode is not None and mode.decode_part is not None
+    return BY_NUMBER.get(frame.mode_of(data))
 
 
 def decode_inside(

@@ -67,6 +67,8 @@ class Mode:
     decode_part : callable, optional
         (reader, dtype, box, wanted, context) -> the values at one range of positions for each axis of the box, made
         without the others.
+    parts_share : bool
+        Parts have work in common: several of them cost more than the whole.
     fit : callable, optional
         (tasks, sizes of their frames so far, options, progress) -> (index, payload) of those that may be smaller:
         for modes that are fitted to many chunks together, after all bids.
@@ -83,6 +85,7 @@ class Mode:
     envelope: Callable[[Reader, Shape, DType], Envelope] = envelope.read
     describe: Callable[[Reader, DType, Shape, Context], dict[str, Any]] = _nothing
     decode_part: Callable[[Reader, DType, Shape, Sequence[range], Context], Array] | None = None
+    parts_share: bool = False
     fit: (
         Callable[[Sequence[Task], Sequence[int], EncodeOptions, ProgressCallback | None], Iterator[tuple[int, bytes]]]
         | None
@@ -156,7 +159,9 @@ SIREN = Mode(number=3, name="siren", decode=lambda r, d, b, _: siren.decode(r, d
              decode_part=lambda r, d, b, w, _: siren.decode_part(r, d, b, w), fit=_fit_siren)  # fmt: skip
 TRANSFORM = Mode(number=4, name="transform", decode=lambda r, d, b, c: transform.decode(r, d, b, c.shared),
                  bid=_bid_transform, bids=_bids_transform, check_shared=read_parameter,
-                 describe=lambda r, d, b, c: transform.describe(r, d, b, c.shared))  # fmt: skip
+                 describe=lambda r, d, b, c: transform.describe(r, d, b, c.shared),
+                 decode_part=lambda r, d, b, w, c: transform.decode_part(r, d, b, w, c.shared),
+                 parts_share=True)  # fmt: skip
 PREDICTOR = Mode(number=5, name="predictor", decode=lambda r, d, b, _: predictor.decode(r, d, b), bid=_bid_predictor)
 NEURAL = Mode(number=6, name="neural", decode=lambda r, d, b, c: neural.decode(r, d, b, c.shared), bid=_bid_neural,
               describe=lambda r, d, b, _: neural.describe(r, d, b), check_shared=neural.check_shared)  # fmt: skip

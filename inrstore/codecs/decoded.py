@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -12,21 +13,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk.decode import Selection, decode_chunk, decode_region, has_parts
+from inrstore.chunk.decode import Selection, decode_chunk, decode_region, mode_of
 from inrstore.chunk.shared import Shared
 from inrstore.errors import ConfigurationError
 
 DEFAULT_BYTES = 128 << 20
+_LARGE = 4
+"""A region of at least one value in so many costs about what the chunk does."""
 Array = npt.NDArray[Any]
 Key = tuple[Any, ...]
 
 
 class _Recent:
-    """The arrays that were used last, up to so many bytes; each is made by one thread while others wait for it."""
+    """The arrays that were used last, up to so many bytes; each is made by one thread while others wait for it.
+
+    An array of which a part alone was made has its place among them: the bytes that it would have, and no array.
+    """
 
     def __init__(self, most: int) -> None:
         self._most, self._bytes = most, 0
-        self._arrays: OrderedDict[Key, Array] = OrderedDict()
+        self._arrays: OrderedDict[Key, tuple[int, Array | None]] = OrderedDict()
+        self._newest: Key | None = None
+        self._again = False  # whether that was asked for again
         self._made_now: dict[Key, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -43,7 +51,19 @@ class _Recent:
         with self._lock:
             if key in self._arrays:
                 self._arrays.move_to_end(key)
-            return self._arrays.get(key)
+            return self._arrays.get(key, (0, None))[1]
+
+    def worth_making(self, key: Key, nbytes: int) -> bool:
+        """Return whether an array, so large, should be there when a part of it is asked for.
+
+        It should if it can be kept, and was asked for a moment ago; or the array that was new before it was asked for
+        again: then somebody reads slice by slice.
+        """
+        with self._lock:
+            known, again = key in self._arrays, self._again
+            self._newest, self._again = (self._newest, again or key == self._newest) if known else (key, False)
+            self._put(key, nbytes, None)
+            return nbytes <= self._most and (known or again)
 
     def get(self, key: Key, make: Callable[[], Array]) -> Array:
         """Return the array of a key, made if it is not there; an error is raised anew each time."""
@@ -57,24 +77,25 @@ class _Recent:
                 if found is None:
                     found = make()
                     found.flags.writeable = False
-                    self._keep(key, found)
+                    with self._lock:
+                        self._put(key, found.nbytes, found)
                 return found
         finally:
             with self._lock:
                 if not turn.locked():
                     self._made_now.pop(key, None)
 
-    def _keep(self, key: Key, array: Array) -> None:
-        with self._lock:
-            if array.nbytes <= self._most and key not in self._arrays:
-                self._arrays[key] = array
-                self._bytes += array.nbytes
-                self._drop()
+    def _put(self, key: Key, nbytes: int, array: Array | None) -> None:
+        before = self._arrays.get(key)
+        if nbytes <= self._most and (before is None or before[1] is None):
+            self._arrays[key] = nbytes, array
+            self._bytes += nbytes - (before[0] if before else 0)
+            self._drop()
 
     def _drop(self) -> None:
         while self._bytes > self._most:
-            _, array = self._arrays.popitem(last=False)
-            self._bytes -= array.nbytes
+            _, (nbytes, _) = self._arrays.popitem(last=False)
+            self._bytes -= nbytes
 
 
 _recent = _Recent(DEFAULT_BYTES)
@@ -130,12 +151,24 @@ def region(
 ) -> Array:
     """Return part of the chunk of a frame, as `inrstore.chunk.decode.decode_region` does, not writable if it is kept.
 
-    What a mode decodes by itself is not kept: a chunk of which only parts are read is never decoded as a whole.
+    Where parts of a chunk have work in common, the first is made alone, and the chunk, which is kept, when another is
+    asked for as long as it would be kept; or at once for a large part, and where the chunk before was needed twice.
+    Other parts that a mode makes alone are not kept, and their chunk is never decoded for them.
     """
-    if not has_parts(data):
+    mode, key = mode_of(data), _key(data, shape, dtype, shared)
+    if mode is None or mode.decode_part is None:
         return np.asarray(chunk(data, shape, dtype, shared)[selection])
-    whole = _recent.find(_key(data, shape, dtype, shared))
+    if mode.parts_share:
+        count = math.prod(shape)
+        large = _LARGE * math.prod(_lengths(selection, shape)) >= count
+        if _recent.worth_making(key, count * np.dtype(dtype).itemsize) or large:
+            return np.asarray(chunk(data, shape, dtype, shared)[selection])
+    whole = _recent.find(key)
     return decode_region(data, selection, shape, dtype, shared) if whole is None else np.asarray(whole[selection])
+
+
+def _lengths(selection: Selection, shape: tuple[int, ...]) -> list[int]:
+    return [len(range(*s.indices(n))) if isinstance(s, slice) else 1 for s, n in zip(selection, shape, strict=True)]
 
 
 def _key(data: bytes, shape: Any, dtype: Any, shared: Shared | None) -> Key:

@@ -16,7 +16,7 @@ Volumes = npt.NDArray[np.float64]
 
 
 def added(loops: ModuleType, volumes: Volumes, shifts: Sequence[int], difference_shifts: Sequence[int], offsets: Ints,
-          network: Network) -> Volumes:  # fmt: skip
+          network: Network, box: tuple[slice, slice, slice]) -> Volumes:  # fmt: skip
     """Return what a network adds to the leading components.
 
     Parameters
@@ -26,11 +26,13 @@ def added(loops: ModuleType, volumes: Volumes, shifts: Sequence[int], difference
     volumes : ndarray of float64, shape (components, slices, rows, columns)
     shifts, difference_shifts, offsets, network
         Of `Correction`, checked.
+    box : tuple of slice
+        Slices, rows and columns of the positions.
 
     Returns
     -------
     ndarray of float64, shape (outputs, slices, rows, columns)
-        Integers.
+        Integers, at the positions.
     """
     assert isinstance(network.inputs, Values)
     layers, weights, biases, begin, first = [], [], [], 0, 0
@@ -40,10 +42,11 @@ def added(loops: ModuleType, volumes: Volumes, shifts: Sequence[int], difference
         weights.append(layer.weights.reshape(-1).astype(np.float32))
         biases.append(layer.biases.astype(np.int64) * network.bias_multiplier)
         begin, first = begin + units * inputs, first + units
-    out = np.empty((network.outputs, *volumes.shape[1:]))
+    out = np.empty((network.outputs, *(s.stop - s.start for s in box)))
     additions = (network.offsets.astype(np.int64) << (network.shift - 4)) + (1 << (network.shift - 1))
     loops.correct(
-        np.ascontiguousarray(volumes), out, np.array(shifts, np.int64), np.array(difference_shifts, np.int64),
+        np.ascontiguousarray(volumes), out, np.array([s.start for s in box], np.int64),
+        np.array(shifts, np.int64), np.array(difference_shifts, np.int64),
         np.ascontiguousarray(offsets * (np.array(volumes.shape[1:]) > 1), np.int64), network.inputs.magnitude,
         np.array(layers, np.int64), np.concatenate(weights), np.concatenate(biases), np.array(sine_table()),
         np.ascontiguousarray(network.readout, np.float32),

@@ -70,30 +70,40 @@ class Correction:
         names = " ".join(f"{len(a.biases)} {a.activation.name}" for a in layers)
         return {"network": names, "parameters": self.network.parameters, "network_bytes": len(self.write())}
 
-    def apply(self, volumes: Volumes) -> None:
+    @property
+    def reach(self) -> tuple[int, int, int]:
+        """How many slices, rows and columns away from a position it reads."""
+        z, y, x = np.abs(self.offsets).max(0, initial=0).tolist()
+        return z, y, x
+
+    def apply(self, volumes: Volumes, box: Box | None = None) -> None:
         """Correct components in place.
 
         Parameters
         ----------
         volumes : ndarray of float64, shape (components, slices, rows, columns)
             Integers below 2^53.
+        box : tuple of slice, optional
+            Positions that are corrected; all of them without it.
         """
         network = self.network
         assert isinstance(network.inputs, Values)
-        loops = choice.find("network", volumes[0].size * len(network.layers))
+        z, y, x = box or tuple(slice(0, n) for n in volumes.shape[1:])
+        target = volumes[: network.outputs, z, y, x]
+        loops = choice.find("network", target[0].size * len(network.layers))
         if loops is not None:
-            volumes[: network.outputs] += compiled.added(loops, volumes, self.shifts, self.difference_shifts,
-                                                         self.offsets, network)  # fmt: skip
+            target += compiled.added(loops, volumes, self.shifts, self.difference_shifts, self.offsets, network,
+                                     (z, y, x))  # fmt: skip
             return
         evaluator = Evaluator(network)
         corrected = np.empty((network.outputs, *volumes.shape[1:]))
-        for rows, inputs in inputs_of(self, volumes, network.inputs.magnitude, network.outputs):
+        for rows, inputs in inputs_of(self, volumes, network.inputs.magnitude, network.outputs, (z, y, x)):
             corrected[rows] = evaluator(inputs).reshape(network.outputs, *corrected[rows].shape[1:])
-        volumes[: network.outputs] += corrected
+        target += corrected[:, z, y, x]
 
 
 def inputs_of(
-    what: Correction, volumes: Volumes, magnitude: int, outputs: int = 0
+    what: Correction, volumes: Volumes, magnitude: int, outputs: int = 0, inside: Box | None = None
 ) -> Iterator[tuple[Any, npt.NDArray[np.float32]]]:
     """Yield boxes of positions, each as an index into volumes, and the inputs there (section 16.2).
 
@@ -107,6 +117,8 @@ def inputs_of(
     magnitude : int
     outputs : int
         Numbers that are made at each position: with many of them, fewer positions are worked on at a time.
+    inside : tuple of slice, optional
+        The positions; all of them without it.
 
     Yields
     ------
@@ -118,8 +130,11 @@ def inputs_of(
     flat = volumes.reshape(len(volumes), -1)
     offsets = what.offsets * (np.array(lengths) > 1)  # no neighbours along an axis of one place
     reach = np.abs(offsets).max(0, initial=0)
-    for box in _boxes(lengths, max(1, min(_POINTS, _ROOM // max(what.inputs, outputs)))):
-        index = (slice(None), *box)
+    inside = inside or (slice(0, lengths[0]), slice(0, lengths[1]), slice(0, lengths[2]))
+    most = max(1, min(_POINTS, _ROOM // max(what.inputs, outputs)))
+    for part in _boxes(tuple(s.stop - s.start for s in inside), most):
+        z, y, x = (slice(s.start + i.start, s.start + i.stop) for s, i in zip(inside, part, strict=True))
+        box, index = (z, y, x), (slice(None), z, y, x)
         here = volumes[: len(what.shifts)][index]
         size = here.shape[1:]
         out = np.empty((what.inputs, *size), np.float32)

@@ -96,6 +96,22 @@ def installed() -> bool:
     return not off and importlib.util.find_spec("numba") is not None
 
 
+def hindrance() -> str | None:
+    """Return why compiled loops do not serve, None if they do: all are loaded to see it."""
+    if os.environ.get(VARIABLE) == "0":
+        return f"{VARIABLE} = 0"
+    if importlib.util.find_spec("numba") is None:
+        return "numba is not installed"
+    if not installed():
+        return "NUMBA_DISABLE_JIT is set"
+    for name in _loops:
+        try:
+            import_module(f"{__package__}.{name}")
+        except Exception as error:  # whatever it is, numpy does the same
+            return f"{name}: {' '.join(str(error).split()) or type(error).__name__}"
+    return None
+
+
 def find(name: str, values: int) -> ModuleType | None:
     """Return the compiled loops of a mode for a chunk of so many values; None where numpy serves.
 

@@ -89,18 +89,21 @@ def _clamped(n: int, target: Any, row: int, sums: Any, multiplier: float, bias: 
 
 
 @compiled(
-    "void(float64[:,:,:,::1], float64[:,:,:,::1], int64[::1], int64[::1], int64[:,::1], int64, int64[:,::1],"
-    " float32[::1], int64[::1], float32[::1], float32[:,::1], int64[::1], int64[::1], int64)"
+    "void(float64[:,:,:,::1], float64[:,:,:,::1], int64[::1], int64[::1], int64[::1], int64[:,::1], int64,"
+    " int64[:,::1], float32[::1], int64[::1], float32[::1], float32[:,::1], int64[::1], int64[::1], int64)"
 )
-def correct(volumes: Any, out: Any, shifts: Any, difference_shifts: Any, offsets: Any, magnitude: int, layers: Any,
-            weights: Any, biases: Any, table: Any, readout: Any, gains: Any, additions: Any,
-            shift: int) -> None:  # fmt: skip
-    """Fill in what is to be added to the leading components at every position.
+def correct(volumes: Any, out: Any, first_place: Any, shifts: Any, difference_shifts: Any, offsets: Any,
+            magnitude: int, layers: Any, weights: Any, biases: Any, table: Any, readout: Any, gains: Any,
+            additions: Any, shift: int) -> None:  # fmt: skip
+    """Fill in what is to be added to the leading components at every position of a box.
 
     Parameters
     ----------
     volumes : ndarray of float64, shape (components, slices, rows, columns)
     out : ndarray of float64, shape (outputs, slices, rows, columns)
+        Of the box, which lies in the volumes.
+    first_place : ndarray of int64, shape (3,)
+        Where the box begins.
     shifts, difference_shifts : ndarray of int64
     offsets : ndarray of int64, shape (neighbours, 3)
     magnitude : int
@@ -117,18 +120,20 @@ def correct(volumes: Any, out: Any, shifts: Any, difference_shifts: Any, offsets
     shift : int
     """
     depth, height, width = volumes.shape[1:]
+    slices, rows, columns = out.shape[1:]
+    z0, y0, x0 = first_place[0], first_place[1], first_place[2]
     widest, most = len(shifts) + len(difference_shifts) * len(offsets), np.float64(magnitude)
     inputs = widest
     for layer in range(len(layers)):
         widest = max(widest, layers[layer, 0])
     held, other = np.zeros(widest * _LANES, np.float32), np.zeros(widest * _LANES, np.float32)
     sums, places, line = np.empty(_LANES, np.float32), np.empty(_LANES, np.uint32), np.empty(_LANES)
-    together = max(1, _LANES // width)
-    for z in range(depth):
-        for top in range(0, height, together):
-            bottom = min(top + together, height)
-            for begin in range(0, width, _LANES):
-                size = min(_LANES, width - begin)
+    together = max(1, _LANES // columns)
+    for z in range(z0, z0 + slices):
+        for top in range(y0, y0 + rows, together):
+            bottom = min(top + together, y0 + rows)
+            for begin in range(x0, x0 + columns, _LANES):
+                size = min(_LANES, x0 + columns - begin)
                 for y in range(top, bottom):
                     to = (y - top) * size
                     for k in range(len(shifts)):
@@ -169,7 +174,7 @@ def correct(volumes: Any, out: Any, shifts: Any, difference_shifts: Any, offsets
                     _products(n, sums, source, readout[k])
                     gain, addition = gains[k], additions[k]
                     for y in range(top, bottom):
-                        to, line_out = (y - top) * size, out[k, z, y]
+                        to, line_out = (y - top) * size, out[k, z - z0, y - y0]
                         for i in range(size):
                             number_out = (np.int64(sums[np.uint64(to + i)]) * gain + addition) >> shift
-                            line_out[np.uint64(begin + i)] = np.float64(number_out)
+                            line_out[np.uint64(begin - x0 + i)] = np.float64(number_out)

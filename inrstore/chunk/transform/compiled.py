@@ -18,7 +18,8 @@ from inrstore.chunk.transform.adaptive import Model
 from inrstore.chunk.transform.contexts import Magnitudes, kind_of
 from inrstore.chunk.transform.header import Header
 from inrstore.chunk.transform.scan import Coefficients, Words
-from inrstore.chunk.transform.subbands import Subband, Triple, keys_of, low_shape
+from inrstore.chunk.transform.subbands import Subband, Triple, keys_of
+from inrstore.chunk.transform.window import Window
 from inrstore.errors import CorruptChunkError, LimitExceededError
 
 _ERRORS: dict[int, Callable[[], CorruptChunkError]] = {
@@ -103,18 +104,17 @@ def around(loops: ModuleType, subband: Subband, shape: npt.NDArray[np.int64], le
     return parent, parent_rows, beside, beside_rows
 
 
-def inverse(loops: ModuleType, coefficients: Mapping[tuple[int, Triple], Words], subbands: Sequence[Subband],
-            header: Header, lengths: Triple, components: int) -> wavelet.Doubles | None:  # fmt: skip
+def inverse(loops: ModuleType, coefficients: Mapping[tuple[int, Triple], Words], header: Header, window: Window,
+            components: int) -> wavelet.Doubles | None:  # fmt: skip
     """Return the volumes of quantised coefficients, (components, z, y, x); None if there are none (section 14.7).
 
     Parameters
     ----------
     loops : module
     coefficients : mapping of (level, key) to ndarray of int32, shape (some components, z, y, x)
-        What is missing of the components is zeros.
-    subbands : sequence of Subband
+        Of the parts that the window needs. What is missing of the components is zeros.
     header : Header
-    lengths : tuple of int
+    window : Window
     components : int
 
     Raises
@@ -123,11 +123,10 @@ def inverse(loops: ModuleType, coefficients: Mapping[tuple[int, Triple], Words],
         When values leave the range that is exact.
     """
     levels, top = header.levels, max(header.levels)
-    shapes = {(subband.level, subband.key): subband.shape for subband in subbands}
 
     def found(level: int, key: Triple) -> Words | None:
         values = coefficients.get((level, key))
-        return values if values is not None and len(values) else None
+        return np.ascontiguousarray(values) if values is not None and len(values) else None
 
     def numbers(level: int, key: Triple) -> list[float]:
         return [wavelet.gain_of(key, level, levels), *header.biases]
@@ -136,7 +135,7 @@ def inverse(loops: ModuleType, coefficients: Mapping[tuple[int, Triple], Words],
         values = found(level, key)
         if values is None:
             return None
-        out = np.zeros((components, *shapes[level, key]))
+        out = np.zeros((components, *values.shape[1:]))
         loops.dequantise(values.reshape(-1), out[: len(values)].reshape(-1), np.array(numbers(level, key), np.float64))
         return out
 
@@ -157,15 +156,16 @@ def inverse(loops: ModuleType, coefficients: Mapping[tuple[int, Triple], Words],
 
     low = dequantised(max(top - 1, 0), (0, 0, 0))
     for level in range(top - 1, -1, -1):
-        whole = low_shape(lengths, levels, level)
+        whole = window.made(level)
         if level < levels[1] and level < levels[2]:
-            depths = shapes[level, (0, 1, 1)][0], whole[0] // 2
-            low = slices(level, 0, low, (depths[0], *whole[1:]))
+            depth = (whole[0] + 1) // 2 if level < levels[0] else whole[0]
+            low = slices(level, 0, low, (depth, *whole[1:]))
             if level < levels[0]:
-                low = _join(loops, low, slices(level, 1, None, (depths[1], *whole[1:])), 1, whole[0])
+                low = _join(loops, low, slices(level, 1, None, (whole[0] // 2, *whole[1:])), 1, whole[0])
         else:
             parts = {key: dequantised(level, key) for key in keys_of(levels, level)[1:]}
             low = wavelet.joined({(0, 0, 0): low, **parts}, level, whole, levels, partial(_join, loops))
+        low = None if low is None else np.ascontiguousarray(low[(slice(None), *window.kept(level))])
     return low
 
 

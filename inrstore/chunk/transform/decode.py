@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +25,7 @@ from inrstore.chunk.transform.contexts import Singles
 from inrstore.chunk.transform.header import Header, read_header, read_lanes, shared_name
 from inrstore.chunk.transform.scan import Coefficients, Words, scan
 from inrstore.chunk.transform.subbands import Subband, Triple
+from inrstore.chunk.transform.window import Window
 from inrstore.errors import CorruptChunkError, LimitExceededError
 
 ESCAPE = SIZES - 1
@@ -41,6 +43,42 @@ def decode(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...], shared: S
     CorruptChunkError, LimitExceededError
         Naming the field.
     """
+    header, lengths, subbands, coefficients, loops = _coefficients(reader, dtype, box, shared)
+    return synthesis(header, lengths, subbands, coefficients, dtype, box, loops)
+
+
+def decode_part(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...], wanted: Sequence[range],
+                shared: Shared = NOTHING) -> npt.NDArray[Any]:  # fmt: skip
+    """Return the values at the wanted positions along each axis of the box, at least one; equal to those of `decode`.
+
+    All coefficients are decoded, and with them all that bytes can be wrong in is checked. What is left out are the
+    limits of values that are not made: those of section 14.7 hold for what reaches the wanted positions,
+    that of section 14.8 for the components there and the wanted measurements. So all that is made is exact, but a
+    chunk that `decode` refuses for values elsewhere is not refused.
+
+    Raises
+    ------
+    CorruptChunkError, LimitExceededError
+        Naming the field.
+    """
+    header, lengths, subbands, coefficients, loops = _coefficients(reader, dtype, box, shared)
+    axis, places = header.channel_axis, _places(box, header.channel_axis, wanted)
+    try:
+        volumes = _components_at(header, lengths, subbands, coefficients, places, loops)
+    except LimitExceededError:
+        # Values beside the wanted ones, which are only made to be cut off, may have been too large: all of them decide.
+        whole = synthesis(header, lengths, subbands, coefficients, dtype, box, loops)
+        return whole[np.ix_(*wanted)]
+    if axis is not None:
+        some = np.array(wanted[axis])
+        header = replace(header, basis=header.basis[some], gains=header.gains[some], offsets=header.offsets[some])
+    return outputs(header, volumes, dtype, tuple(len(w) for w in wanted), loops)
+
+
+def _coefficients(
+    reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...], shared: Shared
+) -> tuple[Header, Triple, list[Subband], Coefficients, ModuleType | None]:
+    """Return the header of a payload, slices, rows and columns, subbands, coefficients, and loops if they serve."""
     header, lengths, subbands = read_header(reader, dtype, box, shared)
     count = sum(int(n) * math.prod(b.shape) for b, n in zip(subbands, header.active, strict=True))
     lanes = read_lanes(reader, count)
@@ -57,7 +95,32 @@ def decode(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...], shared: S
         coefficients = compiled.magnitudes(loops, header, subbands, stream, bits)
     bits.finish()
     _sign(coefficients, stream.last_bits(), signs, loops)
-    return synthesis(header, lengths, subbands, coefficients, dtype, box, loops)
+    return header, lengths, subbands, coefficients, loops
+
+
+def _places(box: tuple[int, ...], axis: int | None, wanted: Sequence[range]) -> list[Ints]:
+    """Return the slices, rows and columns that are wanted."""
+    space = [(n, np.array(w)) for a, (n, w) in enumerate(zip(box, wanted, strict=True)) if a != axis]
+    space = [(1, np.zeros(1, np.int64))] * (3 - len(space)) + space
+    slices = np.zeros(1, np.int64)
+    for length, some in space[:-2]:
+        slices = (slices[:, None] * length + some).reshape(-1)
+    return [slices, space[-2][1], space[-1][1]]
+
+
+def _components_at(header: Header, lengths: Triple, subbands: Sequence[Subband], coefficients: Coefficients,
+                   places: Sequence[Ints], loops: ModuleType | None) -> wavelet.Doubles:  # fmt: skip
+    """Return the components at slices, rows and columns, corrected if they are; little else is made."""
+    reach = (0, 0, 0) if header.correction is None else header.correction.reach
+    hull = [(int(some.min()), int(some.max()) + 1) for some in places]
+    around = [(max(0, a - r), min(n, b + r)) for (a, b), r, n in zip(hull, reach, lengths, strict=True)]
+    volumes = components_of(header, lengths, subbands, coefficients, loops, Window.of(lengths, header.levels, around))
+    if header.correction is not None:
+        z, y, x = (slice(a - begin, b - begin) for (a, b), (begin, _) in zip(hull, around, strict=True))
+        header.correction.apply(volumes, (z, y, x))
+    for axis, (some, (begin, _)) in enumerate(zip(places, around, strict=True), 1):
+        volumes = volumes.take(some - begin, axis)
+    return volumes
 
 
 def describe(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...], shared: Shared = NOTHING) -> dict[str, Any]:
@@ -158,31 +221,34 @@ def synthesis(header: Header, lengths: Triple, subbands: Sequence[Subband], coef
 
 
 def components_of(header: Header, lengths: Triple, subbands: Sequence[Subband], coefficients: Coefficients,
-                  loops: ModuleType | None = None) -> wavelet.Doubles:  # fmt: skip
-    """Return the components of quantised coefficients, shape (components, slices, rows, columns) (section 14.7)."""
+                  loops: ModuleType | None = None, window: Window | None = None) -> wavelet.Doubles:  # fmt: skip
+    """Return the components of quantised coefficients, shape (components, slices, rows, columns) (section 14.7).
+
+    With a window they are those inside it.
+    """
     components = header.basis.shape[1]
-    together = max(1, _TOGETHER // math.prod(lengths))
+    window = window or Window.of(lengths, header.levels)
+    together = max(1, _TOGETHER // math.prod(window.shape))
 
     def volumes_of(begin: int, end: int) -> wavelet.Doubles:
+        some = {(b.level, b.key): coefficients[b.level, b.key][(slice(begin, end), *window.part(b.level, b.key))]
+                for b in subbands}  # fmt: skip
         if loops is not None:
-            some = {place: values[begin:end] for place, values in coefficients.items()}
-            found = compiled.inverse(loops, some, subbands, header, lengths, end - begin)
-            return np.zeros((end - begin, *lengths)) if found is None else found
-        mine = {}
-        for subband, count in zip(subbands, header.active, strict=True):
-            if count > begin:
-                place = subband.level, subband.key
-                mine[place] = dequantised(coefficients[place][begin:end], subband, header)
-                missing = end - begin - len(mine[place])
-                if missing:
-                    mine[place] = np.concatenate([mine[place], np.zeros((missing, *subband.shape))])
-        made = wavelet.inverse(mine, lengths, header.levels)
-        return np.zeros((end - begin, *lengths)) if made is None else made
+            made = compiled.inverse(loops, some, header, window, end - begin)
+        else:
+            mine = {}
+            for subband, values in zip(subbands, some.values(), strict=True):
+                if len(values):
+                    found = dequantised(values, subband, header)
+                    missing = np.zeros((end - begin - len(found), *found.shape[1:]))
+                    mine[subband.level, subband.key] = np.concatenate([found, missing]) if len(missing) else found
+            made = wavelet.inverse(mine, lengths, header.levels, window)
+        return np.zeros((end - begin, *window.shape)) if made is None else made
 
     if components <= together:  # a second copy of one large component would be most of the memory
         volumes = volumes_of(0, components)
     else:
-        volumes = np.empty((components, *lengths))
+        volumes = np.empty((components, *window.shape))
         for begin in range(0, components, together):
             end = min(begin + together, components)
             volumes[begin:end] = volumes_of(begin, end)
@@ -202,6 +268,7 @@ def outputs(header: Header, volumes: wavelet.Doubles, dtype: np.dtype[Any], box:
     gains, offsets = header.gains.astype(np.float64), np.ldexp(header.offsets.astype(np.float64), header.offset_shift)
     if (gains * (np.abs(basis) @ most) + np.abs(offsets) + unit / 2 >= limits.EXACT_FLOAT64).any():
         raise LimitExceededError("transform.outputs", "sums leave the range of exact float64")
+    plain = basis.shape == (1, 1) and basis[0, 0] == 1  # nothing to be multiplied
     # Numbers below 2^53 divided by a power of two, so all is exact.
     gains, offsets = gains[:, None] / unit, offsets[:, None] / unit + 0.5
     measurements = len(basis)
@@ -210,10 +277,10 @@ def outputs(header: Header, volumes: wavelet.Doubles, dtype: np.dtype[Any], box:
     for begin in range(0, rows.shape[1], block):
         part = rows[:, begin : begin + block]
         if loops is not None:
-            sums = np.array(part) if measurements == 1 else product(basis, part)
+            sums = np.array(part) if plain else product(basis, part)
             compiled.finish(loops, sums, gains, offsets, header, out[:, begin : begin + block])
             continue
-        number = (part if measurements == 1 else product(basis, part)) * gains
+        number = (part if plain else product(basis, part)) * gains
         number += offsets
         np.floor(number, out=number)
         np.clip(number, header.low, header.high, out=number)

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, MutableMapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk.transform.subbands import Triple, keys_of, low_shape
+from inrstore.chunk.transform.subbands import Triple, keys_of
+from inrstore.chunk.transform.window import Window
 from inrstore.errors import LimitExceededError
 
 Doubles = npt.NDArray[np.float64]
@@ -83,7 +84,9 @@ def join(low: Doubles | None, high: Doubles | None, axis: int, length: int) -> D
     return out
 
 
-def inverse(subbands: MutableMapping[tuple[int, Triple], Doubles], lengths: Triple, levels: Triple) -> Doubles | None:
+def inverse(
+    subbands: MutableMapping[tuple[int, Triple], Doubles], lengths: Triple, levels: Triple, window: Window | None = None
+) -> Doubles | None:
     """Return the volumes of the subbands of some components; None if there are no subbands.
 
     Parameters
@@ -91,19 +94,23 @@ def inverse(subbands: MutableMapping[tuple[int, Triple], Doubles], lengths: Trip
     subbands : mapping of (level, key) to ndarray, shape (components, z, y, x)
         Internal units; a missing one is zero. They are taken out, so that each is let go of once it is used.
     lengths, levels : tuple of int
+    window : Window, optional
+        What is wanted of the volumes; the subbands are then the parts that it needs. Values beside it, which nobody
+        gets, may leave the range, too.
 
     Raises
     ------
     LimitExceededError
         When values leave the range that is exact.
     """
-    top = max(levels)
+    window, top = window or Window.of(lengths, levels), max(levels)
     low = subbands.pop((max(top - 1, 0), (0, 0, 0)), None)
     for level in range(top - 1, -1, -1):
         keys = keys_of(levels, level)
         parts: dict[Triple, Doubles | None] = {key: subbands.pop((level, key), None) for key in keys[1:]}
         parts[0, 0, 0], low = low, None
-        low = joined(parts, level, low_shape(lengths, levels, level), levels, join)
+        low = joined(parts, level, window.made(level), levels, join)
+        low = None if low is None else low[(slice(None), *window.kept(level))]
     return low
 
 
