@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -18,6 +19,7 @@ from inrstore.chunk.decode import decode_chunk, describe_chunk
 from inrstore.chunk.encode import encode_chunks, encode_together
 from inrstore.chunk.quality import Target, rmse
 from inrstore.chunk.shared import of
+from inrstore.cli import output
 from inrstore.errors import ConfigurationError, CorruptChunkError, StoreError
 from inrstore.options import EncodeOptions
 from inrstore.store.layout import choose_chunks, image_dims
@@ -184,6 +186,16 @@ def test_a_store_with_a_shared_header_opens_anywhere(tmp_path, ending, zarr_form
     assert info.chunk_shape == (12, 4, 24, 24) and {c["shared"] for c in info.chunk_list} == {
         next(iter(opened.shared))[:8].hex()
     }
+
+
+def test_info_counts_a_shared_network_once(tmp_path, capsys):
+    image = scan((12, 24, 24, 24))
+    chunk = {"mode": "transform", "bytes": 99, "shared": "ab", "network": "8 sine", "network_bytes": 500}
+    nib.save(nib.Nifti1Image(image.T, AFFINE), tmp_path / "a.nii")
+    inrstore.convert(tmp_path / "a.nii", tmp_path / "a.ozx", psnr=30, mode="transform", preset="fast")
+    report = replace(inrstore.info(tmp_path / "a.ozx"), chunk_list=tuple({**chunk, "key": str(k)} for k in range(3)))
+    output.show(report, as_json=False)
+    assert "8 sine units in 3 chunks, 500 bytes that they share" in capsys.readouterr().out
 
 
 def test_a_store_whose_shared_header_is_none_is_refused(tmp_path):

@@ -174,11 +174,10 @@ def _networks(report: StoreReport) -> str:
     held = [chunk for chunk in chunks if "network_bytes" in chunk]
     if not held:
         return ""
-    names, size = (
-        ", ".join(sorted({found["network"] for found in held})),
-        sum({found.get("shared", found["key"]): found["network_bytes"] for found in held}.values()),
-    )
-    return f"\n  networks  {names} units in {len(held)} chunks, {size_text(size)} of these bytes"
+    names = ", ".join(sorted({found["network"] for found in held}))
+    sizes = {found.get("shared", found["key"]): found["network_bytes"] for found in held}
+    where = "that they share" if len(sizes) < len(held) else "of these bytes"
+    return f"\n  networks  {names} units in {len(held)} chunks, {size_text(sum(sizes.values()))} {where}"
 
 
 def _saved(sizes: Mapping[str, int] | None) -> str:
