@@ -369,3 +369,20 @@ def test_sizes_are_not_promised_in_advance():
     with pytest.raises(NotImplementedError):
         InrCodec(lossless=True).compute_encoded_size(10, None)
     assert not InrCodec(lossless=True).is_fixed_size
+
+
+def test_a_pipeline_without_an_event_loop_reads_and_writes_the_same(tmp_path):
+    pipelines = pytest.importorskip("zarr.core.codec_pipeline")
+    if not hasattr(pipelines, "FusedCodecPipeline"):
+        pytest.skip(f"zarr {zarr.__version__} has no pipeline without an event loop")
+    values = np.add.outer(np.arange(8), np.arange(600).reshape(20, 30)).astype("i2")
+    found = {}
+    for name in ("BatchedCodecPipeline", "FusedCodecPipeline"):
+        with zarr.config.set({"codec_pipeline.path": f"zarr.core.codec_pipeline.{name}"}):
+            array = zarr.create_array(tmp_path / f"{name}.zarr", data=values, chunks=(4, 20, 30),
+                                      serializer=InrCodec(lossless=True), compressors=None)  # fmt: skip
+            assert type(array.async_array.codec_pipeline).__name__ == name
+            assert (array[...] == values).all() and (array[3, 4:9, ::7] == values[3, 4:9, ::7]).all()
+            files = sorted(p for p in (tmp_path / f"{name}.zarr/c").rglob("*") if p.is_file())
+            found[name] = [p.read_bytes() for p in files]
+    assert found["BatchedCodecPipeline"] == found["FusedCodecPipeline"] and len(found["FusedCodecPipeline"]) == 2

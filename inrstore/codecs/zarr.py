@@ -122,6 +122,18 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
             return None
         return await asyncio.to_thread(self._decode_selection, buffer, selection, chunk_spec)
 
+    # For pipelines without an event loop (zarr's SupportsSyncCodec) ------------------------------------------
+
+    def _encode_sync(self, chunk_data: Any, chunk_spec: Any) -> Any:
+        return self._encode_many([(chunk_data, chunk_spec)])[0]
+
+    def _decode_sync(self, chunk_data: Any, chunk_spec: Any) -> Any:
+        return self._decode_many([(chunk_data, chunk_spec)])[0]
+
+    def _decode_partial_sync(self, byte_getter: Any, selection: Any, chunk_spec: Any) -> Any:
+        buffer = byte_getter.get_sync(prototype=chunk_spec.prototype)
+        return None if buffer is None else self._decode_selection(buffer, selection, chunk_spec)
+
     # In a worker thread --------------------------------------------------------------------------------------
 
     def _encode_many(self, items: list[tuple[Any, Any]]) -> list[Any]:
