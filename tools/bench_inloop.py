@@ -1,0 +1,57 @@
+"""What a correcting network gives back: bytes and time of the transform alone, and with the network of a preset.
+
+    python -m tools.bench_inloop [--preset balanced]
+
+Whole scans as one chunk, every byte counted, at the PSNR asked for; seconds of processor, one thread. Results go to
+tools/results/inloop.json. Run it with OPENBLAS_NUM_THREADS=1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from inrstore.options import EncodeOptions
+from inrstore.store.quality import Quality
+from tools.bench_rate_data import load
+from tools.bench_rate_ours import measure
+from tools.environment import describe
+
+RESULT = Path(__file__).resolve().parent / "results" / "inloop.json"
+SCANS = {name: (32.0, 36.0, 40.0, 44.0) for name in ("s01", "s02", "s03", "s04", "s05", "s06")}
+SCANS["s12"] = (35.0, 40.0, 45.0)
+
+
+def main() -> int:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(prog="python -m tools.bench_inloop", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--preset", default="balanced", choices=("balanced", "small"))
+    preset = parser.parse_args().preset
+    rows: list[dict[str, Any]] = []
+    for name, asked in SCANS.items():
+        volume = load(name, None, 0)
+        for psnr in asked:
+            alone, both = (measure(volume, Quality(psnr=psnr), options) for options in
+                           (EncodeOptions(mode="transform", preset=preset), EncodeOptions(preset=preset)))  # fmt: skip
+            row = {"scan": name, "psnr": psnr, "alone": alone["bytes"], "with_network": both["bytes"],
+                   "saved": round(1 - both["bytes"] / alone["bytes"], 4), "alone_cpu_s": alone["encode_cpu_s"],
+                   "with_network_cpu_s": both["encode_cpu_s"], "alone_decode_s": alone["decode_s"],
+                   "with_network_decode_s": both["decode_s"]}  # fmt: skip
+            rows.append(row)
+            print(row, flush=True)
+    times = [math.log(r["with_network_cpu_s"] / r["alone_cpu_s"]) for r in rows]
+    brains = [r["saved"] for r in rows if r["scan"] in ("s01", "s02", "s03", "s04", "s05") and r["psnr"] < 44]
+    means = {"saved_s01_to_s05_at_32_36_40": round(sum(brains) / len(brains), 4),
+             "times_the_encoding": round(math.exp(sum(times) / len(times)), 2)}  # fmt: skip
+    print(means)
+    result = {"environment": describe("numba"), "preset": preset, "means": means, "rows": rows}
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
