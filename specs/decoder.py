@@ -3,7 +3,8 @@
 It follows `inrstore-1.md` section by section, needs only numpy and the standard library (and a decoder of AV1 for
 section 15), and is written to be read.
 `decoder_parts.py` has what the sections share, `decoder_network.py` section 7, `decoder_predictor.py` section 12,
-`decoder_neural.py` section 13, `decoder_transform.py` section 14, `decoder_av1.py` section 15.
+`decoder_neural.py` section 13, `decoder_transform.py` section 14, `decoder_av1.py` section 15,
+`decoder_inloop.py` section 16.
 `python decoder.py FILE...` prints the type, the shape and the SHA-256 of what each file decodes to.
 """
 

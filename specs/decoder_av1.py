@@ -11,8 +11,8 @@ import tempfile
 from typing import Any
 
 import numpy as np
+from decoder_inloop import Correction
 from decoder_parts import Invalid, Reader, check, check_outputs
-from decoder_transform import Correction
 
 DELIMITER = b"\x12\x00"
 

@@ -425,3 +425,12 @@ def test_faulty_vectors_name_every_field():
     fields = {entry["field"] for entry in index_of(VECTORS / "faulty").values()}
     assert {f"inloop.{name}" for name in ("components", "differences", "neighbours", "shifts", "offsets", "inputs",
                                           "outputs", "network")} <= fields  # fmt: skip
+
+
+@pytest.mark.parametrize("psnr", range(29, 37))
+def test_a_network_that_pays_is_found_at_every_target(psnr):
+    values = scan((6, 12, 28, 28))
+    scale = tuple(float(v.max() - v.min()) for v in values)
+    target = Target(rmse=10 ** (-psnr / 20), scale=scale)
+    alone, corrected = (encode_chunks([values], target, EncodeOptions(mode=mode))[0] for mode in ("transform", "auto"))
+    assert len(corrected) < 0.9 * len(alone)

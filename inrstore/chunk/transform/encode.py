@@ -47,6 +47,7 @@ _PLANS = (Plan(4, 1, 8), Plan(8, 2, 16), Plan(12, 3, 24), Plan(16, 4, 32))
 _PLANS_OF_ONE = tuple(Plan(1, 1, units, offsets=WIDE) for units in (8, 16, 32))
 _BYTES_PER_WEIGHT, _NETWORK_SHARE = 0.65, 0.08
 _COARSER, _CORRECTED = 1.07, 7
+_NEARBY, _FITS = 1.06, 4  # how far a step may be from the one that a network was fitted to, but for so many fits
 _BRIEF = 3  # times shorter is the first fit, which only says what step the second one is for
 _FITTED_VALUES = 1 << 24  # of the parts that a network is fitted to; more says little more
 _SAMPLED = 3  # scans that weights are fitted to; errors of values are looked at from the last one on
@@ -223,12 +224,13 @@ class _Search:
 
     def _corrected(self, plain: _Plain, plan: Plan) -> Offer | None:
         """Return the payloads of a coarser step whose components a network brings nearer to the true ones."""
-        settings, best, coarsest = replace(plain.settings, step=plain.settings.step * _COARSER), None, 0.0
-        correction, steps = None, Steps()
+        settings, best = replace(plain.settings, step=plain.settings.step * _COARSER), None
+        correction, fitted_at, fits, steps = None, 0.0, 0, Steps()
         for attempt in range(_CORRECTED):
             step = settings.step
-            if attempt == 1:  # fitted again, for longer, to what will be read
-                correction, steps, best, coarsest = None, Steps(), None, 0.0
+            far = correction is not None and max(step / fitted_at, fitted_at / step) > _NEARBY and fits < _FITS
+            if attempt == 1 or far:  # fitted again, at first for longer, to what will be read
+                correction, steps = None, Steps()
             coded = self._code(settings, sample=False)
             headers = None if coded is None else self._headers(settings, coded)
             if coded is None or headers is None or headers[0].basis.shape[1] < plan.leading:
@@ -236,7 +238,7 @@ class _Search:
             try:
                 if correction is None:
                     brief = replace(plan, steps=plan.steps // _BRIEF) if attempt == 0 else plan
-                    correction = self._fitted(step, coded, headers, brief)
+                    correction, fitted_at, fits = self._fitted(step, coded, headers, brief), step, fits + 1
                     correction.network.check()
                 ratio = self._error(coded, headers, correction)
             except CorruptChunkError:
@@ -244,8 +246,9 @@ class _Search:
             steps.watch(step, ratio)
             steps.add(step, ratio)
             if ratio <= 1:
-                if step > coarsest:
-                    best, coarsest = _offer(coded, [replace(h, correction=correction) for h in headers]), step
+                offer = _offer(coded, [replace(h, correction=correction) for h in headers])
+                if best is None or offer.size < best.size:
+                    best = offer
                 if ratio >= _ENOUGH:
                     break
             if steps.narrow:
