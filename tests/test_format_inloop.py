@@ -432,5 +432,7 @@ def test_a_network_that_pays_is_found_at_every_target(psnr):
     values = scan((6, 12, 28, 28))
     scale = tuple(float(v.max() - v.min()) for v in values)
     target = Target(rmse=10 ** (-psnr / 20), scale=scale)
-    alone, corrected = (encode_chunks([values], target, EncodeOptions(mode=mode))[0] for mode in ("transform", "auto"))
+    alone, corrected = (
+        encode.encode_chunks([values], target, EncodeOptions(mode=mode))[0] for mode in ("transform", "auto")
+    )
     assert len(corrected) < 0.9 * len(alone)
