@@ -21,6 +21,9 @@ from checks import VECTORS as FOLDER
 from inrstore.chunk import frame
 from inrstore.chunk.decode import decode_chunk, values_of
 from inrstore.chunk.encode import encode_chunks
+from inrstore.chunk.inloop.correction import Correction
+from inrstore.chunk.inr.layers import Activation, Layer, _clamped
+from inrstore.chunk.inr.network import Network, Values
 from inrstore.chunk.kernels import choice
 from inrstore.chunk.modes import BY_NUMBER
 from inrstore.chunk.quality import Target
@@ -248,3 +251,20 @@ assert os.waitpid(child, 0)[1] == 0
 """
     code = DECODE.replace("values = decode_chunk(data)", forked) + "sys.stdout.flush(); os._exit(0)\n"
     decoded_apart(tmp_path, code, NUMBA_CACHE_DIR=str(tmp_path / "cache"), INRSTORE_COMPILED="")
+
+
+@needs_numba
+def test_an_activation_that_the_loops_do_not_know_is_evaluated_by_numpy():
+    """A new one is never taken for another."""
+    cut, numbers = Activation(200, "cut", False, _clamped(500)), np.random.default_rng(4)
+    layer = Layer(cut, numbers.integers(-15, 16, (6, 2)), numbers.integers(-15, 16, 6), 1 << 22)
+    network = Network(Values(2, 1023), (layer,), 1 << 22, numbers.integers(-15, 16, (1, 6)), np.array([3]),
+                      np.array([1]), 8)  # fmt: skip
+    what = Correction((2, 2), (), np.zeros((0, 3), np.int64), network)
+    volumes = numbers.integers(-4000, 4000, (2, 3, 40, 50)).astype(float)
+    results = []
+    for compiled in (False, True):
+        with choice.use(compiled):
+            results.append(volumes.copy())
+            what.apply(results[-1])
+    assert np.array_equal(*results) and not np.array_equal(results[0], volumes)

@@ -15,6 +15,7 @@ from tools import bench_access, bench_read
 
 def test_a_measurement_keeps_what_others_wrote(tmp_path, monkeypatch, capsys):
     committed = json.loads((bench_read.RESULTS / "read.json").read_text())
+    committed = {key: value for key, value in committed.items() if key not in bench_access.MEASURES}
     monkeypatch.setattr(bench_read, "RESULTS", tmp_path)
     bench_read.write_rows(tmp_path / "read.json", {k: v for k, v in committed.items() if k != "rows"},
                           committed["rows"])  # fmt: skip

@@ -8,11 +8,14 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk.inr.layers import sine_table
+from inrstore.chunk.inr.layers import LINEAR, RELU, SINE, sine_table
 from inrstore.chunk.inr.network import Network, Values
 
 Ints = npt.NDArray[np.int64]
 Volumes = npt.NDArray[np.float64]
+
+ACTIVATIONS = (LINEAR, SINE, RELU)
+"""What the loops know; a network with any other is evaluated by numpy."""
 
 
 def added(loops: ModuleType, volumes: Volumes, shifts: Sequence[int], difference_shifts: Sequence[int], offsets: Ints,
@@ -25,7 +28,7 @@ def added(loops: ModuleType, volumes: Volumes, shifts: Sequence[int], difference
         `inrstore.chunk.kernels.network`.
     volumes : ndarray of float64, shape (components, slices, rows, columns)
     shifts, difference_shifts, offsets, network
-        Of `Correction`, checked.
+        Of `Correction`, checked; activations are among `ACTIVATIONS`.
     box : tuple of slice
         Slices, rows and columns of the positions.
 

@@ -90,7 +90,8 @@ class Correction:
         assert isinstance(network.inputs, Values)
         z, y, x = box or tuple(slice(0, n) for n in volumes.shape[1:])
         target = volumes[: network.outputs, z, y, x]
-        loops = choice.find("network", target[0].size * len(network.layers))
+        known = all(layer.activation in compiled.ACTIVATIONS for layer in network.layers)
+        loops = choice.find("network", target[0].size * len(network.layers)) if known else None
         if loops is not None:
             target += compiled.added(loops, volumes, self.shifts, self.difference_shifts, self.offsets, network,
                                      (z, y, x))  # fmt: skip
