@@ -33,7 +33,7 @@ ORIGINALS = f"{RECORD}/originals"
 _MAX_BIDS_BYTES = 1 << 24
 
 
-def copy(place: Place, own: str, target: WritablePlace, out: str, key: str) -> Outcome:
+def copy(place: Place, own: str, target: WritablePlace, out: str, key: str, known: str = "") -> Outcome:
     """Copy a file.
 
     Parameters
@@ -44,6 +44,8 @@ def copy(place: Place, own: str, target: WritablePlace, out: str, key: str) -> O
         The archive, and where the file goes.
     key : str
         The file's key in the source.
+    known : str
+        Digest of the file that the archive has, and that may be replaced.
 
     Raises
     ------
@@ -65,7 +67,15 @@ def copy(place: Place, own: str, target: WritablePlace, out: str, key: str) -> O
         with target.open(out) as file:
             written = digest_of(file)
         if written != (size, digest):
-            raise StoreError(f"{target.label(out)}: is there already, and differs from the source's file")
+            if not known:
+                raise StoreError(f"{target.label(out)}: is there already, and differs from the source's file")
+            if written[1] != known:
+                raise StoreError(f"{target.label(out)}: is there already, and is not what this archive wrote")
+            resumed = False
+            with place.open(own) as file:
+                reading = Digest(file)
+                target.write_blocks(out, reading)
+                size, digest = reading.size, reading.value
     return Outcome(
         kind="copy", key=key, out=out, status="copied", source_bytes=size, stored_bytes=size,
         digest=digest, seconds=time.perf_counter() - began, resumed=resumed,

@@ -12,11 +12,10 @@ from typing import Any, Literal, TypeAlias
 
 from inrstore import files
 from inrstore.archive.copies import DESCRIPTION
-from inrstore.archive.manifest import digest_of
 from inrstore.archive.plan import Job, Plan, SourceKind
 from inrstore.archive.record import VERSION
 from inrstore.archive.report import check_replaceable, page_template
-from inrstore.archive.rules import Rules, mask_beside, matches, read_rules
+from inrstore.archive.rules import Rules, described, mask_beside, matches, read_rules
 from inrstore.chunk.frame import VERSION as FORMAT_VERSION
 from inrstore.errors import ConfigurationError, SourceError
 from inrstore.files import Place
@@ -193,9 +192,9 @@ def document(job: Job) -> dict[str, Any]:
             "seed": base.seed,
             "zarr_format": base.zarr_format,
             "store": base.container,
-            "mask": _described(base.mask),
+            "mask": described(base.mask),
             "chunks": list(base.chunks) if isinstance(base.chunks, tuple) else base.chunks,
-            "rules": [{**rule, **({"mask": _described(rule["mask"])} if "mask" in rule else {})}
+            "rules": [{**rule, **({"mask": described(rule["mask"])} if "mask" in rule else {})}
                       for rule in job.rules.to_dict()],
             "include": list(job.rules.include),
             "exclude": list(job.rules.exclude),
@@ -217,13 +216,6 @@ def _mask(mask: str) -> str:
     if os.path.isabs(mask):
         raise SourceError(f"{mask}: no such mask")
     return mask
-
-
-def _described(mask: str) -> str:
-    if not os.path.isabs(mask):
-        return mask
-    with open(mask, "rb") as file:
-        return f"{Path(mask).name} ({digest_of(file)[1]})"
 
 
 def check_page(page: str, job: Job) -> None:

@@ -14,6 +14,7 @@ A rules file has a table for each kind of image, the first that fits wins, and o
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -23,9 +24,11 @@ from functools import lru_cache
 from typing import Any, get_args
 
 from inrstore import files
+from inrstore.archive.manifest import digest_of
 from inrstore.errors import ConfigurationError, SourceError
 from inrstore.options import Preset
 from inrstore.sources.registry import stem
+from inrstore.store import manifest
 from inrstore.store.options import Options
 from inrstore.store.quality import Quality
 
@@ -98,11 +101,23 @@ class Choice:
         Whether it is copied as a file instead.
     named : bool
         Whether a rule names this image, so that its header does not turn it into one of labels.
+    rule : str
+        Name of the rule that counts, "" for none.
     """
 
     options: Options
     keep: bool = False
     named: bool = False
+    rule: str = ""
+
+    @property
+    def settings(self) -> str:
+        """What tells whether an image would be made in the same way again: a digest of all that decides it."""
+        own = self.options
+        values = {"quality": own.quality.to_dict(), "preset": own.preset, "mode": own.mode, "seed": own.seed,
+                  "zarr_format": own.zarr_format, "store": own.container, "mask": described(own.mask),
+                  "chunks": own.chunks, "keep": self.keep}  # fmt: skip
+        return manifest.digest(json.dumps(values, sort_keys=True).encode())
 
     def for_labels(self) -> Choice:
         """Return what is done with an image of labels: every bit is kept, nothing is masked."""
@@ -150,9 +165,15 @@ class Rules:
         for rule in self.rules:
             named = suffix == rule.name or (is_glob(rule.name) and matches(rule.name, path))
             if named or field == rule.name:
-                choice = Choice(options=rule.apply(self.base), keep=rule.keep, named=named)
+                choice = Choice(options=rule.apply(self.base), keep=rule.keep, named=named, rule=rule.name)
                 break
         return choice.for_labels() if is_label_name(path) and not choice.named else choice
+
+    @property
+    def settings(self) -> str:
+        """What tells whether all images would be made in the same way again."""
+        rules = [{**rule.to_dict(), "mask": described(rule.mask or "")} for rule in self.rules]
+        return manifest.digest(json.dumps([Choice(options=self.base).settings, rules], sort_keys=True).encode())
 
     def takes(self, path: str) -> bool:
         """Return whether a file is taken."""
@@ -178,6 +199,23 @@ def mask_beside(key: str, mask: str) -> str | None:
     folder, slash, name = key.rpartition("/")
     own = stem(name)
     return folder + slash + mask.replace("{name}", own).replace("{entities}", own.rpartition("_")[0])
+
+
+def described(mask: str) -> str:
+    """Return a mask as it is recorded: the record names no folders of this machine, so a path becomes a digest.
+
+    Raises
+    ------
+    OSError
+        If it is a path, and cannot be read.
+    """
+    return _described(mask, os.stat(mask).st_mtime_ns) if os.path.isabs(mask) else mask
+
+
+@lru_cache(maxsize=64)
+def _described(mask: str, _written: int) -> str:
+    with open(mask, "rb") as file:
+        return f"{os.path.basename(mask)} ({digest_of(file)[1]})"
 
 
 def is_glob(name: str) -> bool:

@@ -66,6 +66,14 @@ class Folder:
             return None
         return info.st_size if stat.S_ISREG(info.st_mode) else None
 
+    def stamp(self, key: str) -> str:
+        """Return size and time of a file, as nanoseconds; "" if there is none."""
+        try:
+            info = self.at(key).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+        return f"{info.st_size}-{info.st_mtime_ns}"
+
     def walk(self, prefix: str = "") -> Iterator[Entry]:
         """Yield every file below `prefix`. Links to files are followed, links to folders are a problem."""
         top = self.at(prefix) if prefix else self.path
@@ -131,6 +139,16 @@ class Folder:
     def remove(self, key: str) -> None:
         """Remove a file; it is no error if there is none."""
         durable.remove(self.at(key))
+
+    def remove_empty_above(self, key: str) -> None:
+        """Remove the folders in which a file lay, as far as nothing is in them any more."""
+        folder = self.at(key).parent
+        while folder != self.path and self.path in folder.parents:
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+            folder = folder.parent
 
     def clear(self, key: str) -> None:
         """Remove from a folder what has a name of those that this program makes up, and the folder if that is all."""

@@ -59,6 +59,9 @@ class Place(Protocol):
     def size(self, key: str) -> int | None:
         """Return the bytes of a file, or None if there is no such file."""
 
+    def stamp(self, key: str) -> str:
+        """Return what changes when a file is written anew, at the cost of a look; "" if there is no such file."""
+
     def walk(self, prefix: str = "") -> Iterator[Entry]:
         """Yield every file below `prefix` (a folder's key or ""), in the order of its name, folder by folder."""
 

@@ -165,6 +165,15 @@ class ObjectPlace:
         except FileNotFoundError:
             return None
 
+    def stamp(self, key: str) -> str:
+        """Return size and tag of an object, or its time where it has no tag; "" if there is none."""
+        try:
+            with explained(self.label(key)):
+                info = self._store.head(self._at(key))
+        except FileNotFoundError:
+            return ""
+        return f"{info['size']}-{info.get('e_tag') or info['last_modified'].isoformat()}"
+
     def fetch(self, key: str, limit: int) -> Found | None:
         """Return a whole object with its version, or None if there is none.
 

@@ -113,6 +113,10 @@ class StoredZip(Closing):
         """Return the uncompressed bytes of a member, or None if there is no such file."""
         return self._infos[key].file_size if key in self._infos else None
 
+    def stamp(self, key: str) -> str:
+        """Return size and checksum of a member, "" if there is no such file."""
+        return f"{self._infos[key].file_size}-{self._infos[key].CRC:08x}" if key in self._infos else ""
+
     def walk(self, prefix: str = "") -> Iterator[Entry]:
         """Yield every member below `prefix`, in the order of its name."""
         start = f"{prefix}/" if prefix else ""

@@ -116,6 +116,10 @@ class ZipPlace(Closing):
         """Return the uncompressed bytes of a member, or None if there is no such file."""
         return self._files[key].file_size if key in self._files else None
 
+    def stamp(self, key: str) -> str:
+        """Return size and checksum of a member, "" if there is no such file."""
+        return f"{self._files[key].file_size}-{self._files[key].CRC:08x}" if key in self._files else ""
+
     def stored(self, key: str) -> int:
         """Return the bytes that a member takes in the zip."""
         return self._files[key].compress_size

@@ -39,11 +39,13 @@ class Conversion:
         Chunks that are encoded.
     """
 
-    def __init__(self, source: Source, destination: str, options: Options, work: str = "") -> None:
-        self.source, self.destination, self.options, self.work = source, destination, options, work
+    def __init__(self, source: Source, destination: str, options: Options, work: str = "", replaces: str = "") -> None:
+        self.source, self.destination, self.options = source, destination, options
+        self.work, self.replaces = work, replaces
         if is_zip(destination) and options.zarr_format == 2:
             raise ConfigurationError(f"{destination}: a zipped OME-Zarr is of Zarr format 3")
-        refuse_existing(destination)
+        if not replaces:
+            refuse_existing(destination)
         self.dims = layout.image_dims(source.voxels.ndim)
         leading = layout.measurement_axes(self.dims)
         several = math.prod(source.voxels.shape[:leading]) > 1
@@ -92,7 +94,7 @@ class Conversion:
         if broken:
             raise QualityError(f"{self.source.label}: {broken}; nothing was written")
         members, ome = self._members(measures, worst, decoded)
-        size = publish(self.destination, members, work=self.work, ome=ome)
+        size = publish(self.destination, members, work=self.work, ome=ome, replaces=self.replaces)
         seconds, nbytes = clock.seconds, self.source.voxels.nbytes
         return ConvertReport(
             store=self.destination,
@@ -107,6 +109,9 @@ class Conversion:
             seconds=seconds,
             mb_per_s=nbytes / 1e6 / seconds,
             seal=manifest.read_seal(members[0][1]),
+            shape=self.source.voxels.shape,
+            dims=self.dims,
+            dtype=self.source.voxels.dtype.name,
         )
 
     def _measure(self, clock: Clock) -> tuple[Measures, tuple[int, ...], str, dict[str, int]]:
@@ -210,6 +215,9 @@ def report_of(store: Store) -> ConvertReport:
         seconds=0.0,
         mb_per_s=0.0,
         seal=store.seal,
+        shape=store.grid.shape,
+        dims=store.dims,
+        dtype=store.source_dtype.name,
     )
 
 

@@ -155,11 +155,20 @@ class ConvertReport(StoreReport):
         Where the largest error is: (x, y, z, t, ...).
     seal : str
         Digest of the store's last file, which lists the digests of all others.
+    shape : tuple of int
+        Of the image.
+    dims : tuple of str
+        Names of its axes.
+    dtype : str
+        Type of its voxels.
     """
 
     mb_per_s: float
     worst_voxel: tuple[int, ...]
     seal: str
+    shape: tuple[int, ...]
+    dims: tuple[str, ...]
+    dtype: str
 
 
 @dataclass(frozen=True, kw_only=True)
