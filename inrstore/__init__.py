@@ -10,13 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inrstore.api import convert, export, info, verify
+    from inrstore.api import convert, export, info, prune, remove, update, verify
     from inrstore.codecs.decoded import cache
     from inrstore.views.backend import open
 
     __version__: str
 
-__all__ = ["__version__", "cache", "convert", "export", "info", "open", "verify"]
+__all__ = ["__version__", "cache", "convert", "export", "info", "open", "prune", "remove", "update", "verify"]
 
 _HOMES = {
     "cache": "inrstore.codecs.decoded",
@@ -24,6 +24,9 @@ _HOMES = {
     "export": "inrstore.api",
     "info": "inrstore.api",
     "open": "inrstore.views.backend",
+    "prune": "inrstore.api",
+    "remove": "inrstore.api",
+    "update": "inrstore.api",
     "verify": "inrstore.api",
 }
 
@@ -40,4 +43,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    return sorted(__all__)

@@ -52,6 +52,30 @@ class Summary:
         return asdict(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class UpdatePlan:
+    """What an update is going to do with an archive.
+
+    Parameters
+    ----------
+    archive : str
+        Its path or URL.
+    counts : dict of str to int
+        Items that are "new" (never done, or failed), "changed" in the source, have other "settings", are "forced", are
+        the "same", were "removed" on purpose, or are "gone" from the source; the last three are left as they are.
+    names : dict of str to list of str
+        The first of each, by their keys in the source; not of those that are the same.
+    """
+
+    archive: str
+    counts: dict[str, int]
+    names: dict[str, list[str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return asdict(self)
+
+
 class Changes(Catalogue):
     """The items of a plan that have to be done, in its order.
 
@@ -125,7 +149,9 @@ class Changes(Catalogue):
         """Yield the outcomes of what is left as it is."""
         for (number, item), why in self._decided():
             if why == "same":
-                yield number, [replace(one, resumed=True) for one in self._known(item)]
+                known = self._known(item)
+                ordered = known if item.kind != "zip" else known[1:] + known[:1]
+                yield number, [replace(one, resumed=True) for one in ordered]
 
     def _decided(self) -> Iterator[tuple[tuple[int, Item], Why]]:
         rows = self._db.execute("SELECT why FROM todo ORDER BY n")
@@ -149,6 +175,9 @@ class Changes(Catalogue):
             return "changed"
         if any(one.status == "failed" for one in known):
             return "changed"
+        kept = item.kind == "image" and any(one.kind == "copy" for one in known)
+        if kept or (item.kind == "copy" and all(one.out != item.out for one in known)):
+            return "settings"  # a rule keeps it as a file, or did
         made = [one for one in known if one.settings] if item.kind != "zip" else known[:1]
         if item.kind == "dicom":
             settings = made[0].settings if made and self._same_rules(item, made) else "others"

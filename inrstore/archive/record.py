@@ -101,10 +101,11 @@ class Record(Closing):
         if self._ledger is not None:
             yield from self._ledger.any()
             return
-        with self._read_journal() as ledger:
+        with self.known() as ledger:
             yield from ledger.any()
 
-    def _read_journal(self) -> Ledger:
+    def known(self) -> Ledger:
+        """Read the journal: what is known of each file. It is to be closed."""
         ledger = Ledger()
         for record in self.place.records(JOURNAL):
             try:
@@ -165,12 +166,14 @@ class Record(Closing):
                 self.place.write(JOB, _document(job))
             else:
                 found = self.job()
-                if not change:
+                if change:
+                    check_same_source(self.place.name, found, job)
+                else:
                     check_same_job(self.place.name, found, job)
                 if found["options"] != job["options"]:
                     self.place.remove(MANIFEST)  # before: it is that of another selection
                     self.place.write(JOB, _document(job))
-            self._ledger = self._read_journal()
+            self._ledger = self.known()
             self._journal = self.place.journal(JOURNAL)
             self._has_manifest = self.place.size(MANIFEST) is not None
             self._journal.append({"event": "begin", "tool": f"inrstore {version('inrstore')}"})
@@ -270,6 +273,15 @@ class Record(Closing):
         if self._lock is not None:
             self._lock.close()
         self._journal = self._ledger = self._lock = None
+
+
+def check_same_source(where: str, found: Mapping[str, Any], job: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError if an archive is that of a source of another name or kind; it may lie elsewhere now."""
+    old, new = found.get("source") or {}, job["source"]
+    names = [name for name in ("kind", "name") if old.get(name) != new.get(name)]
+    if names or found.get("format") != job.get("format"):
+        text = "; ".join(f"{name} was {_show(old.get(name))}, now {_show(new.get(name))}" for name in names)
+        raise ConfigurationError(f"{where}: the archive of another source ({text or 'of another format'})")
 
 
 def check_same_job(where: str, found: Mapping[str, Any], job: Mapping[str, Any]) -> None:

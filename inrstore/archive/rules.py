@@ -42,7 +42,7 @@ UK_BIOBANK = {"20250": "dwi", "20252": "T1w", "20253": "FLAIR", "20227": "bold",
 """Data field -> modality, by the BIDS name (UK Biobank showcase, bulk NIfTI fields)."""
 
 _BULK_ZIP = re.compile(r"\d+_(\d{5})_\d+_\d+\.zip", re.ASCII)
-_QUALITY = ("psnr", "rmse", "max_error", "lossless")
+QUALITIES = ("psnr", "rmse", "max_error", "lossless")
 _TYPES: dict[str, tuple[type, ...]] = {
     "psnr": (int, float), "rmse": (int, float), "max_error": (int, float), "lossless": (bool,),
     "preset": (str,), "mask": (str,), "keep": (str,),
@@ -325,7 +325,7 @@ def _rule(path: str, name: str, table: Any) -> Rule:
     if table.get("keep") not in (None, "file"):
         raise ConfigurationError(f'{where} keep: can only be "file"')
     try:
-        given = {key: table[key] for key in _QUALITY if key in table and table[key] is not False}
+        given = {key: table[key] for key in QUALITIES if key in table and table[key] is not False}
         quality = Quality.from_dict(given) if given else None
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error}") from error

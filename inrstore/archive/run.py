@@ -11,10 +11,10 @@ from typing import Any, Protocol, TypeAlias
 
 from inrstore import files
 from inrstore.archive.catalogue import Ledger
-from inrstore.archive.changes import Changes, Summary, is_superseded, is_taken
+from inrstore.archive.changes import Changes, Summary, UpdatePlan, is_superseded, is_taken
 from inrstore.archive.outcomes import ArchiveConvertReport, ArchiveProgress, Outcome, StepCallback, Tally
 from inrstore.archive.plan import Item, Job, Planned
-from inrstore.archive.record import Record, archive_place
+from inrstore.archive.record import Record, archive_place, check_same_source
 from inrstore.archive.removal import discard
 from inrstore.archive.report import Pictures, picture_key, write_report
 from inrstore.archive.rules import Rules
@@ -192,6 +192,20 @@ def run_job(
         archive=target.name, complete=complete, **view.tally.sums(), seconds=view.seconds, report=page,
         unmatched=tuple(unfit),
     )  # fmt: skip
+
+
+def plan_update(
+    job: Job, document: Mapping[str, Any], plan: Planned, *, force: Sequence[str], restore: Sequence[str], reread: bool
+) -> UpdatePlan:
+    """Return what `run_job` would do with an update; nothing is written."""
+    target, source = archive_place(job.destination), files.place(job.source)
+    record = Record(target)
+    check_same_source(target.name, record.job(), document)
+    with (
+        record.known() as ledger,
+        Changes(plan, source, job.rules, ledger, target, force=force, restore=restore, reread=reread) as changes,
+    ):
+        return UpdatePlan(archive=target.name, **changes.summary.to_dict())
 
 
 def settle(record: Record, rules: Rules, source: files.Place, *, look: bool) -> list[Outcome]:

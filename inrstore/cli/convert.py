@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from inrstore.cli import output
-from inrstore.cli.options import DeviceName, FormatName, Include, Json, ModeName, PresetName, StoreName
+from inrstore.cli.options import DeviceName, FormatName, Include, Json, ModeName, PresetName, StoreName, Unmatched
 from inrstore.cli.progress import progress
 
 _MANY = "Many images"
@@ -108,9 +108,13 @@ def convert(
     batch: Annotated[
         int, typer.Option(metavar="N", help="Images that are fitted together on a GPU.", rich_help_panel=_MANY)
     ] = 1,
+    allow_unmatched: Unmatched = False,
     as_json: Json = False,
 ) -> None:
-    """Convert an image to a store, or a folder or zip to an archive, which the same command again resumes."""
+    """Convert an image to a store, or a folder or zip to an archive, which the same command again resumes.
+
+    Exit code 1 says that something failed, or that the archive has what the source has not any more.
+    """
     with output.errors(as_json), progress(quiet=as_json) as step:
         from inrstore import api
 
@@ -135,8 +139,8 @@ def convert(
             scheduler=scheduler,
             workers=workers,
             batch=batch,
+            allow_unmatched=allow_unmatched,
             progress=step,
         )
     output.show(result, as_json)
-    if not getattr(result, "complete", True):
-        raise typer.Exit(1)
+    output.exit_of(result)

@@ -51,6 +51,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 Target = Annotated[
     str, typer.Argument(metavar="STORE", help="Path or URL of a store or an archive.", show_default=False)
 ]
+Unmatched = Annotated[
+    bool,
+    typer.Option("--allow-unmatched", help="Go on though no image fits a rule, or no file an --include."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 Include = Annotated[
     list[str] | None,
     typer.Option(metavar="GLOB", help="Only files that fit it; can be given several times.", show_default=False),

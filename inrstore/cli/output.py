@@ -9,8 +9,10 @@ from typing import Any, Protocol
 
 import typer
 
+from inrstore.archive.changes import UpdatePlan
 from inrstore.archive.export import ArchiveExportReport
 from inrstore.archive.outcomes import ArchiveConvertReport, ArchiveInfo, ArchiveReport
+from inrstore.archive.removal import RemovalReport
 from inrstore.archive.verify import ArchiveVerifyReport
 from inrstore.errors import ConfigurationError, InrstoreError
 from inrstore.store.export import ExportReport
@@ -18,6 +20,7 @@ from inrstore.store.reports import ConvertReport, InfoReport, StoreReport, Verif
 
 _SHOWN_CHUNKS = 12
 _SHOWN_FAILURES = 50
+_SHOWN_NAMES = 10
 
 
 class Report(Protocol):
@@ -41,6 +44,14 @@ def errors(as_json: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("inrstore: interrupted; the same command goes on from there", err=True)
         raise typer.Exit(130) from None
+
+
+def exit_of(report: Report, *, allow_gone: bool = False) -> None:
+    """End with code 1 if a job did not do all, or found that the source lacks what the archive has."""
+    if not isinstance(report, ArchiveConvertReport):
+        return
+    if not report.complete or report.unmatched or (report.gone and not allow_gone):
+        raise typer.Exit(1)
 
 
 def show(report: Report, as_json: bool) -> None:
@@ -99,7 +110,37 @@ def archive_convert_text(report: ArchiveConvertReport) -> str:
         text += f"\n  resumed   {report.resumed:,} were there from earlier runs"
     if report.report:
         text += f"\n  report    {report.report}"
-    return f"{text}\n  time      {_seconds(report.seconds)}{_failures(report)}"
+    for name in report.unmatched:
+        text += f"\n  unmatched no image fits the rule [{name}]"
+    return f"{text}\n  time      {_seconds(report.seconds)}{_failures(report)}{_gone(report)}"
+
+
+def update_plan_text(plan: UpdatePlan) -> str:
+    """Return what an update is going to do."""
+    text = plan.archive
+    for kind, meaning in _KINDS.items():
+        count, names = plan.counts[kind], plan.names.get(kind, [])
+        if not count:
+            continue
+        text += f"\n  {kind:<9} {count:,} {meaning}"
+        for name in names[:_SHOWN_NAMES]:
+            text += f"\n            {name}"
+        hidden = count - min(_SHOWN_NAMES, len(names))
+        text += f"\n            ... {hidden:,} more" if names and hidden else ""
+    return text
+
+
+def removal_text(report: RemovalReport) -> str:
+    """Return what was removed."""
+    verb = "would go" if report.dry_run else "removed"
+    text = f"{report.archive}: {len(report.removed):,} {verb}, {size_text(report.removed_bytes)}"
+    for name in report.removed[:_SHOWN_FAILURES]:
+        text += f"\n  {name}"
+    hidden = len(report.removed) - _SHOWN_FAILURES
+    text += f"\n  ... {hidden:,} more" if hidden > 0 else ""
+    for one in report.kept[:_SHOWN_FAILURES]:
+        text += f"\n  stays     {one['path']}: {one['reason']}"
+    return text
 
 
 def archive_info_text(report: ArchiveInfo) -> str:
@@ -109,7 +150,7 @@ def archive_info_text(report: ArchiveInfo) -> str:
     state = "complete" if report.complete else "incomplete; run the same convert command again"
     return (
         f"{report.archive}: {state}\n  source    {source}\n  made by   {report.tool}\n  asked     {options}\n"
-        f"{_archive_lines(report)}{_failures(report)}"
+        f"{_archive_lines(report)}{_failures(report)}{_gone(report)}"
     )
 
 
@@ -147,6 +188,18 @@ _TEXTS: dict[type[Any], Callable[[Any], str]] = {
     ArchiveInfo: archive_info_text,
     ArchiveVerifyReport: archive_verify_text,
     ArchiveExportReport: archive_export_text,
+    UpdatePlan: update_plan_text,
+    RemovalReport: removal_text,
+}
+
+_KINDS = {
+    "new": "to be converted or copied",
+    "changed": "changed in the source: made anew",
+    "settings": "with other settings now: made anew",
+    "forced": "made anew as asked",
+    "gone": "gone from the source: kept",
+    "removed": "removed on purpose: left out",
+    "same": "as they were",
 }
 
 
@@ -207,6 +260,16 @@ def _failures(report: ArchiveReport) -> str:
         text += f"\n  {failure['key']}: {failure['reason']}"
     hidden = report.failed - min(_SHOWN_FAILURES, len(report.failures))
     return text + (f"\n  ... {hidden:,} more, all in the record and the report" if hidden > 0 else "")
+
+
+def _gone(report: ArchiveReport) -> str:
+    if not report.gone:
+        return ""
+    text = f"\n\ngone from the source, kept in the archive until `inrstore prune`: {report.gone:,}"
+    for name in report.gone_first[:_SHOWN_FAILURES]:
+        text += f"\n  {name}"
+    hidden = report.gone - min(_SHOWN_FAILURES, len(report.gone_first))
+    return text + (f"\n  ... {hidden:,} more" if hidden > 0 else "")
 
 
 def _plain(value: Any) -> str:
