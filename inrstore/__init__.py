@@ -10,19 +10,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inrstore.api import convert, export, info, prune, remove, update, verify
+    from inrstore.api import convert, export, info, merge, prune, remove, update, verify
     from inrstore.codecs.decoded import cache
     from inrstore.views.backend import open
 
     __version__: str
 
-__all__ = ["__version__", "cache", "convert", "export", "info", "open", "prune", "remove", "update", "verify"]
+__all__ = ["__version__", "cache", "convert", "export", "info", "merge", "open", "prune", "remove", "update", "verify"]
 
 _HOMES = {
     "cache": "inrstore.codecs.decoded",
     "convert": "inrstore.api",
     "export": "inrstore.api",
     "info": "inrstore.api",
+    "merge": "inrstore.api",
     "open": "inrstore.views.backend",
     "prune": "inrstore.api",
     "remove": "inrstore.api",

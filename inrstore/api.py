@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from inrstore import files
 from inrstore.archive.changes import Summary, UpdatePlan
 from inrstore.archive.export import ArchiveExportReport, export_archive
+from inrstore.archive.merge import MergeReport
+from inrstore.archive.merge import merge as merge_into
 from inrstore.archive.outcomes import ArchiveConvertReport, ArchiveInfo, ArchiveProgress, StepCallback
 from inrstore.archive.plan import Job, OneZip, Plan, Planned
 from inrstore.archive.prepare import (
@@ -404,6 +406,13 @@ def remove(
 def prune(archive: str | os.PathLike[str], *, dry_run: bool = False) -> RemovalReport:
     """Remove what the source does not have any more, and leftovers; see `inrstore.archive.removal.prune`."""
     return prune_archive(archive, dry_run=dry_run)
+
+
+def merge(
+    other: str | os.PathLike[str], archive: str | os.PathLike[str], *, exclude: Sequence[str] = ()
+) -> MergeReport:
+    """Take everything of another archive into an archive; see `inrstore.archive.merge.merge`."""
+    return merge_into(other, archive, exclude=_globs("exclude", exclude))
 
 
 class _Counting(Protocol):

@@ -371,3 +371,80 @@ def test_the_journal_says_all_of_it(tmp_path):
     assert np.array_equal(
         inrstore.open(tmp_path / "out/sub-1_bold.ozx").image.values.T, random_image((6, 5, 4), seed=1)
     )
+
+
+# ---- merge
+
+
+@pytest.mark.parametrize("store", ["ozx", "zarr"])
+def test_merged_archives_hold_both_and_each_comes_back(tmp_path, store):
+    one, two = small_tree(tmp_path / "one"), images(tmp_path / "two", 2)
+    convert(one, tmp_path / "a", store=store)
+    convert(two, tmp_path / "b", store=store)
+    before = tree(tmp_path / "b")
+    report = inrstore.merge(tmp_path / "b", tmp_path / "a")
+    assert (report.stores, report.files, report.same) == (2, 0, 0)
+    assert tree(tmp_path / "b") == before
+    assert inrstore.verify(tmp_path / "a").stores == 5
+    inrstore.export(tmp_path / "a", tmp_path / "back")
+    assert unpacked(tmp_path / "back") == unpacked(one) | unpacked(two)
+    again = inrstore.update(one, tmp_path / "a")
+    assert (again.complete, again.gone) == (True, 0)
+    assert inrstore.merge(tmp_path / "b", tmp_path / "a").same == 2
+    assert inrstore.verify(tmp_path / "a").stores == 5
+
+
+def test_a_merge_with_zips_gives_the_zips_back(tmp_path):
+    scan = write_nifti(tmp_path / "x.nii.gz", random_image((4, 3, 2)))
+    for n in (1, 2):
+        (tmp_path / f"in{n}").mkdir()
+        with zipfile.ZipFile(tmp_path / f"in{n}/{n}.zip", "w") as out:
+            out.write(scan, "d/x.nii.gz")
+        convert(tmp_path / f"in{n}", tmp_path / f"out{n}")
+    inrstore.merge(tmp_path / "out2", tmp_path / "out1")
+    inrstore.verify(tmp_path / "out1")
+    inrstore.export(tmp_path / "out1", tmp_path / "back")
+    assert [zipfile.ZipFile(tmp_path / f"back/{n}.zip").namelist() for n in (1, 2)] == [["d/x.nii.gz"]] * 2
+
+
+def test_archives_that_contradict_each_other_are_not_merged(tmp_path):
+    convert(images(tmp_path / "one", 2), tmp_path / "a")
+    inrstore.convert(images(tmp_path / "two", 2), tmp_path / "b", psnr=30, preset="fast")
+    before = {key: value for key, value in tree(tmp_path / "a").items() if ".inrstore" not in key}
+    with pytest.raises(StoreError, match=r"differ in sub-0_bold\.ozx, sub-1_bold\.ozx"):
+        inrstore.merge(tmp_path / "b", tmp_path / "a")
+    assert {key: value for key, value in tree(tmp_path / "a").items() if ".inrstore" not in key} == before
+    assert inrstore.verify(tmp_path / "a").stores == 2
+    assert inrstore.merge(tmp_path / "b", tmp_path / "a", exclude=["sub-*"]).stores == 0
+
+
+def test_after_a_merge_that_was_stopped_nothing_else_is_done(tmp_path, monkeypatch):
+    from inrstore.archive import merge
+
+    source = images(tmp_path / "one", 1)
+    (tmp_path / "two").mkdir()
+    for n in range(3):
+        write_nifti(tmp_path / f"two/x{n}.nii", random_image((4, 3, 2), seed=n))
+    convert(source, tmp_path / "a")
+    convert(tmp_path / "two", tmp_path / "b")
+    take, calls = merge._take, []
+
+    def stopped(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        take(*arguments)
+
+    monkeypatch.setattr(merge, "_take", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        inrstore.merge(tmp_path / "b", tmp_path / "a")
+    monkeypatch.undo()
+    archive = tmp_path / "a"
+    for command in (lambda: inrstore.update(source, archive), lambda: convert(source, archive),
+                    lambda: inrstore.remove(archive, ["*"]), lambda: inrstore.prune(archive)):  # fmt: skip
+        with pytest.raises(StoreError, match="was not finished"):
+            command()
+    with pytest.raises(StoreError, match="incomplete"):
+        inrstore.verify(tmp_path / "a")
+    assert inrstore.merge(tmp_path / "b", tmp_path / "a").stores == 2
+    assert inrstore.verify(tmp_path / "a").stores == 4

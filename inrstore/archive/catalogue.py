@@ -47,6 +47,7 @@ class Ledger(Catalogue):
             "CREATE TABLE made (out TEXT, digest TEXT, PRIMARY KEY (out, digest)) WITHOUT ROWID;"
             "CREATE TABLE removed (key TEXT, out TEXT, PRIMARY KEY (key, out)) WITHOUT ROWID"
         )
+        self.merging = ""  # the archive of which a merge was begun and not ended
 
     def put(self, outcome: Outcome, item: int = EARLIER, part: int = 0) -> None:
         """Set what is known of a file."""

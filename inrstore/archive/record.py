@@ -119,6 +119,8 @@ class Record(Closing):
                     ledger.remove(record["key"], record["out"])
                 elif record["event"] == "restored":
                     ledger.restore(record["key"], record["out"])
+                elif record["event"] == "merge":
+                    ledger.merging = str(record["other"])
             except (KeyError, TypeError) as error:
                 raise StoreError(f"{self.place.label(JOURNAL)}: a line that is none of a job: {error}") from error
         return ledger
@@ -131,7 +133,7 @@ class Record(Closing):
         assert self._ledger is not None
         return self._ledger
 
-    def begin(self, job: Mapping[str, Any] | None, *, change: bool = False) -> None:
+    def begin(self, job: Mapping[str, Any] | None, *, change: bool = False, merging: str = "") -> None:
         """Take hold of the archive for a job, or for going on with it.
 
         Parameters
@@ -140,6 +142,8 @@ class Record(Closing):
             None for one that changes what is there already, and asks for nothing.
         change : bool
             Whether the job of the archive may have had other options.
+        merging : str
+            The archive that is to be taken in.
 
         Raises
         ------
@@ -160,6 +164,10 @@ class Record(Closing):
         self._lock = self.place.lock(LOCK)
         try:
             self.place.clear(WORK)  # what an earlier run left unfinished
+            self._ledger = self.known()
+            if self._ledger.merging not in ("", merging):
+                begun = self._ledger.merging
+                raise StoreError(f"{self.place.name}: a merge of {begun} was not finished; run it again first")
             if job is None:
                 self.job()
             elif not is_archive(self.place):
@@ -173,7 +181,6 @@ class Record(Closing):
                 if found["options"] != job["options"]:
                     self.place.remove(MANIFEST)  # before: it is that of another selection
                     self.place.write(JOB, _document(job))
-            self._ledger = self.known()
             self._journal = self.place.journal(JOURNAL)
             self._has_manifest = self.place.size(MANIFEST) is not None
             self._journal.append({"event": "begin", "tool": f"inrstore {version('inrstore')}"})
@@ -219,6 +226,12 @@ class Record(Closing):
             self._journal.append({"event": "outcome", **outcome.to_dict()})
             self._ledger.put(outcome)
         return outcome
+
+    def note_merge(self, other: str) -> None:
+        """Note that another archive is being taken in, or "" that it was."""
+        assert self._ledger is not None and self._journal is not None
+        self._journal.append({"event": "merge", "other": other})
+        self._ledger.merging = other
 
     def forget(self, outcome: Outcome) -> None:
         """Drop a file from the record; what is in the archive is not touched."""

@@ -11,6 +11,7 @@ import typer
 
 from inrstore.archive.changes import UpdatePlan
 from inrstore.archive.export import ArchiveExportReport
+from inrstore.archive.merge import MergeReport
 from inrstore.archive.outcomes import ArchiveConvertReport, ArchiveInfo, ArchiveReport
 from inrstore.archive.removal import RemovalReport
 from inrstore.archive.verify import ArchiveVerifyReport
@@ -143,6 +144,13 @@ def removal_text(report: RemovalReport) -> str:
     return text
 
 
+def merge_text(report: MergeReport) -> str:
+    """Return what an archive took in."""
+    same = f"; {report.same:,} were there already" if report.same else ""
+    what = f"{report.stores:,} stores and {report.files:,} files, {size_text(report.stored_bytes)}"
+    return f"{report.archive}: took in {what} from {report.other}{same}"
+
+
 def archive_info_text(report: ArchiveInfo) -> str:
     """Return what an archive says of itself."""
     source = f"{report.source.get('name')} ({report.source.get('kind')})"
@@ -190,6 +198,7 @@ _TEXTS: dict[type[Any], Callable[[Any], str]] = {
     ArchiveExportReport: archive_export_text,
     UpdatePlan: update_plan_text,
     RemovalReport: removal_text,
+    MergeReport: merge_text,
 }
 
 _KINDS = {
