@@ -12,11 +12,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from inrstore.api import convert, export, info, merge, prune, remove, update, verify
     from inrstore.codecs.decoded import cache
+    from inrstore.views.archive import open_archive
     from inrstore.views.backend import open
 
     __version__: str
 
-__all__ = ["__version__", "cache", "convert", "export", "info", "merge", "open", "prune", "remove", "update", "verify"]
+__all__ = [
+    "__version__",
+    "cache",
+    "convert",
+    "export",
+    "info",
+    "merge",
+    "open",
+    "open_archive",
+    "prune",
+    "remove",
+    "update",
+    "verify",
+]
 
 _HOMES = {
     "cache": "inrstore.codecs.decoded",
@@ -25,6 +39,7 @@ _HOMES = {
     "info": "inrstore.api",
     "merge": "inrstore.api",
     "open": "inrstore.views.backend",
+    "open_archive": "inrstore.views.archive",
     "prune": "inrstore.api",
     "remove": "inrstore.api",
     "update": "inrstore.api",

@@ -11,11 +11,12 @@ from typing import Any, Protocol
 
 from inrstore import files
 from inrstore.archive.changes import Summary, UpdatePlan
+from inrstore.archive.estimate import ConvertPlan, estimate
 from inrstore.archive.export import ArchiveExportReport, export_archive
 from inrstore.archive.merge import MergeReport
 from inrstore.archive.merge import merge as merge_into
 from inrstore.archive.outcomes import ArchiveConvertReport, ArchiveInfo, ArchiveProgress, StepCallback
-from inrstore.archive.plan import Job, OneZip, Plan, Planned
+from inrstore.archive.plan import Item, Items, Job, Plan, Planned, one_zip
 from inrstore.archive.prepare import (
     check_fitting,
     check_page,
@@ -31,7 +32,7 @@ from inrstore.archive.record import Record, archive_info, archive_place, is_arch
 from inrstore.archive.removal import RemovalReport
 from inrstore.archive.removal import prune as prune_archive
 from inrstore.archive.removal import remove as remove_from
-from inrstore.archive.rules import Rule
+from inrstore.archive.rules import Rule, Rules
 from inrstore.archive.run import Executor, Local, Update, plan_update, run_job
 from inrstore.archive.verify import ArchiveVerifyReport, verify_archive
 from inrstore.errors import ConfigurationError
@@ -70,8 +71,9 @@ def convert(
     workers: int | None = None,
     batch: int = 1,
     allow_unmatched: bool = False,
+    dry_run: bool = False,
     progress: StepCallback | None = None,
-) -> ConvertReport | ArchiveConvertReport:
+) -> ConvertReport | ArchiveConvertReport | ConvertPlan:
     """Convert an image to a store, or a folder or zip of images to an archive.
 
     A store appears under its name only when it is complete, on the disk, decoded again and found to keep its
@@ -126,14 +128,16 @@ def convert(
         Images that are fitted together; more than one pays on a GPU.
     allow_unmatched : bool
         Go on though no image fits a rule, or no file an inclusion; such a rule is otherwise an error before any work.
+    dry_run : bool
+        Write nothing, and only say what would become of each image, with sizes and times estimated from a few chunks.
     progress : callable, optional
         Called now and then: with a `JobProgress` for one image, with an `ArchiveProgress` for an archive.
 
     Returns
     -------
-    ConvertReport or ArchiveConvertReport
-        That of an archive says in `complete` and `failures` whether something failed, and in `gone` how much of the
-        archive has no source any more; it stays.
+    ConvertReport, ArchiveConvertReport or ConvertPlan
+        The plan for a dry run. That of an archive says in `complete` and `failures` whether something failed, and in
+        `gone` how much of the archive has no source any more; it stays.
 
     Raises
     ------
@@ -158,11 +162,32 @@ def convert(
     if one_store:
         _refuse_many(store=store, include=include, exclude=exclude, report=report, scheduler=scheduler, workers=workers)
     found = make_rules(options, "" if rules is None else os.fspath(rules), include, exclude, asked=asked)
+    if one_store and dry_run:
+        return _estimate_single(source, found, progress)
     if one_store:
         return convert_single(source, destination, found, progress)
     job = make_job(source, destination, found, batch=batch, pictures=report is not None)
+    if dry_run:
+        with ExitStack() as stack:
+            job, plan = _planned(job, stack)
+            place = files.place(job.source)
+            if not allow_unmatched:
+                check_fitting(plan, place, job.rules)
+            return estimate(job, place, plan, _counting("looking at", progress))
     return _run(job, report=report, scheduler=scheduler, workers=workers, progress=progress,
                 allow_unmatched=allow_unmatched)  # fmt: skip
+
+
+def _estimate_single(source: str, rules: Rules, progress: StepCallback | None) -> ConvertPlan:
+    """Return what the conversion of one image would give."""
+    place, key = files.split(source)
+    if nature(source) != "file":
+        raise ConfigurationError(f"{source}: a dry run of a single store takes an image file")
+    item = Item(kind="image", key=key, out=key, size=place.size(key) or 0)
+    if rules.asked:
+        rules = replace(rules, rules=(Rule(name="*", quality=rules.base.quality),))
+    job = Job(source=place.name, destination="", kind="tree", name=key, rules=rules)
+    return estimate(job, place, Items([item]), _counting("looking at", progress))
 
 
 def _run(
@@ -189,7 +214,7 @@ def _planned(job: Job, stack: ExitStack, kind: str = "") -> tuple[Job, Planned]:
     """Return a job and its plan, open until the stack is closed; `kind` is what an earlier run took the source for."""
     place = files.place(job.source)
     if job.kind == "zip":
-        return job, OneZip(place, job.name)
+        return job, one_zip(place, job.name)
     plan = stack.enter_context(Plan(place, job.kind, job.rules))
     if job.kind == "tree" and (kind == "dicom" or (not kind and "dicom" in plan.kinds() <= {"dicom", "copy"})):
         job = replace(job, kind="dicom")
@@ -416,7 +441,7 @@ def merge(
 
 
 class _Counting(Protocol):
-    def __call__(self, name: str, done: int, bad: int = 0, /) -> None: ...
+    def __call__(self, name: str, done: int = 0, bad: int = 0, /) -> None: ...
 
 
 def _is_archive(where: str | os.PathLike[str]) -> bool:
@@ -442,7 +467,7 @@ def _counting(stage: str, callback: StepCallback | None) -> _Counting | None:
         return None
     start = time.perf_counter()
 
-    def tell(name: str, done: int, bad: int = 0) -> None:
+    def tell(name: str, done: int = 0, bad: int = 0) -> None:
         seconds = time.perf_counter() - start
         callback(ArchiveProgress(
             stage=f"{stage} {name}", done=done, failed=bad, total=0, bytes_done=0, bytes_total=0, seconds=seconds

@@ -245,25 +245,29 @@ class Plan(Catalogue):
         self._db.execute("UPDATE items SET problem = ? WHERE n = ?", (problem, number))
 
 
-class OneZip:
-    """The plan of a source that is one zip: its members are the archive's files.
+class Items:
+    """Items that are known, as a plan.
 
     Parameters
     ----------
-    place, key : Place, str
-        The zip.
+    items : sequence of Item
     """
 
-    def __init__(self, place: Place, key: str) -> None:
-        self._item = Item(kind="zip", key=key, out="", size=place.size(key) or 0)
-        self.items, self.size = 1, self._item.size
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+        self.items, self.size = len(items), sum(item.size for item in items)
 
     def kinds(self) -> set[str]:
         """Return the kinds of items that there are."""
-        return {"zip"}
+        return {item.kind for item in self._items}
 
     def __iter__(self) -> Iterator[Item]:
-        yield self._item
+        yield from self._items
+
+
+def one_zip(place: Place, key: str) -> Items:
+    """Return the plan of a source that is one zip: its members are the archive's files."""
+    return Items([Item(kind="zip", key=key, out="", size=place.size(key) or 0)])
 
 
 def _clash(out: str, other: str, other_out: str) -> str:

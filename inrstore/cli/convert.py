@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from inrstore.cli import output
-from inrstore.cli.options import DeviceName, FormatName, Include, Json, ModeName, PresetName, StoreName, Unmatched
+from inrstore.cli.options import (
+    DeviceName,
+    DryRun,
+    FormatName,
+    Include,
+    Json,
+    ModeName,
+    PresetName,
+    StoreName,
+    Unmatched,
+)
 from inrstore.cli.progress import progress
 
 _MANY = "Many images"
@@ -109,6 +119,7 @@ def convert(
         int, typer.Option(metavar="N", help="Images that are fitted together on a GPU.", rich_help_panel=_MANY)
     ] = 1,
     allow_unmatched: Unmatched = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Convert an image to a store, or a folder or zip to an archive, which the same command again resumes.
@@ -140,6 +151,7 @@ def convert(
             workers=workers,
             batch=batch,
             allow_unmatched=allow_unmatched,
+            dry_run=dry_run,
             progress=step,
         )
     output.show(result, as_json)

@@ -47,7 +47,7 @@ class FormatName(StrEnum):
     v2 = "2"
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Target = Annotated[
     str, typer.Argument(metavar="STORE", help="Path or URL of a store or an archive.", show_default=False)
 ]

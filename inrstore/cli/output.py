@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import typer
 
 from inrstore.archive.changes import UpdatePlan
+from inrstore.archive.estimate import ConvertPlan
 from inrstore.archive.export import ArchiveExportReport
 from inrstore.archive.merge import MergeReport
 from inrstore.archive.outcomes import ArchiveConvertReport, ArchiveInfo, ArchiveReport
@@ -116,6 +117,23 @@ def archive_convert_text(report: ArchiveConvertReport) -> str:
     return f"{text}\n  time      {_seconds(report.seconds)}{_failures(report)}{_gone(report)}"
 
 
+def convert_plan_text(plan: ConvertPlan) -> str:
+    """Return what a job would do, a line for each image."""
+    lines = [plan.source]
+    for image in plan.images:
+        asked = ", ".join(name if value is True else f"{name} {value:g}" for name, value in image.quality.items())
+        rule = f" [{image.rule}]" if image.rule not in ("", "*") else ""
+        size = "" if image.stored_bytes is None else f" -> about {size_text(image.stored_bytes)}"
+        took = "" if image.seconds is None else f", {_seconds(image.seconds)}"
+        what = image.note or f"{asked}{rule}, {image.preset}, {image.codec}"
+        lines.append(f"  {image.path}  {what}  {size_text(image.source_bytes)}{size}{took}")
+    lines.append(f"  {plan.copied:,} other files, {size_text(plan.copied_bytes)}, are copied")
+    ratio = "" if not plan.stored_bytes else f", {plan.source_bytes / max(1, plan.stored_bytes):.1f} : 1"
+    lines.append(f"together {len(plan.images):,} images, {size_text(plan.source_bytes)} of files -> about "
+                 f"{size_text(plan.stored_bytes)}{ratio} in {_seconds(plan.seconds)}; nothing was written")  # fmt: skip
+    return "\n".join(lines)
+
+
 def update_plan_text(plan: UpdatePlan) -> str:
     """Return what an update is going to do."""
     text = plan.archive
@@ -142,6 +160,20 @@ def removal_text(report: RemovalReport) -> str:
     for one in report.kept[:_SHOWN_FAILURES]:
         text += f"\n  stays     {one['path']}: {one['reason']}"
     return text
+
+
+def images_text(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return a line for each image."""
+    lines = []
+    for record in records:
+        shape = "x".join(str(n) for n in reversed(record["shape"])) or "?"
+        asked = ", ".join(name if value is True else f"{name} {value:g}" for name, value in record["quality"].items())
+        ratio = "" if record["ratio"] is None else f"{record['ratio']:.1f}:1"
+        gone = "  gone from the source" if record["gone"] else ""
+        size = size_text(record["stored_bytes"])
+        lines.append(f"{record['name']}  {shape} {record['dtype']}  {size}  {ratio}  {asked}{gone}")
+    total = sum(record["stored_bytes"] for record in records)
+    return "\n".join([*lines, f"{len(records):,} images, {size_text(total)}"])
 
 
 def merge_text(report: MergeReport) -> str:
@@ -197,6 +229,7 @@ _TEXTS: dict[type[Any], Callable[[Any], str]] = {
     ArchiveVerifyReport: archive_verify_text,
     ArchiveExportReport: archive_export_text,
     UpdatePlan: update_plan_text,
+    ConvertPlan: convert_plan_text,
     RemovalReport: removal_text,
     MergeReport: merge_text,
 }
