@@ -109,14 +109,15 @@ def merge(
             ours = record.ledger.by_out(entry.out)
             if ours is not None and ours.digest == entry.digest:
                 same += 1
+                record.ledger.put(ours, number, 0)  # the manifest has one order, however often it took
                 continue
             if not _is_there(place, entry):
                 _take(theirs, place, entry)
             record.add(_outcome(known, place, entry, name), number, 0)
             stores, others = stores + (entry.kind == "store"), others + (entry.kind != "store")
             size += entry.bytes
-        record.note_merge("")
         record.finish(True)
+        record.note_merge("")
     return MergeReport(
         archive=place.name, other=theirs.name, stores=stores, files=others, same=same, stored_bytes=size,
         seconds=time.perf_counter() - began,

@@ -203,7 +203,11 @@ class Record(Closing):
             The same; of a file that was there already, with what an earlier run knew of it.
         """
         assert self._ledger is not None and self._journal is not None
-        known = self._ledger.get(outcome.key, outcome.out) if outcome.resumed else None
+        known = self._ledger.get(outcome.key, outcome.out)
+        if outcome.status == "failed" and known is not None and known.digest:
+            # What is there from before is still what this program wrote, and a later run may replace it.
+            outcome = replace(outcome, digest=known.digest, stored_bytes=known.stored_bytes)
+        known = known if outcome.resumed else None
         if known is not None and known.status == outcome.status and known.digest == outcome.digest:
             now = replace(known, resumed=False, gone=False, stamp=outcome.stamp or known.stamp,
                           settings=outcome.settings or known.settings)  # fmt: skip

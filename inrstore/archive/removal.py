@@ -96,11 +96,14 @@ def remove(
         ledger = record.ledger
         _check_known(place, record)
         chosen: list[Outcome] = []
+        left = [_stray(place, out) for _, out in ledger.removed()  # by a run that died
+                if any(matches(glob, out) for glob in include) and _is_left(place, out, ledger.made(out))]  # fmt: skip
+        before = [out for _, out in ledger.removed()]
         for glob in include:
             found = [
                 one for one in ledger.any() if _may_go(one) and (matches(glob, one.path) or matches(glob, one.out))
             ]
-            if not found:
+            if not found and not any(matches(glob, out) for out in before):
                 raise ConfigurationError(f"{glob}: nothing in {place.name} fits it")
             chosen += [one for one in found if one not in chosen]
         zips = _zips_of(chosen)
@@ -113,10 +116,10 @@ def remove(
                 record.remove(one)
             whole = _rewrite_zips(record, zips)
             _finish(record)
-            for one in (*chosen, *whole):
+            for one in (*chosen, *whole, *left):
                 discard(place, one, sure=force)
             record.note_end()
-    return _report(place, chosen, [], dry_run, began)
+    return _report(place, [*chosen, *left], [], dry_run, began)
 
 
 def prune(archive: str | os.PathLike[str], *, dry_run: bool = False) -> RemovalReport:
@@ -187,17 +190,21 @@ def discard(place: WritablePlace, outcome: Outcome, *, sure: bool = False) -> No
         return
     if place.size(out) is not None:
         place.remove(out)
-    elif outcome.status == "converted":
-        for key in _members(place, out, sure=sure):
-            place.remove(key)
-            _remove_empty(place, key)
+    elif outcome.status != "copied":
+        keys = list(_members(place, out, sure=sure))
+        if isinstance(place, Folder) and {entry.key for entry in place.walk(out)} <= set(keys):
+            place.remove_folder(out)
+        else:  # somebody else's files lie there, too, or it is a bucket, where the root's document goes last
+            for key in reversed(keys):
+                place.remove(key)
+                _remove_empty(place, key)
     place.remove(picture_key(out))
     _remove_empty(place, out)
     _remove_empty(place, picture_key(out))
 
 
 def _may_go(outcome: Outcome) -> bool:
-    return outcome.status != "failed" and not outcome.of_record and outcome.digest != ""
+    return not outcome.of_record and outcome.digest != ""
 
 
 def _problem(place: Place, out: str, digests: Iterable[str]) -> str:
@@ -214,6 +221,11 @@ def _problem(place: Place, out: str, digests: Iterable[str]) -> str:
     else:
         found = seal_of(path_of(place, out))
     return "" if found in digests else "is not what this program wrote there"
+
+
+def _is_left(place: Place, out: str, digests: set[str]) -> bool:
+    """Return whether something is there still, and is what was written."""
+    return bool(place.size(out) is not None or _root_of(place, out)) and not _problem(place, out, digests)
 
 
 def _root_of(place: Place, out: str) -> str:

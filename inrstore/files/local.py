@@ -140,6 +140,13 @@ class Folder:
         """Remove a file; it is no error if there is none."""
         durable.remove(self.at(key))
 
+    def remove_folder(self, key: str) -> None:
+        """Remove a folder with all that is in it; it loses its name in one step."""
+        away = durable.temporary(self.work or self.path)
+        durable.make_folder(away.parent)
+        durable.rename(self.at(key), away)
+        durable.remove_folder(away)
+
     def remove_empty_above(self, key: str) -> None:
         """Remove the folders in which a file lay, as far as nothing is in them any more."""
         folder = self.at(key).parent
