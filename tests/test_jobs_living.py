@@ -448,3 +448,20 @@ def test_after_a_merge_that_was_stopped_nothing_else_is_done(tmp_path, monkeypat
         inrstore.verify(tmp_path / "a")
     assert inrstore.merge(tmp_path / "b", tmp_path / "a").stores == 2
     assert inrstore.verify(tmp_path / "a").stores == 4
+
+
+# ---- logs
+
+
+def test_a_log_has_a_line_for_everything(tmp_path):
+    source = images(tmp_path / "in", 2)
+    (source / "bad\nname.nii").write_bytes(b"no image")
+    code, _ = run("convert", source, tmp_path / "out", "--lossless", "--preset", "fast", "--log", tmp_path / "log.txt")
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert code == 1 and len(lines) == 5
+    assert sum(" info converted: sub-" in line for line in lines) == 2
+    assert sum(r" error failed: bad\nname.nii" in line for line in lines) == 1
+    run("update", source, tmp_path / "out", "--log", tmp_path / "log.txt")
+    assert len((tmp_path / "log.txt").read_text().splitlines()) > len(lines)
+    code, text = run("convert", source, tmp_path / "out", "--log", tmp_path)
+    assert code == 1 and "cannot be written" in text

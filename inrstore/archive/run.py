@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,8 @@ from inrstore.archive.work import run_items
 from inrstore.archive.zips import record_key
 from inrstore.errors import SourceError, StoreError, WriteError
 from inrstore.store.reports import JobProgress
+
+LOGGER = logging.getLogger("inrstore")
 
 COPIES = 64
 """Files that are copied in one task."""
@@ -169,6 +172,7 @@ def run_job(
                     for part, outcome in enumerate(outcomes):
                         view.tally.add(record.add(outcome, number, part))
                         stopped = outcome if outcome.stop else stopped
+                        _log(outcome)
                 view.count(outcomes)
                 if stopped is not None:
                     break
@@ -234,6 +238,7 @@ def settle(record: Record, rules: Rules, source: files.Place, *, look: bool) -> 
                 record.forget(outcome)
                 continue
             outcome = record.mark(outcome, gone=True)
+            LOGGER.warning("gone from the source, kept: %s", outcome.key)
         kept.append(outcome)
     return kept
 
@@ -259,6 +264,14 @@ def _wanted(plan: Planned, ledger: Ledger) -> Iterator[Numbered]:
         elif ledger.is_removed(item.key, item.out):
             continue
         yield number, item
+
+
+def _log(outcome: Outcome) -> None:
+    note = f": {outcome.note}" if outcome.note else ""
+    size = f"{outcome.source_bytes} -> {outcome.stored_bytes} bytes, {outcome.seconds:.1f} s"
+    level = logging.ERROR if outcome.status == "failed" else logging.INFO
+    there = "was there, " if outcome.resumed else ""
+    LOGGER.log(level, "%s%s: %s -> %s, %s%s", there, outcome.status, outcome.key, outcome.out, size, note)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from inrstore.cli import output
+from inrstore.cli.log import LogFile, logged
 from inrstore.cli.options import (
     DeviceName,
     DryRun,
@@ -120,13 +121,14 @@ def convert(
     ] = 1,
     allow_unmatched: Unmatched = False,
     dry_run: DryRun = False,
+    log: LogFile = None,
     as_json: Json = False,
 ) -> None:
     """Convert an image to a store, or a folder or zip to an archive, which the same command again resumes.
 
     Exit code 1 says that something failed, or that the archive has what the source has not any more.
     """
-    with output.errors(as_json), progress(quiet=as_json) as step:
+    with output.errors(as_json), logged(log), progress(quiet=as_json) as step:
         from inrstore import api
 
         result = api.convert(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inrstore.cli import output
+from inrstore.cli.log import LogFile, logged
 from inrstore.cli.options import DeviceName, DryRun, Json, PresetName, Unmatched
 from inrstore.cli.progress import progress
 
@@ -52,6 +53,7 @@ def update(
     ] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Work on N processes.", show_default=False)] = None,
     dry_run: DryRun = False,
+    log: LogFile = None,
     as_json: Json = False,
 ) -> None:
     """Convert what is new in the source, and anew what changed; all as asked when the archive was made.
@@ -63,7 +65,7 @@ def update(
         if not as_json:
             typer.echo(output.update_plan_text(plan), err=True)
 
-    with output.errors(as_json), progress(quiet=as_json) as step:
+    with output.errors(as_json), logged(log), progress(quiet=as_json) as step:
         from inrstore import api
 
         result = api.update(
