@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from inrstore import limits
 from inrstore.errors import SourceError
 from inrstore.files.closing import Closing
-from inrstore.files.local import LocalBytes
+from inrstore.files.local import CHANGED, LocalBytes
 from inrstore.files.place import Entry, Place, RandomBytes
 from inrstore.files.zip_members import Member, check_end, check_local, check_members, member
 
@@ -109,7 +109,7 @@ class ZipPlace(Closing):
         """
         if key not in self._files:
             raise FileNotFoundError(f"{self.label(key)}: no such member")
-        raw = _Data(self._bytes, self._starts[key], self._files[key], self.label(key))
+        raw = _Data(self._bytes, self._starts[key], self._files[key], self.label(key), self.name)
         return io.BufferedReader(raw, 1 << 16)
 
     def size(self, key: str) -> int | None:
@@ -139,7 +139,7 @@ class ZipPlace(Closing):
 class _Data(io.RawIOBase):
     """The uncompressed data of one member."""
 
-    def __init__(self, zipped: RandomBytes, start: int, info: zipfile.ZipInfo, label: str) -> None:
+    def __init__(self, zipped: LocalBytes, start: int, info: zipfile.ZipInfo, label: str, zip_label: str) -> None:
         self._zipped = zipped
         self._at = start
         self._end = start + info.compress_size
@@ -147,7 +147,7 @@ class _Data(io.RawIOBase):
         self._size = info.file_size
         self._crc = info.CRC
         self._found = 0
-        self._label = label
+        self._label, self._zip_label = label, zip_label
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS) if info.compress_type == zipfile.ZIP_DEFLATED else None
 
     def readable(self) -> bool:
@@ -159,18 +159,24 @@ class _Data(io.RawIOBase):
         try:
             data = self._take(min(len(view), self._left) or 1)
         except zlib.error as error:
-            raise SourceError(f"{self._label}: damaged: {error}") from error
+            raise self._bad(f"damaged: {error}") from error
         if len(data) > self._left:
-            raise SourceError(f"{self._label}: size: it holds more than the {self._size} bytes that it claims")
+            raise self._bad(f"size: it holds more than the {self._size} bytes that it claims")
         self._left -= len(data)
         self._found = zlib.crc32(data, self._found)
         if not data:
             if self._left:
-                raise SourceError(f"{self._label}: size: ends after {self._size - self._left} of {self._size} bytes")
+                raise self._bad(f"size: ends after {self._size - self._left} of {self._size} bytes")
             if self._found != self._crc:
-                raise SourceError(f"{self._label}: damaged: its checksum (CRC-32) differs")
+                raise self._bad("damaged: its checksum (CRC-32) differs")
+            if self._zipped.changed():
+                raise self._bad("")
         view[: len(data)] = data
         return len(data)
+
+    def _bad(self, problem: str) -> SourceError:
+        """Return the error of a member, which is another one if the zip was changed."""
+        return SourceError(f"{self._zip_label}: {CHANGED}" if self._zipped.changed() else f"{self._label}: {problem}")
 
     def _take(self, most: int) -> bytes:
         """Return up to `most` bytes; nothing at the end."""
