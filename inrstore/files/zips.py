@@ -21,7 +21,7 @@ from inrstore.errors import SourceError
 from inrstore.files.closing import Closing
 from inrstore.files.local import CHANGED, LocalBytes
 from inrstore.files.place import Entry, Place, RandomBytes
-from inrstore.files.zip_members import Member, check_end, check_local, check_members, member
+from inrstore.files.zip_members import Member, check_between, check_end, check_front, check_local, check_members, member
 
 __all__ = ["Member", "ZipPlace", "stored_size"]
 
@@ -81,8 +81,11 @@ class ZipPlace(Closing):
         return SourceError(f"{self.name}: member {shown!r}: {problem}")
 
     def _locate(self, infos: list[zipfile.ZipInfo], end: int) -> dict[str, int]:
-        """Return where the data of each member begins; its local header must say what the directory says."""
-        starts = {}
+        """Return where the data of each member begins.
+
+        Its local header must say what the directory says, and all bytes of the zip must belong to something.
+        """
+        starts, gaps = {}, []
         for info in sorted(infos, key=lambda info: info.header_offset, reverse=True):
             start, problem = check_local(self._bytes.read_at, info)
             if not problem and start + info.compress_size > end:
@@ -90,7 +93,15 @@ class ZipPlace(Closing):
             if problem:
                 raise self._refused(info.orig_filename, problem)
             starts[info.orig_filename] = start
+            gaps.append((info, start + info.compress_size, end))
             end = info.header_offset
+        for info, start, stop in gaps:
+            problem = check_between(self._bytes.read_at, info, start, stop)
+            if problem:
+                raise self._refused(info.orig_filename, problem)
+        problem = check_front(self._bytes.read_at, end)
+        if problem:
+            raise SourceError(f"{self.name}: {problem}")
         return starts
 
     def label(self, key: str) -> str:
@@ -167,6 +178,8 @@ class _Data(io.RawIOBase):
         if not data:
             if self._left:
                 raise self._bad(f"size: ends after {self._size - self._left} of {self._size} bytes")
+            if self._at < self._end or (self._inflate is not None and self._inflate.unused_data):
+                raise self._bad("damaged: bytes follow its data that belong to nothing")
             if self._found != self._crc:
                 raise self._bad("damaged: its checksum (CRC-32) differs")
             if self._zipped.changed():
