@@ -101,7 +101,7 @@ class Journal(Closing):
             end = after
         durable.make_folder(path.parent)
         new = not path.exists()
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._handle = durable.open_own(path)
         os.ftruncate(self._handle, end)
         os.lseek(self._handle, end, os.SEEK_SET)
         if new:

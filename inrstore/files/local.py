@@ -142,8 +142,13 @@ class Folder:
         durable.remove(self.at(key))
 
     def clear(self, key: str) -> None:
-        """Remove from a folder what has a name of those that this program makes up, and the folder if that is all."""
+        """Remove from a folder what has a name of those that this program makes up, and the folder if that is all.
+
+        What a link leads to is somebody's.
+        """
         folder = self.at(key)
+        if folder.is_symlink():
+            return
         for path in list(folder.iterdir()) if folder.is_dir() else ():
             if path.name.startswith(durable.PREFIX):
                 durable.remove_folder(path) if path.is_dir() and not path.is_symlink() else durable.remove(path)
@@ -170,6 +175,11 @@ class SteadyFile(io.FileIO):
     ----------
     path : Path
 
+    Attributes
+    ----------
+    size : int
+        Bytes of the file when it was opened.
+
     Raises
     ------
     OSError
@@ -184,6 +194,7 @@ class SteadyFile(io.FileIO):
             raise
         self._path = path
         self._before = _state(os.fstat(self.fileno()))
+        self.size = self._before[2]
 
     def readinto(self, buffer: WriteableBuffer, /) -> int | None:
         """Read into a buffer."""

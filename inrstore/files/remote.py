@@ -390,7 +390,7 @@ class _Object(io.RawIOBase):
 
     def __init__(self, place: ObjectPlace, key: str, data: Bytes, info: ObjectMeta) -> None:
         self._place, self._key = place, key
-        self._size, self._first = int(info["size"]), info
+        self.size, self._first = int(info["size"]), info
         self._data, self._start = memoryview(data), 0
         self._at = 0
         self._step = FIRST_BYTES
@@ -405,20 +405,20 @@ class _Object(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
         if at < 0:
             raise OSError(errno.EINVAL, "before the start", self._place.label(self._key))
         self._at = at
         return at
 
     def readinto(self, buffer: Any) -> int:
-        if self._at >= self._size:
+        if self._at >= self.size:
             return 0
         end = self._start + len(self._data)
         if not self._start <= self._at < end:
             self._step = min(2 * self._step, MOST_BYTES) if self._at == end else FIRST_BYTES
             self._data = memoryview(b"")  # let go of the old piece before the new one comes
-            stop = min(self._at + self._step, self._size)
+            stop = min(self._at + self._step, self.size)
             self._data = memoryview(self._place.piece(self._key, self._at, stop, self._first))
             self._start = self._at
             if len(self._data) != stop - self._at:

@@ -238,7 +238,7 @@ class Bounded(io.RawIOBase):
     def read(self, size: int | None = -1, /) -> bytes:
         """Return bytes from the place on."""
         if size is None or size < 0:
-            size = limits.MAX_ZIP_DIRECTORY_BYTES
+            size = min(limits.MAX_ZIP_DIRECTORY_BYTES, max(0, self._zipped.size - self._at))
         if size > limits.MAX_ZIP_DIRECTORY_BYTES:
             raise zipfile.BadZipFile(f"a directory of {size} bytes, more than {limits.MAX_ZIP_DIRECTORY_BYTES}")
         data = self._zipped.read_at(self._at, size)
