@@ -153,17 +153,17 @@ def _by_backtracking(glob: str) -> re.Pattern[str]:
             text += "."
         elif part.startswith("[") and part.endswith("]"):
             inside = re.sub(r"([\\\[&~|^])", r"\\\1", part[1:-1].removeprefix("!"))
-            text += f"[{'^' if part[1] == '!' else ''}{inside}]"
+            text += re.compile(f"[{'^' if part[1] == '!' else ''}{inside}]").pattern  # each is one by itself
         else:
             text += re.escape(part)
     return re.compile(text, re.DOTALL)
 
 
 _PARTS = st.sampled_from(["a", "b", "/", "_", ".", "\n", "é", "*", "**", "**/", "***/", "?", "[ab]", "[!ab]", "[a-c]",
-                          "[", "]", "[]a]", "[^a]", "[a^]", "[\\]", "[*]", "[/]", "[b-a]"])  # fmt: skip
+                          "[", "]", "[!]", "[]a]", "[^a]", "[a^]", "[\\]", "[*]", "[/]", "[b-a]"])  # fmt: skip
 
 
-@given(st.lists(_PARTS, max_size=9).map("".join).filter(lambda glob: "[!]" not in glob), st.text("ab/_.\né*[]^\\c", max_size=9))
+@given(st.lists(_PARTS, max_size=9).map("".join), st.text("ab/_.\né*[]^\\c", max_size=9))
 @settings(max_examples=3000, deadline=None)
 def test_a_glob_means_what_its_expression_means(glob, path):
     try:
