@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
+from inrstore.errors import ConfigurationError
 from inrstore.files import durable, journal
 from inrstore.files.closing import Closing
 from inrstore.files.journal import Journal
@@ -51,12 +52,12 @@ class Folder:
 
         Raises
         ------
-        ValueError
+        ConfigurationError
             For a key that is absolute or has `..` in it.
         """
         parts = PurePosixPath(key).parts
         if not parts or key.startswith("/") or ".." in parts or "\0" in key:
-            raise ValueError(f"{key!r} is not a path inside {self.path}")
+            raise ConfigurationError(f"{key!r} is not a path inside {self.path}")
         return self.path.joinpath(*parts)
 
     def open(self, key: str) -> BinaryIO:

@@ -105,7 +105,7 @@ class ObjectPlace:
     def _at(self, key: str) -> str:
         """Return a key as obstore takes it; one that is not plain would name another object, or none."""
         if not key or "\0" in key or any(part in ("", ".", "..") for part in key.split("/")):
-            raise ValueError(f"{key!r} is not a path inside {self.name}")
+            raise ConfigurationError(f"{key!r} is not a path inside {self.name}")
         return unquote(key) if self._web else key
 
     def open(self, key: str) -> BinaryIO:
