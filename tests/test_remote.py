@@ -146,7 +146,7 @@ def test_an_object_that_changes_while_it_is_read_is_an_error(at):
     with at.open("k") as file:
         file.read(10)
         at.write("k", b"1" * (1 << 20))
-        with pytest.raises(OSError, match=r"changed meanwhile.*k"):
+        with pytest.raises(OSError, match=r"was changed while it was read.*k"):
             file.read()
 
 

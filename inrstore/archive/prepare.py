@@ -216,6 +216,8 @@ def check_fitting(plan: Planned, place: Place, rules: Rules) -> None:
     ConfigurationError
         Naming them.
     """
+    if not plan.items:
+        return  # an error of its own
     kinds = plan.kinds()
     left = [] if "dicom" in kinds else unmatched(plan, place, rules, _rules_in_zips(plan, place, rules))
     if left:

@@ -164,16 +164,14 @@ class Record(Closing):
         self._lock = self.place.lock(LOCK)
         try:
             self.place.clear(WORK)  # what an earlier run left unfinished
+            found = self.job() if is_archive(self.place) or job is None else None
             self._ledger = self.known()
             if self._ledger.merging not in ("", merging):
                 begun = self._ledger.merging
                 raise StoreError(f"{self.place.name}: a merge of {begun} was not finished; run it again first")
-            if job is None:
-                self.job()
-            elif not is_archive(self.place):
+            if job is not None and found is None:
                 self.place.write(JOB, _document(job))
-            else:
-                found = self.job()
+            elif job is not None and found is not None:
                 if change:
                     check_same_source(self.place.name, found, job)
                 else:

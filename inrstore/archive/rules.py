@@ -21,7 +21,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 from inrstore import files
 from inrstore.archive.manifest import digest_of
@@ -223,34 +223,56 @@ def is_glob(name: str) -> bool:
     return any(sign in name for sign in "*?[/.")
 
 
+_Token: TypeAlias = str | re.Pattern[str]
+_ANY, _FOLDERS = "*", "**/"
+_ONE = re.compile(".", re.DOTALL)
+
+
 def matches(glob: str, path: str) -> bool:
     """Return whether a path fits a glob: `*` is any text, also across folders, `?` one sign, `[ab]` one of these.
 
-    `**/` is any number of folders, also none. Capitals count.
+    `**/` is any number of folders, also none. Capitals count. The time is bounded by the product of both lengths.
     """
-    return _compiled(glob).fullmatch(path) is not None
+    size, reached, masks = len(path), 1, dict[_Token, int]()  # bit i: the glob so far fits the first i signs
+    for token in _compiled(glob):
+        if not reached:
+            return False
+        if token in (_ANY, _FOLDERS):
+            behind = (2 << size) - (reached & -reached)
+            reached = behind if token == _ANY else reached | (behind & _places("/", path, masks)) << 1
+        else:
+            reached = (reached & _places(token, path, masks)) << 1
+    return bool(reached >> size)
+
+
+def _places(token: _Token, path: str, masks: dict[_Token, int]) -> int:
+    """Return where in a path a sign stands, or one of a set: bit i for the sign at i."""
+    if token not in masks:
+        found = re.finditer(re.escape(token) if isinstance(token, str) else token, path)
+        masks[token] = sum(1 << match.start() for match in found)
+    return masks[token]
 
 
 @lru_cache(maxsize=1024)
-def _compiled(glob: str) -> re.Pattern[str]:
-    parts = re.split(r"(\*\*/|\*+|\?|\[[^\]]+\])", glob)
-    text = ""
-    for part in parts:
-        if part == "**/":
-            text += "(?:.*/)?"
+def _compiled(glob: str) -> tuple[_Token, ...]:
+    """Return a glob as single signs, sets of signs, `*` and `**/`; a star that is meant stands in a set."""
+    tokens: list[_Token] = []
+    for part in re.split(r"(\*\*/|\*+|\?|\[[^\]]+\])", glob):
+        if part == _FOLDERS:
+            tokens.append(_FOLDERS)
         elif part.startswith("*"):
-            text += ".*"
+            tokens.append(_ANY)
         elif part == "?":
-            text += "."
+            tokens.append(_ONE)
         elif part.startswith("[") and part.endswith("]"):
             inside = re.sub(r"([\\\[&~|^])", r"\\\1", part[1:-1].removeprefix("!"))
-            text += f"[{'^' if part[1] == '!' else ''}{inside}]"
+            try:
+                tokens.append(re.compile(f"[{'^' if part[1] == '!' else ''}{inside}]"))
+            except re.error as error:
+                raise ConfigurationError(f"{glob!r} is not a glob: {error}") from error
         else:
-            text += re.escape(part)
-    try:
-        return re.compile(text, re.DOTALL)
-    except re.error as error:
-        raise ConfigurationError(f"{glob!r} is not a glob: {error}") from error
+            tokens.extend(part)
+    return tuple(tokens)
 
 
 def suffix_of(path: str) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from inrstore.cli.output import printable
 from inrstore.errors import WriteError
 
 LogFile = Annotated[
@@ -25,7 +26,7 @@ class _Line(logging.Formatter):
     converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in record.getMessage())
+        text = printable(record.getMessage())
         return f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%SZ')} {record.levelname.lower()} {text}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
@@ -39,4 +38,4 @@ def ls(
         found = open_archive(archive).select(
             glob, **{name: value for name, value in wanted.items() if value is not None}
         )
-    typer.echo(json.dumps(found.records()) if as_json else output.images_text(found.records()))
+    output.show_images(found.records(), as_json)

@@ -1,11 +1,18 @@
-"""What the commands print: results on standard output, errors as one line on standard error."""
+"""What the commands print: results on standard output, errors as one line on standard error.
+
+Names of files may hold anything: what a terminal could take for a command or show in another order is printed as an
+escape. JSON has every text as it is.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 import typer
 
@@ -13,7 +20,7 @@ from inrstore.archive.changes import UpdatePlan
 from inrstore.archive.estimate import ConvertPlan
 from inrstore.archive.export import ArchiveExportReport
 from inrstore.archive.merge import MergeReport
-from inrstore.archive.outcomes import ArchiveConvertReport, ArchiveInfo, ArchiveReport
+from inrstore.archive.outcomes import ArchiveConvertReport, ArchiveInfo, ArchiveReport, reason
 from inrstore.archive.removal import RemovalReport
 from inrstore.archive.verify import ArchiveVerifyReport
 from inrstore.errors import ConfigurationError, InrstoreError
@@ -32,20 +39,77 @@ class Report(Protocol):
         """Return a JSON object."""
 
 
+_T = TypeVar("_T")
+
+
 @contextmanager
 def errors(as_json: bool) -> Iterator[None]:
-    """Turn an error into one line on standard error and an exit code: 2 for wrong options, 1 for the rest."""
+    """Turn an error into one line on standard error and an exit code: 2 for wrong options, 1 for the rest.
+
+    Warnings of libraries become such lines too, each once.
+    """
     try:
-        yield
-    except (InrstoreError, OSError, MemoryError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        typer.echo(f"inrstore: {text}", err=True)
+        with _warnings():
+            yield
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on from there")
+        raise typer.Exit(130) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        known = isinstance(error, InrstoreError | OSError | MemoryError)
+        text = (str(error) or type(error).__name__) if known else reason(error)
+        _say(text)
         if as_json:
             typer.echo(json.dumps({"error": text, "kind": type(error).__name__}))
         raise typer.Exit(2 if isinstance(error, ConfigurationError) else 1) from None
-    except KeyboardInterrupt:
-        typer.echo("inrstore: interrupted; the same command goes on from there", err=True)
-        raise typer.Exit(130) from None
+
+
+@contextmanager
+def _warnings() -> Iterator[None]:
+    """Show what numpy and the like warn of as lines of this program, without the line of code."""
+    seen = set[str]()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        text = f"warning: {message}"
+        if text not in seen:
+            seen.add(text)
+            _say(text)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+def _say(text: str) -> None:
+    _print(f"inrstore: {printable(' '.join(text.split()))}", sys.stderr)
+
+
+def _print(text: str, stream: Any) -> None:
+    """Print a text whatever the encoding of the terminal is."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    typer.echo(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes for what has no shape of its own: control characters, changes of direction."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def _printable(value: _T) -> _T:
+    """Return a report with all its texts printable."""
+    changed: Any = value
+    if isinstance(value, str):
+        changed = printable(value)
+    elif isinstance(value, Mapping):
+        changed = {_printable(key): _printable(part) for key, part in value.items()}
+    elif isinstance(value, list | tuple):
+        changed = type(value)(map(_printable, value))
+    elif is_dataclass(value) and not isinstance(value, type):
+        changed = replace(value, **{one.name: _printable(getattr(value, one.name)) for one in fields(value)})
+    return changed  # type: ignore[no-any-return]
 
 
 def exit_of(report: Report, *, allow_gone: bool = False) -> None:
@@ -62,7 +126,17 @@ def show(report: Report, as_json: bool) -> None:
         typer.echo(json.dumps(report.to_dict(), allow_nan=False))
         return
     text = next(text for kind, text in _TEXTS.items() if isinstance(report, kind))
-    typer.echo(text(report))
+    _print(text(_printable(report)), sys.stdout)
+
+
+def show_plan(plan: UpdatePlan) -> None:
+    """Print on standard error what an update is going to do."""
+    _print(update_plan_text(_printable(plan)), sys.stderr)
+
+
+def show_images(records: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Print the images of an archive."""
+    _print(json.dumps(records) if as_json else images_text(_printable(records)), sys.stdout)
 
 
 def convert_text(report: ConvertReport) -> str:

@@ -63,7 +63,7 @@ def update(
 
     def tell(plan: UpdatePlan) -> None:
         if not as_json:
-            typer.echo(output.update_plan_text(plan), err=True)
+            output.show_plan(plan)
 
     with output.errors(as_json), logged(log), progress(quiet=as_json) as step:
         from inrstore import api

@@ -58,7 +58,7 @@ class Ranges:
                 spread[index] = float(largest - smallest) or 1.0
         if not np.isfinite(high).any():
             return cls(spread, 1.0)
-        return cls(spread, float(high.max() - low.min()) or 1.0)
+        return cls(spread, float(high.max()) - float(low.min()) or 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,7 @@ class Lock(Closing):
         while True:
             durable.make_folder(path.parent)
             try:
-                handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                handle = durable.open_own(path)
             except FileNotFoundError:
                 continue  # the holder before us removed the folder just now
             try:

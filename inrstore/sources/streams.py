@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from inrstore import limits
 from inrstore.errors import SourceError
 from inrstore.files import Place
+from inrstore.files.local import CHANGED, SteadyFile
 from inrstore.files.zips import stored_size
 
 if TYPE_CHECKING:
@@ -44,11 +46,12 @@ class Digest:
 
 
 class _Hashed(io.RawIOBase):
-    """Passes on what it reads, and adds it to a digest."""
+    """Passes on what it reads, and adds it to a digest; at its end there have to have been `size` bytes."""
 
-    def __init__(self, file: BinaryIO, digest: Digest) -> None:
+    def __init__(self, file: BinaryIO, digest: Digest, size: int) -> None:
         self._file = file
         self._digest = digest
+        self._left = size
 
     def readable(self) -> bool:
         return True
@@ -58,6 +61,9 @@ class _Hashed(io.RawIOBase):
         done = 0
         while done < len(view):
             data = bytes(self._file.read(len(view) - done))
+            self._left -= len(data)
+            if self._left < 0 or (self._left and not data):
+                raise OSError(errno.ESTALE, CHANGED)
             if not data:
                 break
             self._digest.update(data)
@@ -154,23 +160,39 @@ def opened(place: Place, key: str, digest: Digest) -> Iterator[Stream]:
     Raises
     ------
     SourceError
-        Naming the file, if it cannot be read or its gzip stream is damaged.
+        Naming the file, if it cannot be read, its gzip stream is damaged, or it was changed while it was read.
     """
     label = place.label(key)
     try:
         size = place.size(key)
-        with place.open(key) as file, io.BufferedReader(_Hashed(file, digest), _RAW_BLOCK) as raw:
+        with place.open(key) as file:
             if size is None:
                 raise SourceError(f"{label}: not a file")
-            stored = stored_size(place, key)
-            if raw.peek(2)[:2] != b"\x1f\x8b":
-                yield Stream(label, raw, False, stored, size)
-                return
-            with gzip.GzipFile(fileobj=raw) as unpacked:
-                yield Stream(label, unpacked, True, stored, limits.most_expanded(stored))
+            with _unchanged(file), io.BufferedReader(_Hashed(file, digest, size), _RAW_BLOCK) as raw:
+                stored = stored_size(place, key)
+                if raw.peek(2)[:2] != b"\x1f\x8b":
+                    yield Stream(label, raw, False, stored, size)
+                    return
+                with gzip.GzipFile(fileobj=raw) as unpacked:
+                    yield Stream(label, unpacked, True, stored, limits.most_expanded(stored))
     except FileNotFoundError as error:
         raise SourceError(f"{label}: no such file") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise SourceError(f"{label}: damaged or truncated gzip stream: {error}") from error
     except OSError as error:
-        raise SourceError(f"{label}: cannot be read: {error.strerror or error}") from error
+        why = CHANGED if error.errno == errno.ESTALE else f"cannot be read: {error.strerror or error}"
+        raise SourceError(f"{label}: {why}") from error
+
+
+@contextmanager
+def _unchanged(file: BinaryIO) -> Iterator[None]:
+    """Raise ESTALE if a file was changed while it was open, whatever else seems to be wrong with it then."""
+    steady = file.raw if isinstance(file, io.BufferedReader) else None
+    try:
+        yield
+    except Exception:
+        if isinstance(steady, SteadyFile):
+            steady.check()
+        raise
+    if isinstance(steady, SteadyFile):
+        steady.check()

@@ -78,6 +78,11 @@ class Quality:
             Of the original image.
         dims : tuple of str
             Its axes.
+
+        Raises
+        ------
+        ConfigurationError
+            If a PSNR is asked of an image whose range is no float64.
         """
         leading = measurement_axes(dims)
         axis = leading - 1 if leading > 1 else None
@@ -85,6 +90,11 @@ class Quality:
             return Target(lossless=True)
         if self.psnr is None:
             return Target(rmse=self.rmse, max_error=self.max_error, channel_axis=axis)
+        if not math.isfinite(ranges.whole):
+            raise ConfigurationError(
+                f"psnr {self.psnr:g}: the values differ by more than float64 can hold, no range for a PSNR; "
+                "such an image can be kept lossless"
+            )
         relative = 10 ** (-self.psnr / 20)
         if leading == 1:
             return Target(rmse=relative, scale=tuple(ranges.each.tolist()))
