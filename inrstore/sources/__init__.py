@@ -69,7 +69,8 @@ def read_image(place: files.Place, key: str) -> Source:
         parts = found.files(place, key)
         with _unchanged(place, parts):
             source = found.read(place, parts)
-        bval, bvec = read_gradients(place, key, source.voxels.shape[0] if source.voxels.ndim == 4 else None)
+        volumes = source.voxels.shape[0] if source.voxels.ndim == 4 and source.spatial else None
+        bval, bvec = read_gradients(place, key, volumes)
     except OSError as error:  # of a look at what lies beside it
         raise SourceError(f"{place.label(key)}: cannot be read: {error.strerror or error}") from error
     return replace(source, bval=bval, bvec=bvec)

@@ -43,6 +43,7 @@ class Output:
 class Around:
     """The bytes around the voxels, as in `Source`; a store keeps them, and a format writes from nothing else."""
 
+    kind: str
     header: bytes
     leading: bytes
     trailing: bytes

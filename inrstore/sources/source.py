@@ -53,6 +53,8 @@ class Source:
         Gradient direction of each volume, (t, 3), as in the sidecar.
     labels : bool
         Whether the header says that the values are labels.
+    spatial : bool
+        Whether x, y and z are places in the world. Of a matrix (CIFTI) x counts grayordinates, z and y have length 1.
     """
 
     name: str
@@ -75,3 +77,4 @@ class Source:
     bval: npt.NDArray[np.float64] | None = None
     bvec: npt.NDArray[np.float64] | None = None
     labels: bool = False
+    spatial: bool = True

@@ -42,12 +42,12 @@ def small_arrays(source: Source, dims: tuple[str, ...]) -> list[tuple[Array, byt
     Returns
     -------
     list of (Array, bytes)
-        x, y, z in millimetres along the voxel grid; t if its unit is one of time; bval, bvec; nifti if the header is
-        longer than `layout.HEADER_BYTES`, and what other bytes the source has around its voxels.
+        x, y, z in millimetres along the voxel grid; t if its unit is one of time (neither of a matrix); bval, bvec;
+        nifti if the header is longer than `layout.HEADER_BYTES`, and what other bytes the source has around its voxels.
     """
     out = []
     to_mm = _TO_MM.get(source.units["space"], 1.0)
-    for name, length in zip(dims, source.voxels.shape, strict=True):
+    for name, length in zip(dims, source.voxels.shape, strict=True) if source.spatial else ():
         axis = layout.DIMS.index(name)
         if length * 4 > layout.MAX_SMALL_BYTES:
             continue
@@ -132,7 +132,7 @@ def group_attributes(
 
 def _ome(source: Source, dims: tuple[str, ...], zarr_format: ZarrFormat) -> dict[str, Any]:
     space = sum(name in "xyz" for name in dims)
-    if not 2 <= space <= 3 or len(dims) > 4:
+    if not 2 <= space <= 3 or len(dims) > 4 or not source.spatial:
         return {}
     axes: list[dict[str, str]] = []
     for name in dims:

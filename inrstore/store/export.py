@@ -112,6 +112,7 @@ def _outputs(store: Store, destination: Path) -> tuple[Output, ...]:
             f"{destination}: the store was made from a {kind}; the name must end in {' or '.join(found.suffixes[0])}"
         )
     around = Around(
+        kind=kind,
         header=store.header(),
         leading=store.small_bytes(layout.LEADING),
         trailing=store.small_bytes(layout.TRAILING),
