@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore.sources import Source
+from inrstore.sources.gradients import SIDECARS
 from inrstore.store import layout
 from inrstore.store.layout import Array, ZarrFormat
 
@@ -43,7 +44,8 @@ def small_arrays(source: Source, dims: tuple[str, ...]) -> list[tuple[Array, byt
     -------
     list of (Array, bytes)
         x, y, z in millimetres along the voxel grid; t if its unit is one of time (neither of a matrix); bval, bvec;
-        nifti if the header is longer than `layout.HEADER_BYTES`, and what other bytes the source has around its voxels.
+        nifti if the header is longer than `layout.HEADER_BYTES`, and what other bytes the source has around its voxels;
+        its sidecars.
     """
     out = []
     to_mm = _TO_MM.get(source.units["space"], 1.0)
@@ -67,6 +69,11 @@ def small_arrays(source: Source, dims: tuple[str, ...]) -> list[tuple[Array, byt
     ):
         if data:
             out.append(layout.small_array(name, np.frombuffer(data, np.uint8), ("byte",)))
+    kept = {ending: source.sidecars[ending] for ending in SIDECARS if source.sidecars.get(ending)}
+    if kept:
+        whole = np.frombuffer(b"".join(kept.values()), np.uint8)
+        sizes = {ending: len(data) for ending, data in kept.items()}
+        out.append(layout.small_array(layout.SIDECARS, whole, ("byte",), files=sizes))
     return out
 
 

@@ -37,7 +37,9 @@ HEADER_BYTES = 1024
 
 LEADING, TRAILING = "leading", "trailing"
 """Bytes before the voxels in the .img file of a pair, and bytes after the voxels; most files have none."""
-SMALL_ARRAYS = frozenset({"x", "y", "z", "t", "bval", "bvec", HEADER, LEADING, TRAILING})
+SIDECARS = "sidecars"
+"""The sidecars of the image, one behind the other; the attribute `files` says which they are, and their sizes."""
+SMALL_ARRAYS = frozenset({"x", "y", "z", "t", "bval", "bvec", HEADER, LEADING, TRAILING, SIDECARS})
 
 DIMS = ("x", "y", "z", "t", "u", "v", "w")
 """Names of the axes of a NIfTI in its own order; a store has them reversed."""
