@@ -189,7 +189,7 @@ def test_metadata_stays_small_beside_an_image_of_thirty_megabytes(tmp_path):
     with zipfile.ZipFile(tmp_path / "s.ozx") as zipped:
         kept = (f"{layout.IMAGE}/c/", f"{layout.SIDECARS}/c/")  # the gradients as they were are no metadata of ours
         frames = sum(info.compress_size for info in zipped.infolist() if info.filename.startswith(kept))
-    assert (tmp_path / "s.ozx").stat().st_size - frames < 5_500
+    assert (tmp_path / "s.ozx").stat().st_size - frames < 5_600
 
 
 def test_the_same_image_gives_the_same_store(tmp_path, small):
