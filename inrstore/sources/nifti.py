@@ -23,7 +23,7 @@ from inrstore.errors import MissingDependencyError, SourceError, UnsupportedImag
 from inrstore.files import Place
 from inrstore.sources.format import Around, Format, Output, is_packed
 from inrstore.sources.source import Source
-from inrstore.sources.streams import Digest, Stream, expansion, opened
+from inrstore.sources.streams import Digest, Stream, opened
 
 _DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8",
            1280: "u8"}  # fmt: skip
@@ -228,23 +228,12 @@ def _header_rest(stream: Stream) -> bytes:
 
 def _check_room(stream: Stream, head: _Header) -> None:
     """Refuse a claim that the file cannot fulfil before anything is allocated for it."""
-    claim = f"{stream.label}: dim: the header claims {head.voxel_bytes} bytes of voxels from byte {head.offset} on"
-    if head.offset + head.voxel_bytes > stream.most:
-        if stream.packed:
-            raise SourceError(f"{claim}: {expansion(stream.stored)}")
-        raise SourceError(f"{claim}, more than the file can hold")
-    if head.voxel_bytes > limits.MAX_IMAGE_BYTES:
-        raise SourceError(f"{claim}, more than the {limits.MAX_IMAGE_BYTES} that one image may have")
+    stream.check_room(head.voxel_bytes, head.offset, "dim")
 
 
 def _voxels(stream: Stream, head: _Header) -> tuple[npt.NDArray[Any], bytes]:
     """Return the voxels and the bytes after them."""
-    values = stream.exactly(head.voxel_bytes, "voxels").view(head.dtype).reshape(head.shape)
-    values.flags.writeable = False
-    trailing = stream.rest(limits.MAX_TRAILING_BYTES)
-    if trailing is None:
-        raise SourceError(f"{stream.label}: dim: more than {limits.MAX_TRAILING_BYTES} bytes follow the voxels")
-    return values, trailing
+    return stream.voxels(head.shape, head.dtype, "dim")
 
 
 def _name(key: str) -> str:
