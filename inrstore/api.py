@@ -62,7 +62,7 @@ def convert(
     Parameters
     ----------
     src : path-like or str
-        Path or URL: an image (.nii, .nii.gz, .hdr with its .img, .mgz, .nrrd), a zip, or a folder: a BIDS dataset, zips, DICOM
+        Path or URL: an image (.nii, .nii.gz, .hdr with its .img), a zip, or a folder: a BIDS dataset, zips, DICOM
         files, or any tree. FSL gradient files beside an image are taken along.
     dst : path-like or str
         Path or URL of the store or the archive. A store whose name ends in .ozx is one file, a zipped OME-Zarr; any

@@ -97,7 +97,7 @@ def test_values_with_a_table_of_colours_are_labels(tmp_path):
     write_mgh(tmp_path / "in/seg.mgz", values, HISTORY + struct.pack(">ii", 1, -2) + bytes(40))
     assert read_source(tmp_path / "in/seg.mgz").labels
     inrstore.convert(tmp_path / "in", tmp_path / "archive", psnr=20)
-    assert Store(tmp_path / "archive/seg.ozx").promised == {"lossless": True}
+    assert Store(tmp_path / "archive/seg.mgz.ozx").promised == {"lossless": True}
     path = write_mgh(tmp_path / "by-intent.mgh", values)
     path.write_bytes(struct.pack(">i", 1 << 8 | 1) + path.read_bytes()[4:])
     assert read_source(path).labels
@@ -117,7 +117,7 @@ def test_a_tree_of_freesurfer_comes_back(tmp_path):
 
 
 def test_names_and_contents_that_are_mgh(tmp_path):
-    assert is_image("a/x.mgz") and store_name("a/x.mgh.gz") == "a/x.zarr"
+    assert is_image("a/x.mgz") and store_name("a/x.mgh.gz") == "a/x.mgh.gz.zarr"
     path = write_mgh(tmp_path / "a.mgz", random_image((5, 4, 3)))
     assert read_source(path.rename(tmp_path / "noname")).kind == "MGH"
 

@@ -194,7 +194,7 @@ def test_segmentations_are_labels(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.seg.nrrd").write_bytes(head + values.tobytes(order="F"))
     inrstore.convert(tmp_path / "in", tmp_path / "archive", psnr=20)
-    assert Store(tmp_path / "archive/a.seg.ozx").promised == {"lossless": True}
+    assert Store(tmp_path / "archive/a.seg.nrrd.ozx").promised == {"lossless": True}
 
 
 def test_pynrrd_reads_the_same(tmp_path):

@@ -149,4 +149,4 @@ def _nibabel() -> Any:
     return nibabel
 
 
-MGH = Format(kinds=("MGH",), suffixes=((".mgz", ".mgh", ".mgh.gz"),), sniff=sniff, read=read, write=write)
+MGH = Format(kinds=("MGH",), suffixes=((".mgz", ".mgh", ".mgh.gz"),), sniff=sniff, read=read, write=write, named=True)

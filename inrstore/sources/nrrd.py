@@ -425,9 +425,12 @@ def _unit(fields: dict[str, str]) -> str:
     return units.pop() if len(units) == 1 else "unknown"
 
 
-SINGLE = Format(kinds=(_SINGLE,), suffixes=((".nrrd",),), sniff=sniff, read=partial(read, detached=False), write=write)
+SINGLE = Format(
+    kinds=(_SINGLE,), suffixes=((".nrrd",),), sniff=sniff,
+    read=partial(read, detached=False), write=write, named=True,
+)  # fmt: skip
 DETACHED = Format(
     kinds=(_DETACHED,), suffixes=((".nhdr",), (".raw", ".raw.gz")),
     sniff=lambda start: False,  # the voxels are found by the name of the header, or not at all
-    read=partial(read, detached=True), write=write,
+    read=partial(read, detached=True), write=write, named=True,
 )  # fmt: skip

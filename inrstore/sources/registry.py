@@ -55,8 +55,9 @@ def stem(key: str) -> str:
 
 
 def store_name(key: str, ending: str = ".zarr") -> str:
-    """Return the key of the store that an image becomes: a/x.nii.gz -> a/x.zarr."""
-    return stem(key) + ending
+    """Return the key of the store that an image becomes: a/x.nii.gz -> a/x.zarr, a/x.mgz -> a/x.mgz.zarr."""
+    found = format_of(key)
+    return (key if found is not None and found.named else stem(key)) + ending
 
 
 def is_image(key: str) -> bool:
