@@ -272,7 +272,7 @@ def one_zip(place: Place, key: str) -> Items:
 
 def _clash(out: str, other: str, other_out: str) -> str:
     if out == other_out:
-        return f"would become {out!r}, and so would {other!r}"
+        return f"would become {out!r}, and so would {other!r}; exclude one of them, or convert it apart"
     return f"would become {out!r}, which only case or Unicode form tells from {other_out!r}"
 
 

@@ -142,7 +142,7 @@ def convert_single(source: str, destination: str, rules: Rules, progress: JobCal
     with ExitStack() as stack:
         kind = nature(source)
         place, key = files.split(source) if kind == "file" else _only_image(absolute(source), kind, rules, stack)
-        image = read_image(place, key)
+        image = read_image(place, key, sidecars=True)
         choice = rules.choose(image.name)
         if choice.keep:
             raise ConfigurationError(f"{image.label}: a rule keeps it as a file, and a store was asked for")

@@ -6,10 +6,11 @@ import errno
 import gzip
 import hashlib
 import io
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -129,6 +130,46 @@ class Stream:
                 return None
         return bytes(out)
 
+    def line(self, limit: int) -> bytes:
+        """Read a line with its end; at most so many bytes, of which the last is no end of a line then."""
+        data = self._file.readline(limit)
+        self._counted(len(data))
+        return data
+
+    def check_room(self, size: int, offset: int, field: str) -> None:
+        """Refuse voxels that the file cannot hold, or no image may have, before anything is allocated for them.
+
+        Parameters
+        ----------
+        size, offset : int
+            Bytes of the voxels, and before them.
+        field : str
+            What the header calls their number.
+        """
+        claim = f"{self.label}: {field}: the header claims {size} bytes of voxels from byte {offset} on"
+        if offset + size > self.most:
+            if self.packed:
+                raise SourceError(f"{claim}: {expansion(self.stored)}")
+            raise SourceError(f"{claim}, more than the file can hold")
+        if size > limits.MAX_IMAGE_BYTES:
+            raise SourceError(f"{claim}, more than the {limits.MAX_IMAGE_BYTES} that one image may have")
+
+    def voxels(self, shape: tuple[int, ...], dtype: np.dtype[Any], field: str) -> tuple[npt.NDArray[Any], bytes]:
+        """Read voxels, C order and read-only, and what follows them to the end of the file; see `check_room`."""
+        values = self.exactly(math.prod(shape) * dtype.itemsize, "voxels").view(dtype).reshape(shape)
+        values.flags.writeable = False
+        trailing = self.rest(limits.MAX_TRAILING_BYTES)
+        if trailing is None:
+            raise SourceError(f"{self.label}: {field}: more than {limits.MAX_TRAILING_BYTES} bytes follow the voxels")
+        return values, trailing
+
+    def unpacked(self) -> Stream:
+        """Return what follows, unpacked: it is a gzip stream behind plain bytes."""
+        if self.packed:
+            raise SourceError(f"{self.label}: encoding: gzip inside gzip")
+        inner = gzip.GzipFile(fileobj=self._file)
+        return Stream(self.label, inner, True, self.stored, limits.most_expanded(self.stored))
+
     def start(self, size: int) -> bytes:
         """Read up to `size` bytes."""
         data = self._file.read(size)
@@ -147,8 +188,8 @@ def expansion(stored: int) -> str:
 
 
 @contextmanager
-def opened(place: Place, key: str, digest: Digest) -> Iterator[Stream]:
-    """Open a file that may be gzipped, which is seen from its content.
+def opened(place: Place, key: str, digest: Digest, *, packed: bool | None = None) -> Iterator[Stream]:
+    """Open a file that may be gzipped, which is seen from its content unless it is known.
 
     Parameters
     ----------
@@ -156,6 +197,8 @@ def opened(place: Place, key: str, digest: Digest) -> Iterator[Stream]:
         The file.
     digest : Digest
         Takes every byte of the file as it lies, when the stream is read to its end.
+    packed : bool, optional
+        Whether the file is gzipped.
 
     Raises
     ------
@@ -170,7 +213,7 @@ def opened(place: Place, key: str, digest: Digest) -> Iterator[Stream]:
                 raise SourceError(f"{label}: not a file")
             with _unchanged(file), io.BufferedReader(_Hashed(file, digest, size), _RAW_BLOCK) as raw:
                 stored = stored_size(place, key)
-                if raw.peek(2)[:2] != b"\x1f\x8b":
+                if packed is False or (packed is None and raw.peek(2)[:2] != b"\x1f\x8b"):
                     yield Stream(label, raw, False, stored, size)
                     return
                 with gzip.GzipFile(fileobj=raw) as unpacked:

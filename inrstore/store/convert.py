@@ -92,17 +92,15 @@ def _encode(conversions: Sequence[Conversion], clock: Clock) -> None:
     """Encode every chunk: those of an image that keep its quality together, the others some at a time."""
     clock.tell("encoding", 0)
     total, done = sum(len(conversion.grid) for conversion in conversions), 0
-    alone = [conversion for conversion in conversions if not conversion.together]
-    for conversion in conversions:
-        if not conversion.together:
-            continue
-        indices = list(conversion.grid)
+    groups = [(conversion, indices) for conversion in conversions for indices in conversion.together()]
+    for conversion, indices in groups:
         cuts = [conversion.cut(index) for index in indices]
         chunks, insides = [chunk for chunk, _ in cuts], [inside for _, inside in cuts]
         show = _show([(conversion, index) for index in indices], clock, done, total)
         target = conversion.targets[indices[0]]
         conversion.take(indices, encode_together(chunks, target, conversion.options, show, insides))
         done += len(indices)
+    alone = [conversion for conversion in conversions if not conversion.frames]
     pending = [(conversion, index) for conversion in alone for index in conversion.grid]
     for batch in _batches(pending, conversions[0].options) if pending else ():
         cuts = [conversion.cut(index) for conversion, index in batch]
