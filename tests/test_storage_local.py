@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from common import tree
@@ -296,8 +297,10 @@ def test_a_lock_says_who_holds_it_and_dies_with_its_holder(tmp_path):
             pass
 
 
-def test_a_lock_survives_that_its_holder_removes_the_folder(tmp_path):
-    path, inside, most = tmp_path / "p/lock", [], []
+@pytest.mark.parametrize("above", ["p", "p/q"])
+def test_a_lock_survives_that_its_holder_removes_the_folder(tmp_path, above):
+    """Who loses the race is told that somebody holds it, never that there is no such file."""
+    path, inside, most, wrong = tmp_path / "p/q/lock", [], [], []
 
     def work():
         for _ in range(40):
@@ -307,14 +310,33 @@ def test_a_lock_survives_that_its_holder_removes_the_folder(tmp_path):
                     most.append(len(inside))
                     time.sleep(0.0005)
                     inside.pop()
-                    durable.remove_folder(path.parent)
+                    with suppress(OSError):  # another made something in it meanwhile
+                        durable.remove_folder(tmp_path / above)
             except DestinationHeldError:
                 time.sleep(0.0005)
+            except OSError as error:
+                wrong.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert wrong == []
     assert len(most) > 4
     assert max(most) == 1
+
+
+def test_a_folder_that_goes_just_when_it_is_needed_is_made_again(tmp_path, monkeypatch):
+    make, gone = durable.make_folder, []
+
+    def vanishing(path):
+        make(path)
+        if len(gone) < 3:
+            gone.append(path)
+            durable.remove_folder(tmp_path / "p")
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(durable, "make_folder", vanishing)
+    with Lock(tmp_path / "p/q/lock", "it"):
+        assert len(gone) == 3
