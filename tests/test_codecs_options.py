@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+from pathlib import Path
 
 import numcodecs
 import numpy as np
@@ -156,3 +158,46 @@ def test_errors_are_one_family():
         if isinstance(kind, type) and issubclass(kind, Exception):
             assert issubclass(kind, InrstoreError), name
     assert issubclass(ConfigurationError, ValueError) and issubclass(errors.MissingDependencyError, ImportError)
+
+
+# ---- the page for the registry of Zarr extensions ----------------------------------------------------------
+
+PAGE = Path(__file__).parents[1] / "specs/codecs/inrstore"
+STORED = [
+    *({"name": "inrstore", "configuration": good} for good in GOOD),
+    {"name": "inrstore", "configuration": {"lossless": True, "shared": []}},
+    {"name": "inrstore", "configuration": {"rmse": 1.0, "lossless": False}},
+    {"name": "inrstore", "configuration": {"rmse": 1.0, "max_error": None}},
+    {"name": "inrstore", "configuration": {"rmse": 1.0, "scale": []}},
+    {"name": "inrstore", "configuration": {"rmse": 1.0, "channel_axis": None}},
+    {"name": "inrstore", "configuration": {"rmse": 1.0, "channel_axis": 8}},
+    {"name": "inrstore", "configuration": {"rmse": 1.0, "channel_axis": -1}},
+    {"name": "inrstore", "configuration": {"rmse": 0}},
+    {"name": "inrstore", "configuration": {"rmse": 1.0, "max_error": 1.0}},
+    {"name": "inrstore", "configuration": {"max_error": 1.0, "scale": [1.0]}},
+    {"name": "inrstore", "configuration": {"rmse": True}},
+    {"name": "inrstore", "configuration": {"rmse": "1"}},
+    {"name": "inrstore", "configuration": {"rmse": 1.0, "scale": [1, "2"]}},
+    {"name": "inrstore", "configuration": {"lossless": True, "shared": [5]}},
+    {"name": "inrstore", "configuration": {"rmse": 1.0, "preset": "fast"}},
+    {"name": "inrstore", "configuration": {}},
+    {"name": "inrstore"},
+]
+
+
+@pytest.mark.parametrize("document", STORED, ids=str)
+def test_the_schema_and_the_codec_accept_the_same(document):
+    jsonschema = pytest.importorskip("jsonschema")
+    allowed = jsonschema.Draft202012Validator(json.loads((PAGE / "schema.json").read_text())).is_valid(document)
+    try:
+        made = InrCodec.from_dict(document)
+    except InrstoreError:
+        assert not allowed
+        return
+    assert allowed and made.to_dict() == document
+
+
+def test_the_page_stands_alone():
+    text = (PAGE / "README.md").read_text()
+    assert not re.findall(r"\]\((?!https?://|#|\./schema\.json)[^)]*\)", text)  # it is copied without this repository
+    assert "## Change log" in text and "No changes yet" in text

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from common import check_refused, random_image, write_nifti
+from common import check_refused, patch_header, random_image, write_nifti
 
 import inrstore
 from inrstore.errors import MissingDependencyError, StoreError
 from inrstore.store import layout
+from inrstore.views import backend, scaled
 
 FORMATS = pytest.mark.parametrize("zarr_format", [3, 2])
 SHAPE = (5, 4, 8, 3)
@@ -105,11 +106,93 @@ def test_opening_decodes_nothing_and_reading_only_what_is_touched(make, decoded,
 def test_the_dataset_carries_what_is_needed_to_use_it(make):
     store = make()
     dataset = inrstore.open(store)
-    assert np.array_equal(dataset.attrs["affine"], nib.load(make.source).affine)
+    assert np.array_equal(np.reshape(dataset.attrs["affine"], (4, 4)), nib.load(make.source).affine)
     assert dataset.attrs["scl_slope"] == 1.0
-    assert dataset.attrs["quality"]["asked"] == {"max_error": 2.0}
+    assert dataset.attrs["quality_asked_max_error"] == 2.0
     assert dataset["image"].attrs["scl_inter"] == 0.0
     assert set(dataset.data_vars) == {"image"}
+
+
+@FORMATS
+def test_attributes_are_what_every_netcdf_file_holds(make, zarr_format):
+    dataset = inrstore.open(make(zarr_format))
+    for about in (dataset.attrs, *(v.attrs for v in dataset.variables.values())):
+        assert "coordinates" not in about  # reserved by CF
+        for name, value in about.items():
+            parts = value if isinstance(value, list) else [value]
+            assert parts and all(type(p) in (str, int, float) for p in parts), name
+            assert len({type(p) for p in parts}) == 1 and all(abs(p) < 1 << 31 for p in parts if type(p) is int)
+    assert dataset["bval"].attrs["units"] == "s/mm2" and dataset["t"].attrs["units"] == "s"
+    assert "FSL" in dataset["bvec"].attrs["frame"]
+    assert backend.plain({"a": {"b": {"c": True}, "d": None}, "e": [], "f": 1 << 40, "g": [[1], [2]]}) == {
+        "a_b_c": 1, "f": float(1 << 40), "g": [1, 2]
+    }  # fmt: skip
+
+
+@FORMATS
+@pytest.mark.parametrize("engine", ["netCDF4", "h5netcdf", "scipy"])
+def test_a_netcdf_file_of_it_reads_back_the_same(make, tmp_path, zarr_format, engine):
+    pytest.importorskip({"h5netcdf": "h5py"}.get(engine, engine))
+    dataset = inrstore.open(make(zarr_format))
+    dataset.to_netcdf(tmp_path / "a.nc", engine=engine.lower())
+    with xr.open_dataset(tmp_path / "a.nc", engine=engine.lower()) as again:
+        assert again.drop_attrs().equals(dataset.drop_attrs())
+        assert set(again.coords) == set(dataset.coords) and again["image"].dtype == np.int16
+        for name, value in dataset.attrs.items():
+            assert np.array_equal(again.attrs[name], value), name
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    "change",
+    [lambda d: d, lambda d: d.isel(t=0), lambda d: d.isel(t=slice(1, None)), lambda d: d.transpose(..., "t"),
+     lambda d: d.isel(t=[2, 0, 1])],
+)  # fmt: skip
+def test_a_copy_of_a_lossy_store_loses_nothing_more(make, tmp_path, zarr_format, change):
+    dataset = change(inrstore.open(make(zarr_format, psnr=30)))
+    dataset.to_zarr(tmp_path / "copy.zarr", zarr_format=zarr_format, consolidated=False)
+    again = xr.open_zarr(tmp_path / "copy.zarr", consolidated=False)
+    assert np.array_equal(again["image"].values, dataset["image"].values)
+    assert "inrstore" not in str(zarr.open_array(tmp_path / "copy.zarr/image").metadata.to_dict()).lower()
+
+
+# ---- real values -------------------------------------------------------------------------------------------
+
+
+@FORMATS
+@pytest.mark.parametrize("slope, inter", [(1.0, 0.0), (0.5, -1024.0), (-3.25, 0.0), (0.1, 1e-3)])
+def test_scaled_values_are_those_of_nibabel(tmp_path, zarr_format, slope, inter):
+    source = write_nifti(tmp_path / "a.nii", random_image((5, 4, 8, 3)))
+    patch_header(source, scl_slope=slope, scl_inter=inter)
+    inrstore.convert(source, tmp_path / "s.zarr", lossless=True, zarr_format=zarr_format)
+    dataset, stored = inrstore.open(tmp_path / "s.zarr", scaled=True), inrstore.open(tmp_path / "s.zarr")
+    image = dataset["image"]
+    assert image.dtype == np.float32 and image.chunks == stored["image"].chunks
+    assert np.array_equal(image.values, nib.load(source).get_fdata().T.astype(np.float32))
+    assert np.array_equal(image.isel(t=1, z=[5, 2]).values, image.values[1, [5, 2]])
+    assert image.attrs["scl_slope"] == pytest.approx(slope) and image.attrs["values"].startswith("real")
+    assert stored["image"].dtype == np.int16 and stored["image"].attrs["values"].startswith("stored")
+    assert np.array_equal(pickle.loads(pickle.dumps(dataset))["image"].values, image.values)
+
+
+def test_scaling_decodes_no_more_than_reading_does(make, decoded):
+    store = make()
+    decoded.clear()
+    image = inrstore.open(store, scaled=True)["image"]
+    assert not decoded
+    with dask.config.set(scheduler="synchronous"):
+        image.isel(z=3).compute()
+    assert len(decoded) == 1
+
+
+@pytest.mark.parametrize(
+    "stored, slope, inter, dtype",
+    [("i2", 0.5, 3.0, "f4"), ("u1", 1.0, 0.0, "f4"), ("f2", 2.0, 0.0, "f4"), ("f4", 1.0, 0.0, "f4"),
+     ("f4", 2.0, 0.0, "f8"), ("i4", 1.0, 0.0, "f8"), ("f8", 1.0, 0.0, "f8"), ("i2", 1e35, 0.0, "f8"),
+     ("i2", 1e-40, 0.0, "f8")],
+)  # fmt: skip
+def test_real_values_are_single_where_that_rounds_once(stored, slope, inter, dtype):
+    assert scaled.dtype_of(np.dtype(stored), slope, inter) == np.dtype(dtype)
 
 
 def test_a_dataset_survives_pickling(make):
@@ -146,7 +229,7 @@ def test_coordinates_are_in_millimetres_whatever_the_unit(tmp_path):
         inrstore.convert(source, tmp_path / f"{unit}.zarr", lossless=True)
         dataset = inrstore.open(tmp_path / f"{unit}.zarr")
         assert dataset["z"].values == pytest.approx(np.array([0, 3, 6]) * factor)
-        assert dataset.attrs["units"]["space"] == unit
+        assert dataset.attrs["units_space"] == unit
 
 
 def test_a_store_without_a_chunk_is_not_opened(make, tmp_path):

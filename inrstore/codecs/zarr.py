@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from zarr.abc.codec import ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin
 from zarr.core.common import parse_named_configuration
 
+from inrstore import limits
 from inrstore.chunk import dtypes
 from inrstore.chunk.modes import check_shared
 from inrstore.chunk.quality import Target
 from inrstore.chunk.shared import Shared, parse, texts_of
-from inrstore.codecs import decoded
+from inrstore.codecs import decoded, inherited
 from inrstore.codecs.batching import encode_batch
+from inrstore.codecs.inherited import Opened
+from inrstore.codecs.stored import check_stored
 from inrstore.errors import ConfigurationError
 from inrstore.options import Device, EncodeOptions, Mode, Preset
 
@@ -36,7 +40,15 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
         Parameters that chunks may name, as a network that predicts lossless ones; stored with the array, so that
         plain zarr decodes them.
     preset, mode, device
-        Effort and place of fitting; see `inrstore.options.EncodeOptions`. Not stored.
+        Effort and place of fitting; see `inrstore.options.EncodeOptions`. Not stored, and not compared.
+    opened
+        Kept by codecs that come from stored metadata; see `inrstore.codecs.inherited`.
+
+    Warns
+    -----
+    UserWarning
+        When a lossy codec that came from stored metadata and has decoded chunks is to encode some: as zarr and
+        xarray hand it on to copies of the array, what was decoded would lose quality twice.
 
     Examples
     --------
@@ -49,9 +61,10 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
     scale: tuple[float, ...] | None = None
     channel_axis: int | None = None
     shared: tuple[str, ...] = ()
-    preset: Preset = "balanced"
-    mode: Mode = "auto"
-    device: Device = "auto"
+    preset: Preset = field(default="balanced", compare=False)
+    mode: Mode = field(default="auto", compare=False)
+    device: Device = field(default="auto", compare=False)
+    opened: Opened | None = field(default=None, compare=False, repr=False)
 
     is_fixed_size = False
 
@@ -78,23 +91,44 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
         """Build from the codec's entry in zarr.json; unknown options are refused by name."""
         _, configuration = parse_named_configuration(data, CODEC_NAME, require_configuration=False)
         options: dict[str, Any] = dict(configuration or {})
+        check_stored(options)
         shared = options.pop("shared", ())
         target = Target.from_dict(options)
         return cls(rmse=target.rmse, max_error=target.max_error, lossless=target.lossless, scale=target.scale,
-                   channel_axis=target.channel_axis, shared=shared)  # fmt: skip
+                   channel_axis=target.channel_axis, shared=shared, opened=inherited.opened())  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Return the codec's entry for zarr.json: the promise, not the effort."""
+        if self.opened is not None:
+            self.opened.saved = True
         shared = {"shared": list(self.shared)} if self.shared else {}
         return {"name": CODEC_NAME, "configuration": {**self.target.to_dict(), **shared}}
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
-        """Refuse dtypes and options that no chunk of this array could be encoded with."""
+        """Refuse dtypes, chunks and options with which no chunk of this array could be encoded.
+
+        Codecs before this one may permute the axes of a chunk, of which zarr says nothing here: a scale is refused if
+        it fits no axis.
+        """
         try:
             dtypes.code_of(dtype.to_native_dtype())
         except ConfigurationError as error:
             raise ConfigurationError(f"{CODEC_NAME}: {error}") from None
-        self.target.resolve_channel_axis(len(shape))
+        if len(shape) > limits.MAX_DIMS:
+            raise ConfigurationError(f"{CODEC_NAME}: an array of {len(shape)} axes; the most is {limits.MAX_DIMS}")
+        lengths = getattr(chunk_grid, "chunk_shape", None)  # a grid of chunks of several shapes has none
+        chunk = tuple(lengths) if lengths is not None else None
+        if chunk is not None and math.prod(max(1, n) for n in chunk) > limits.MAX_CHUNK_VALUES:
+            most = f"the most is {limits.MAX_CHUNK_VALUES} values"
+            raise ConfigurationError(f"{CODEC_NAME}: chunks of shape {chunk}; {most}")
+        axis = self.target.resolve_channel_axis(len(shape))
+        count = len(self.scale or (1.0,))
+        if count > 1 and axis is None:
+            raise ConfigurationError(
+                f"{CODEC_NAME}: scale has {count} entries, but chunks of {len(shape)} axes have no channel axis"
+            )
+        if self.scale is not None and axis is not None and chunk is not None and count not in chunk:
+            raise ConfigurationError(f"{CODEC_NAME}: scale has {count} entries, which fit no axis of chunks {chunk}")
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:
         """Refuse: encoded sizes are not known in advance."""
@@ -137,7 +171,10 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
     # In a worker thread --------------------------------------------------------------------------------------
 
     def _encode_many(self, items: list[tuple[Any, Any]]) -> list[Any]:
-        present = [(i, np.asarray(array.as_numpy_array())) for i, (array, _) in enumerate(items) if array is not None]
+        present = [(i, self._fitting(np.asarray(array.as_numpy_array()), spec))
+                   for i, (array, spec) in enumerate(items) if array is not None]  # fmt: skip
+        if self.opened is not None and present:
+            self.opened.check(self.target)
         options = EncodeOptions(preset=self.preset, mode=self.mode, device=self.device)
         native = [np.ascontiguousarray(a, a.dtype.newbyteorder("=")).reshape(a.shape) for _, a in present]
         out: list[Any] = [None] * len(items)
@@ -151,17 +188,43 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
 
     def _decode_many(self, items: list[tuple[Any, Any]]) -> list[Any]:
         shared = self._parameters
+        if any(data is not None for data, _ in items):
+            self._note_decoding()
         return [None if data is None else self._wrap(
                     decoded.chunk(data.to_bytes(), spec.shape, spec.dtype.to_native_dtype(), shared), spec)
                 for data, spec in items]  # fmt: skip
 
     def _decode_selection(self, buffer: Any, selection: Any, spec: Any) -> Any:
+        self._note_decoding()
         data, dtype, shared = buffer.to_bytes(), spec.dtype.to_native_dtype(), self._parameters
         basic = isinstance(selection, tuple) and all(isinstance(s, int | np.integer | slice) for s in selection)
         if basic and len(selection) == len(spec.shape):
             plain = tuple(s if isinstance(s, slice) else int(s) for s in selection)
             return self._wrap(decoded.region(data, plain, spec.shape, dtype, shared), spec)
         return self._wrap(decoded.chunk(data, spec.shape, dtype, shared)[selection], spec)
+
+    def _fitting(self, values: Any, spec: Any) -> Any:
+        """Return a chunk as readers expect it: filters of numcodecs give it flat, or its bits as another type.
+
+        Raises
+        ------
+        ConfigurationError
+            If a filter made of it what it does not say it makes, so that no reader would take the chunk.
+        """
+        promised = spec.dtype.to_native_dtype()
+        if values.dtype.newbyteorder("=") != promised.newbyteorder("="):
+            if not self.lossless or values.nbytes != math.prod(spec.shape) * promised.itemsize:
+                text = f"a chunk of {values.dtype} comes from filters that promise {promised}"
+                raise ConfigurationError(f"{CODEC_NAME}: {text}")
+            values = np.ascontiguousarray(values).reshape(-1).view(promised)  # the bits are all there is to keep
+        if values.size != math.prod(spec.shape):
+            text = f"a chunk of shape {values.shape} comes from filters that promise {tuple(spec.shape)}"
+            raise ConfigurationError(f"{CODEC_NAME}: {text}")
+        return values.reshape(spec.shape)
+
+    def _note_decoding(self) -> None:
+        if self.opened is not None:
+            self.opened.decoded = True
 
     @staticmethod
     def _wrap(values: Any, spec: Any) -> Any:

@@ -157,7 +157,11 @@ class Conversion:
             layout.stored_dtype(self.source.voxels.dtype),
             self.dims,
             codec_document(
-                self.options.quality.bound(list(self.targets.values()), self._worst), zarr_format, self._parameters
+                self.options.quality.bound(list(self.targets.values()), self._worst),
+                zarr_format,
+                self.grid.chunks,
+                layout.stored_dtype(self.source.voxels.dtype),
+                self._parameters,
             ),
             attributes.image_attributes(self.source),
         )
@@ -253,7 +257,8 @@ def report_of(store: Store) -> ConvertReport:
     )
 
 
-def codec_document(target: Target, zarr_format: ZarrFormat, parameters: Sequence[bytes] = ()) -> dict[str, Any]:
+def codec_document(target: Target, zarr_format: ZarrFormat, chunks: tuple[int, ...], dtype: np.dtype[Any],
+                   parameters: Sequence[bytes] = ()) -> dict[str, Any]:  # fmt: skip
     """Return the codec's entry in the metadata of the image, as the codec itself would write it."""
     if zarr_format == 3:
         from inrstore.codecs.zarr import InrCodec
@@ -261,4 +266,5 @@ def codec_document(target: Target, zarr_format: ZarrFormat, parameters: Sequence
         return InrCodec(**target.to_dict(), shared=texts_of(parameters)).to_dict()
     from inrstore.codecs.numcodecs import InrNumcodec
 
-    return InrNumcodec(**target.to_dict(), shared=parameters).get_config()
+    made = InrNumcodec(**target.to_dict(), shared=parameters, chunk_shape=chunks, dtype=dtype)
+    return made.get_config()
