@@ -63,6 +63,7 @@ def convert(
     chunks: str | Sequence[int] = "auto",
     seed: int = 0,
     mask: str | os.PathLike[str] | None = None,
+    strip: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     rules: str | os.PathLike[str] | None = None,
@@ -114,6 +115,9 @@ def convert(
     mask : path-like or str, optional
         An image of the same grid; where it is 0, nothing is kept and 0 is read. A name that is no file is looked up
         beside each image; see `inrstore.archive.rules.Rules`.
+    strip : bool
+        Leave out what people wrote into the files: free text of headers, extensions, tags. The report says what it was;
+        an export gives the image without it.
     include, exclude : sequence of str
         Globs on paths in the archive; see `inrstore.archive.rules.Rules`.
     rules : path-like or str, optional
@@ -154,6 +158,7 @@ def convert(
         container=store or ("zarr" if zarr_format == 2 else "ozx"),
         mask="" if mask is None else os.fspath(mask),
         chunks=chunks_of(chunks),
+        strip=strip,
     )
     asked = bool(lossless) or any(value is not None for value in (psnr, rmse, max_error))
     include, exclude = _globs("include", include), _globs("exclude", exclude)

@@ -197,6 +197,7 @@ def document(job: Job) -> dict[str, Any]:
             "zarr_format": base.zarr_format,
             "store": base.container,
             "mask": described(base.mask),
+            "strip": base.strip,
             "chunks": list(base.chunks) if isinstance(base.chunks, tuple) else base.chunks,
             "rules": [{**rule, **({"mask": described(rule["mask"])} if "mask" in rule else {})}
                       for rule in job.rules.to_dict()],
@@ -272,7 +273,7 @@ def recorded_rules(where: str, found: Mapping[str, Any], mask: str) -> Rules:
             quality=Quality.from_dict(options["promise"]), preset=options["preset"], mode=options["mode"],
             seed=options["seed"], zarr_format=options["zarr_format"], container=options["store"],
             mask=_mask_again(where, options["mask"], mask),
-            chunks=chunks_of(options["chunks"]),
+            chunks=chunks_of(options["chunks"]), strip=bool(options.get("strip", False)),
         )  # fmt: skip
         rules = tuple(_rule_again(where, values) for values in options["rules"])
         return Rules(base=base, rules=rules, include=tuple(options["include"]), exclude=tuple(options["exclude"]))

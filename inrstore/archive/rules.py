@@ -116,7 +116,7 @@ class Choice:
         own = self.options
         values = {"quality": own.quality.to_dict(), "preset": own.preset, "mode": own.mode, "seed": own.seed,
                   "zarr_format": own.zarr_format, "store": own.container, "mask": described(own.mask),
-                  "chunks": own.chunks, "keep": self.keep}  # fmt: skip
+                  "chunks": own.chunks, "keep": self.keep, "strip": own.strip}  # fmt: skip
         return manifest.digest(json.dumps(values, sort_keys=True).encode())
 
     def for_labels(self) -> Choice:

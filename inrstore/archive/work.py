@@ -169,6 +169,10 @@ class _Worker:
         settings: str,
     ) -> None:  # fmt: skip
         """Copy the files of an image that a store cannot hold."""
+        if self.job.rules.base.strip:
+            text = f"{why}; as a file it would keep what was to be taken out; a rule can keep it, or exclude it"
+            put(Outcome.failed("image", key, item.out, SourceError(text), size=item.size))
+            return
         folder = item.out.rpartition("/")[0]
         prefix = key.removesuffix(item.key)
         for number, file in enumerate(image_files(place, item.key)):

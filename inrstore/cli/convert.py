@@ -80,6 +80,9 @@ def convert(
             show_default=False,
         ),
     ] = None,
+    strip: Annotated[
+        bool, typer.Option("--strip", help="Leave out free text of headers, extensions and tags; say what it was.")
+    ] = False,
     include: Include = None,
     exclude: Annotated[
         list[str] | None,
@@ -145,6 +148,7 @@ def convert(
             zarr_format=3 if zarr_format is FormatName.v3 else 2,
             chunks=chunks,
             mask=mask,
+            strip=strip,
             include=include or (),
             exclude=exclude or (),
             rules=rules,

@@ -142,7 +142,8 @@ def show_images(records: Sequence[Mapping[str, Any]], as_json: bool) -> None:
 def convert_text(report: ConvertReport) -> str:
     """Return the result of a conversion."""
     time = f"{_seconds(report.seconds)}, {report.mb_per_s:.2f} MB/s"
-    return f"{report.store}\n{_lines(report)}\n  time      {time}"
+    dropped = f"\n  taken out {', '.join(report.stripped)}" if report.stripped else ""
+    return f"{report.store}\n{_lines(report)}{dropped}\n  time      {time}"
 
 
 def verify_text(report: VerifyReport) -> str:

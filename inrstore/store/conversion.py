@@ -21,6 +21,7 @@ from inrstore.chunk.shared import texts_of
 from inrstore.errors import ConfigurationError, QualityError
 from inrstore.evaluate.metrics import ErrorStatistics, Measures, Ranges
 from inrstore.sources import Source
+from inrstore.sources.strip import stripped
 from inrstore.store import attributes, layout, manifest, masks
 from inrstore.store.container import Member, is_zip, publish, refuse_existing
 from inrstore.store.layout import Array, Grid, ZarrFormat
@@ -44,6 +45,9 @@ class Conversion:
     """
 
     def __init__(self, source: Source, destination: str, options: Options, work: str = "", replaces: str = "") -> None:
+        self.dropped: tuple[str, ...] = ()
+        if options.strip:
+            source, self.dropped = stripped(source)
         self.source, self.destination, self.options = source, destination, options
         self.work, self.replaces = work, replaces
         if is_zip(destination) and options.zarr_format == 2:
@@ -116,6 +120,7 @@ class Conversion:
             seal=manifest.read_seal(members[0][1]),
             shape=self.source.voxels.shape,
             dims=self.dims,
+            stripped=self.dropped,
             dtype=self.source.voxels.dtype.name,
         )
 
@@ -171,6 +176,8 @@ class Conversion:
         tool = f"inrstore {version('inrstore')}"
         group = attributes.group_attributes(self.source, self.dims, zarr_format, tool, quality)
         own = group[layout.ATTRIBUTES]
+        if self.options.strip:
+            own["stripped"] = list(self.dropped)
         if self.inside is not None:
             own["mask"] = masks.describe(self.inside, self.options.mask.rpartition("/")[2])
         content = layout.metadata_files(zarr_format, group, arrays)
@@ -253,6 +260,7 @@ def report_of(store: Store) -> ConvertReport:
         seal=store.seal,
         shape=store.grid.shape,
         dims=store.dims,
+        stripped=tuple(map(str, store.attributes.get("stripped", ()))),
         dtype=store.source_dtype.name,
     )
 

@@ -161,6 +161,8 @@ class ConvertReport(StoreReport):
         Names of its axes.
     dtype : str
         Type of its voxels.
+    stripped : tuple of str
+        What of the text in the file was left out, as asked.
     """
 
     mb_per_s: float
@@ -169,6 +171,7 @@ class ConvertReport(StoreReport):
     shape: tuple[int, ...]
     dims: tuple[str, ...]
     dtype: str
+    stripped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
