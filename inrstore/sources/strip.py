@@ -7,6 +7,7 @@ Sidecars, names and voxels are not looked at.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from inrstore.errors import SourceError
 from inrstore.sources.source import Source
@@ -48,7 +49,7 @@ def _nifti(source: Source) -> tuple[Source, tuple[str, ...]]:
     second = source.header[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c")
     kind = nibabel.Nifti2Header if second else nibabel.Nifti1Header
     header, dropped = bytearray(source.header), []
-    fields = kind.template_dtype.fields or {}
+    fields: Any = kind.template_dtype.fields
     for name in _TEXTS:
         if name not in fields:
             continue
