@@ -112,6 +112,7 @@ class Conversion:
             seconds=seconds,
             mb_per_s=nbytes / 1e6 / seconds,
             seal=manifest.read_seal(members[0][1]),
+            warnings=self.source.warnings,
         )
 
     def _measure(self, clock: Clock) -> tuple[Measures, tuple[int, ...], str, dict[str, int]]:
@@ -242,6 +243,7 @@ def report_of(store: Store) -> ConvertReport:
         seconds=0.0,
         mb_per_s=0.0,
         seal=store.seal,
+        warnings=store.warnings(),
     )
 
 

@@ -155,11 +155,14 @@ class ConvertReport(StoreReport):
         Where the largest error is: (x, y, z, t, ...).
     seal : str
         Digest of the store's last file, which lists the digests of all others.
+    warnings : tuple of str
+        What the user should know of how the image was made or read.
     """
 
     mb_per_s: float
     worst_voxel: tuple[int, ...]
     seal: str
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
