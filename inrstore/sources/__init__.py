@@ -10,6 +10,7 @@ from dataclasses import replace
 from inrstore import files
 from inrstore.errors import SourceError
 from inrstore.files.local import Folder
+from inrstore.sources.dicom import Converted
 from inrstore.sources.gradients import read_gradients, read_sidecars
 from inrstore.sources.registry import (
     file_names,
@@ -76,7 +77,15 @@ def read_image(place: files.Place, key: str, *, sidecars: bool = False) -> Sourc
         beside = read_sidecars(place, key, volumes) if sidecars else {}
     except OSError as error:  # of a look at what lies beside it
         raise SourceError(f"{place.label(key)}: cannot be read: {error.strerror or error}") from error
-    return replace(source, bval=bval, bvec=bvec, sidecars=beside)
+    source = replace(source, bval=bval, bvec=bvec, sidecars=beside)
+    return _as_made(source, place, key) if isinstance(place, Converted) else source
+
+
+def _as_made(source: Source, made: Converted, key: str) -> Source:
+    """Return an image with what is to be said of its making by dcm2niix."""
+    origin = made.derived(key)
+    told = (f"derived: interpolated from {origin} by dcm2niix, no copy of what the scanner gave",) if origin else ()
+    return replace(source, warnings=(*told, *(f"dcm2niix: {warning}" for warning in made.warnings)), derived=origin)
 
 
 @contextmanager

@@ -56,6 +56,10 @@ class Source:
         Whether the header says that the values are labels.
     sidecars : mapping of str to bytes
         Files beside it that its store is to keep, by their endings (`inrstore.sources.gradients.SIDECARS`).
+    warnings : tuple of str
+        What the user should know of how it was made or read.
+    derived : str
+        What it was interpolated from, if it is no copy of what a scanner or program gave; empty otherwise.
     spatial : bool
         Whether x, y and z are places in the world. Of a matrix (CIFTI) x counts grayordinates, z and y have length 1.
     """
@@ -81,4 +85,6 @@ class Source:
     bvec: npt.NDArray[np.float64] | None = None
     labels: bool = False
     spatial: bool = True
+    warnings: tuple[str, ...] = ()
+    derived: str = ""
     sidecars: Mapping[str, bytes] = field(default_factory=dict)

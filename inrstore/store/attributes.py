@@ -125,6 +125,8 @@ def group_attributes(
             "bytes": source.file_bytes,
             "sha256": source.sha256,
             "dtype": source.voxels.dtype.str,
+            **({"derived": source.derived} if source.derived else {}),
+            **({"warnings": list(source.warnings)} if source.warnings else {}),
         },
         "affine": [[float(value) for value in row] for row in source.affine],
         "affine_from": source.affine_from,

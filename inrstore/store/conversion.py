@@ -122,6 +122,7 @@ class Conversion:
             dims=self.dims,
             stripped=self.dropped,
             dtype=self.source.voxels.dtype.name,
+            warnings=self.source.warnings,
         )
 
     def _measure(self, clock: Clock) -> tuple[Measures, tuple[int, ...], str, dict[str, int]]:
@@ -262,6 +263,7 @@ def report_of(store: Store) -> ConvertReport:
         dims=store.dims,
         stripped=tuple(map(str, store.attributes.get("stripped", ()))),
         dtype=store.source_dtype.name,
+        warnings=store.warnings(),
     )
 
 

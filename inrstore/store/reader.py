@@ -239,6 +239,11 @@ class Store:
         """Return the bytes of a small array, none if the store has no such array."""
         return self.read(name).tobytes() if name in self.small_names() else b""
 
+    def warnings(self) -> tuple[str, ...]:
+        """Return what its user should know of how the image was made or read."""
+        found = self.attributes["source"].get("warnings", [])
+        return tuple(str(text) for text in found) if isinstance(found, list) else ()
+
     def sidecars(self) -> dict[str, bytes]:
         """Return the sidecars that are kept, byte for byte, by their endings: ".json", ".bval", ".bvec".
 

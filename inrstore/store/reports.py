@@ -163,6 +163,8 @@ class ConvertReport(StoreReport):
         Type of its voxels.
     stripped : tuple of str
         What of the text in the file was left out, as asked.
+    warnings : tuple of str
+        What the user should know of how the image was made or read.
     """
 
     mb_per_s: float
@@ -172,6 +174,7 @@ class ConvertReport(StoreReport):
     dims: tuple[str, ...]
     dtype: str
     stripped: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
