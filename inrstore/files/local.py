@@ -226,25 +226,17 @@ class SteadyFile(io.FileIO):
         """Read into a buffer."""
         count = super().readinto(buffer)
         if not count and memoryview(buffer).nbytes:
-            self._check(self.written())
+            self._check()
         return count
 
     def readall(self) -> bytes:
         """Read what is left."""
         data = super().readall()
-        self._check(self.written())
+        self._check()
         return data
 
-    def written(self) -> bool:
-        """Return whether the file was written, cut or added to since it was opened, as far as its times tell."""
-        return _state(os.fstat(self.fileno())) != self._before
-
-    def check(self) -> None:
-        """Make sure that the file has not been written, and that its name is still its own; ESTALE if not."""
-        self._check(self.written() or _state_at(self._path) != self._before)
-
-    def _check(self, changed: bool) -> None:
-        if changed:
+    def _check(self) -> None:
+        if _state(os.fstat(self.fileno())) != self._before:
             raise OSError(errno.ESTALE, CHANGED, str(self._path))
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from inrstore import limits
 from inrstore.errors import SourceError
 from inrstore.files import Place
-from inrstore.files.local import CHANGED, SteadyFile
+from inrstore.files.local import CHANGED
 from inrstore.files.zips import stored_size
 
 if TYPE_CHECKING:
@@ -208,16 +208,15 @@ def opened(place: Place, key: str, digest: Digest, *, packed: bool | None = None
     label = place.label(key)
     try:
         size = place.size(key)
-        with place.open(key) as file:
+        with place.open(key) as file, io.BufferedReader(_Hashed(file, digest, size or 0), _RAW_BLOCK) as raw:
             if size is None:
                 raise SourceError(f"{label}: not a file")
-            with _unchanged(file), io.BufferedReader(_Hashed(file, digest, size), _RAW_BLOCK) as raw:
-                stored = stored_size(place, key)
-                if packed is False or (packed is None and raw.peek(2)[:2] != b"\x1f\x8b"):
-                    yield Stream(label, raw, False, stored, size)
-                    return
-                with gzip.GzipFile(fileobj=raw) as unpacked:
-                    yield Stream(label, unpacked, True, stored, limits.most_expanded(stored))
+            stored = stored_size(place, key)
+            if packed is False or (packed is None and raw.peek(2)[:2] != b"\x1f\x8b"):
+                yield Stream(label, raw, False, stored, size)
+                return
+            with gzip.GzipFile(fileobj=raw) as unpacked:
+                yield Stream(label, unpacked, True, stored, limits.most_expanded(stored))
     except FileNotFoundError as error:
         raise SourceError(f"{label}: no such file") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -225,17 +224,3 @@ def opened(place: Place, key: str, digest: Digest, *, packed: bool | None = None
     except OSError as error:
         why = CHANGED if error.errno == errno.ESTALE else f"cannot be read: {error.strerror or error}"
         raise SourceError(f"{label}: {why}") from error
-
-
-@contextmanager
-def _unchanged(file: BinaryIO) -> Iterator[None]:
-    """Raise ESTALE if a file was changed while it was open, whatever else seems to be wrong with it then."""
-    steady = file.raw if isinstance(file, io.BufferedReader) else None
-    try:
-        yield
-    except Exception:
-        if isinstance(steady, SteadyFile):
-            steady.check()
-        raise
-    if isinstance(steady, SteadyFile):
-        steady.check()
