@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote
@@ -56,13 +56,11 @@ def copy(place: Place, own: str, target: WritablePlace, out: str, key: str, know
     """
     began = time.perf_counter()
     resumed = target.size(out) is not None
-    with place.open(own) as file:
-        if resumed:
+    if resumed:
+        with place.open(own) as file:
             size, digest = digest_of(file)
-        else:
-            reading = Digest(file)
-            target.write_blocks(out, reading)
-            size, digest = reading.size, reading.value
+    else:
+        size, digest = _write(place, own, target, out)
     if resumed:
         with target.open(out) as file:
             written = digest_of(file)
@@ -72,14 +70,26 @@ def copy(place: Place, own: str, target: WritablePlace, out: str, key: str, know
             if written[1] != known:
                 raise StoreError(f"{target.label(out)}: is there already, and is not what this archive wrote")
             resumed = False
-            with place.open(own) as file:
-                reading = Digest(file)
-                target.write_blocks(out, reading)
-                size, digest = reading.size, reading.value
+            size, digest = _write(place, own, target, out)
     return Outcome(
         kind="copy", key=key, out=out, status="copied", source_bytes=size, stored_bytes=size,
         digest=digest, seconds=time.perf_counter() - began, resumed=resumed,
     )  # fmt: skip
+
+
+def _write(place: Place, own: str, target: WritablePlace, out: str) -> tuple[int, str]:
+    """Write a file of the source; nothing is left of one that becomes another meanwhile."""
+    before = place.stamp(own)
+    with place.open(own) as file:
+        reading = Digest(file)
+
+        def blocks() -> Iterator[bytes]:
+            yield from reading
+            if place.stamp(own) != before:
+                raise SourceError(f"{place.label(own)}: was changed while it was read")
+
+        target.write_blocks(out, blocks())
+    return reading.size, reading.value
 
 
 def copy_of_dataset(place: Place, key: str, target: WritablePlace, source: str, container: str) -> list[Outcome]:

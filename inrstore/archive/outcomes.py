@@ -94,8 +94,8 @@ class Outcome:
         """Return the outcome of an image that is a store now; `size` is that of its files in the source."""
         measures = {name: getattr(report, name) for name in _MEASURES}
         measures |= {"worst_voxel": list(report.worst_voxel), "voxel_bytes": report.source_bytes}
-        if report.stripped:
-            note = "; ".join([*([note] if note else []), f"taken out: {', '.join(report.stripped)}"])
+        taken = [f"taken out: {', '.join(report.stripped)}"] if report.stripped else []
+        note = "; ".join([*([note] if note else []), *taken, *report.warnings])
         measures |= {"shape": list(report.shape), "dims": list(report.dims), "dtype": report.dtype}
         return cls(
             kind="image", key=key, out=out, status="converted", note=note, source_bytes=size,

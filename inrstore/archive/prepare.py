@@ -312,7 +312,7 @@ def mask_path(mask: str) -> str:
         return mask
     if os.path.isfile(mask):
         return os.path.abspath(mask)
-    if os.path.isabs(mask):
+    if os.path.isabs(mask) or ".." in Path(mask).parts:
         raise SourceError(f"{mask}: no such mask")
     return mask
 

@@ -313,7 +313,7 @@ def read_rules(path: str, base: Options, *, asked: bool) -> Rules:
     """
     try:
         tables = tomllib.loads(files.read_text(*files.split(path), MAX_RULES_BYTES))
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # a number of thousands of digits is no TOMLDecodeError
         raise ConfigurationError(f"{path}: not TOML: {error}") from error
     except RecursionError:
         raise SourceError(f"{path}: nested too deeply") from None

@@ -25,6 +25,7 @@ from inrstore.errors import SourceError, StoreError, WriteError
 from inrstore.store.reports import JobProgress
 
 LOGGER = logging.getLogger("inrstore")
+LOGGER.addHandler(logging.NullHandler())  # who listens says so; else names would reach the terminal as they are
 
 COPIES = 64
 """Files that are copied in one task."""

@@ -29,6 +29,9 @@ _TIME_UNITS = {"sec": "s", "msec": "ms", "usec": "us"}
 SMALL_DIMS = {"x": ("x",), "y": ("y",), "z": ("z",), "t": ("t",), "bval": ("t",), "bvec": ("t", "component")}
 """Axes of the arrays that are coordinates of the image."""
 
+BVEC_FRAME = "FSL: along the image axes x, y, z, with x negated where the determinant of the affine is above 0"
+"""In which axes gradients are: files of gradients are taken as FSL and dcm2niix write them."""
+
 
 def small_arrays(source: Source, dims: tuple[str, ...]) -> list[tuple[Array, bytes]]:
     """Return the arrays beside the image, each with the bytes of its chunk.
