@@ -28,6 +28,9 @@ _TIME_UNITS = {"sec": "s", "msec": "ms", "usec": "us"}
 SMALL_DIMS = {"x": ("x",), "y": ("y",), "z": ("z",), "t": ("t",), "bval": ("t",), "bvec": ("t", "component")}
 """Axes of the arrays that are coordinates of the image."""
 
+BVEC_FRAME = "FSL: along the image axes x, y, z, with x negated where the determinant of the affine is above 0"
+"""In which axes gradients are: files of gradients are taken as FSL and dcm2niix write them."""
+
 
 def small_arrays(source: Source, dims: tuple[str, ...]) -> list[tuple[Array, bytes]]:
     """Return the arrays beside the image, each with the bytes of its chunk.
@@ -143,8 +146,11 @@ def _ome(source: Source, dims: tuple[str, ...], zarr_format: ZarrFormat) -> dict
     transformations = [{"type": "scale", "scale": scale}]
     multiscales: list[dict[str, Any]] = [
         {
+            "name": layout.IMAGE,
             "axes": axes,
             "datasets": [{"path": layout.IMAGE, "coordinateTransformations": transformations}],
+            "type": "none",  # of downscaling: there is one level
+            "metadata": {},
         }
     ]
     if zarr_format == 3:
