@@ -10,9 +10,7 @@ dask.distributed cluster that can see the archive do the work.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import dask
@@ -29,15 +27,13 @@ TENSOR_B = 1500.0
 """Up to this b-value the signal falls about as a tensor says (Basser and Pierpaoli 1996)."""
 
 
-def diffusion_images(archive: Path) -> Iterator[Path]:
-    """Yield the stores below a folder that have gradients for at least six directions."""
-    for folder, folders, names in os.walk(archive):
-        stores = sorted(name for name in (*folders, *names) if name.endswith((".ozx", ".zarr")))
-        folders[:] = sorted(name for name in folders if not name.endswith(".zarr") and not name.startswith("."))
-        for name in stores:
-            image = inrstore.open(Path(folder, name))
+def diffusion_images(archive: str) -> Iterator[tuple[str, xarray.Dataset]]:
+    """Yield the images of an archive that have gradients for at least six directions, with their names."""
+    for found in inrstore.open_archive(archive):
+        if "t" in found.record.dims:
+            image = found.open()
             if {"bval", "bvec"} <= set(image.coords) and (image.bval > LOW_B).sum() >= 6:
-                yield Path(folder, name)
+                yield found.record.name, image
 
 
 def choose_volumes(bval: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
@@ -131,7 +127,7 @@ def mean_fa(image: xarray.Dataset) -> tuple[float, int]:
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description="Mean FA of every diffusion image in an archive.")
-    parser.add_argument("archive", type=Path)
+    parser.add_argument("archive", help="path or URL")
     parser.add_argument("--scheduler", help="address of a dask.distributed scheduler")
     options = parser.parse_args()
     if options.scheduler:
@@ -139,10 +135,9 @@ def main() -> None:
 
         Client(options.scheduler)
     print(f"{'image':62} {'volumes':>7} {'voxels':>8} {'mean FA':>8}")
-    for path in diffusion_images(options.archive):
-        image = inrstore.open(path)
+    for name, image in diffusion_images(options.archive):
         value, voxels = mean_fa(image)
-        print(f"{path.relative_to(options.archive)!s:62} {image.sizes['t']:7d} {voxels:8,d} {value:8.4f}")
+        print(f"{name:62} {image.sizes['t']:7d} {voxels:8,d} {value:8.4f}")
 
 
 if __name__ == "__main__":

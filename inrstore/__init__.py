@@ -10,20 +10,39 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inrstore.api import convert, export, info, verify
+    from inrstore.api import convert, export, info, merge, prune, remove, update, verify
     from inrstore.codecs.decoded import cache
+    from inrstore.views.archive import open_archive
     from inrstore.views.backend import open
 
     __version__: str
 
-__all__ = ["__version__", "cache", "convert", "export", "info", "open", "verify"]
+__all__ = [
+    "__version__",
+    "cache",
+    "convert",
+    "export",
+    "info",
+    "merge",
+    "open",
+    "open_archive",
+    "prune",
+    "remove",
+    "update",
+    "verify",
+]
 
 _HOMES = {
     "cache": "inrstore.codecs.decoded",
     "convert": "inrstore.api",
     "export": "inrstore.api",
     "info": "inrstore.api",
+    "merge": "inrstore.api",
     "open": "inrstore.views.backend",
+    "open_archive": "inrstore.views.archive",
+    "prune": "inrstore.api",
+    "remove": "inrstore.api",
+    "update": "inrstore.api",
     "verify": "inrstore.api",
 }
 
@@ -40,4 +59,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    return sorted(__all__)

@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Protocol
 
 from inrstore import files
+from inrstore.archive.changes import Summary, UpdatePlan
+from inrstore.archive.estimate import ConvertPlan, estimate
 from inrstore.archive.export import ArchiveExportReport, export_archive
+from inrstore.archive.merge import MergeReport
+from inrstore.archive.merge import merge as merge_into
 from inrstore.archive.outcomes import ArchiveConvertReport, ArchiveInfo, ArchiveProgress, StepCallback
-from inrstore.archive.plan import OneZip, Plan, Planned
-from inrstore.archive.prepare import check_page, convert_single, document, make_job, make_rules, nature
-from inrstore.archive.record import archive_info, is_archive
-from inrstore.archive.run import Executor, Local, run_job
+from inrstore.archive.plan import Item, Items, Job, Plan, Planned, one_zip
+from inrstore.archive.prepare import (
+    check_fitting,
+    check_page,
+    convert_single,
+    document,
+    make_job,
+    make_rules,
+    mask_path,
+    nature,
+    recorded_rules,
+)
+from inrstore.archive.record import Record, archive_info, archive_place, is_archive
+from inrstore.archive.removal import RemovalReport
+from inrstore.archive.removal import prune as prune_archive
+from inrstore.archive.removal import remove as remove_from
+from inrstore.archive.rules import Rule, Rules
+from inrstore.archive.run import Executor, Local, Update, plan_update, run_job
 from inrstore.archive.verify import ArchiveVerifyReport, verify_archive
 from inrstore.errors import ConfigurationError
 from inrstore.options import Device, Mode, Preset
@@ -45,6 +63,7 @@ def convert(
     chunks: str | Sequence[int] = "auto",
     seed: int = 0,
     mask: str | os.PathLike[str] | None = None,
+    strip: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     rules: str | os.PathLike[str] | None = None,
@@ -52,8 +71,10 @@ def convert(
     scheduler: Any = None,
     workers: int | None = None,
     batch: int = 1,
+    allow_unmatched: bool = False,
+    dry_run: bool = False,
     progress: StepCallback | None = None,
-) -> ConvertReport | ArchiveConvertReport:
+) -> ConvertReport | ArchiveConvertReport | ConvertPlan:
     """Convert an image to a store, or a folder or zip of images to an archive.
 
     A store appears under its name only when it is complete, on the disk, decoded again and found to keep its
@@ -94,6 +115,9 @@ def convert(
     mask : path-like or str, optional
         An image of the same grid; where it is 0, nothing is kept and 0 is read. A name that is no file is looked up
         beside each image; see `inrstore.archive.rules.Rules`.
+    strip : bool
+        Leave out what people wrote into the files: free text of headers, extensions, tags. The report says what it was;
+        an export gives the image without it.
     include, exclude : sequence of str
         Globs on paths in the archive; see `inrstore.archive.rules.Rules`.
     rules : path-like or str, optional
@@ -106,13 +130,18 @@ def convert(
         Work on so many processes of this machine, with one thread each.
     batch : int
         Images that are fitted together; more than one pays on a GPU.
+    allow_unmatched : bool
+        Go on though no image fits a rule, or no file an inclusion; such a rule is otherwise an error before any work.
+    dry_run : bool
+        Write nothing, and only say what would become of each image, with sizes and times estimated from a few chunks.
     progress : callable, optional
         Called now and then: with a `JobProgress` for one image, with an `ArchiveProgress` for an archive.
 
     Returns
     -------
-    ConvertReport or ArchiveConvertReport
-        That of an archive says in `complete` and `failures` whether something failed.
+    ConvertReport, ArchiveConvertReport or ConvertPlan
+        The plan for a dry run. That of an archive says in `complete` and `failures` whether something failed, and in
+        `gone` how much of the archive has no source any more; it stays.
 
     Raises
     ------
@@ -129,6 +158,7 @@ def convert(
         container=store or ("zarr" if zarr_format == 2 else "ozx"),
         mask="" if mask is None else os.fspath(mask),
         chunks=chunks_of(chunks),
+        strip=strip,
     )
     asked = bool(lossless) or any(value is not None for value in (psnr, rmse, max_error))
     include, exclude = _globs("include", include), _globs("exclude", exclude)
@@ -137,27 +167,172 @@ def convert(
     if one_store:
         _refuse_many(store=store, include=include, exclude=exclude, report=report, scheduler=scheduler, workers=workers)
     found = make_rules(options, "" if rules is None else os.fspath(rules), include, exclude, asked=asked)
+    if one_store and dry_run:
+        return _estimate_single(source, found, progress)
     if one_store:
         return convert_single(source, destination, found, progress)
     job = make_job(source, destination, found, batch=batch, pictures=report is not None)
+    if dry_run:
+        with ExitStack() as stack:
+            job, plan = _planned(job, stack)
+            place = files.place(job.source)
+            if not allow_unmatched:
+                check_fitting(plan, place, job.rules)
+            return estimate(job, place, plan, _counting("looking at", progress))
+    return _run(job, report=report, scheduler=scheduler, workers=workers, progress=progress,
+                allow_unmatched=allow_unmatched)  # fmt: skip
+
+
+def _estimate_single(source: str, rules: Rules, progress: StepCallback | None) -> ConvertPlan:
+    """Return what the conversion of one image would give."""
+    place, key = files.split(source)
+    if nature(source) != "file":
+        raise ConfigurationError(f"{source}: a dry run of a single store takes an image file")
+    item = Item(kind="image", key=key, out=key, size=place.size(key) or 0)
+    if rules.asked:
+        rules = replace(rules, rules=(Rule(name="*", quality=rules.base.quality),))
+    job = Job(source=place.name, destination="", kind="tree", name=key, rules=rules)
+    return estimate(job, place, Items([item]), _counting("looking at", progress))
+
+
+def _run(
+    job: Job, *, report: str | os.PathLike[str] | None, scheduler: Any, workers: int | None,
+    progress: StepCallback | None, allow_unmatched: bool, update: Update | None = None, kind: str = "",
+) -> ArchiveConvertReport:  # fmt: skip
+    """Plan a job and do it."""
     page = None if report is None else os.fspath(report)
     if page is not None:
         check_page(page, job)
-    place = files.place(job.source)
     with ExitStack() as stack:
-        plan: Planned
-        if job.kind == "zip":
-            plan = OneZip(place, job.name)
-        else:
-            plan = stack.enter_context(Plan(place, job.kind, job.rules))
-            if job.kind == "tree" and "dicom" in plan.kinds() <= {"dicom", "copy"}:
-                job = replace(job, kind="dicom")
+        job, plan = _planned(job, stack, kind)
+        if not allow_unmatched:
+            check_fitting(plan, files.place(job.source), job.rules)
         executor: Executor = Local()
         if scheduler is not None or workers is not None:
             from inrstore.archive.cluster import cluster
 
             executor = stack.enter_context(cluster(scheduler, workers))
-        return run_job(job, document(job), plan, executor, progress=progress, report=page)
+        return run_job(job, document(job), plan, executor, progress=progress, report=page, update=update)
+
+
+def _planned(job: Job, stack: ExitStack, kind: str = "") -> tuple[Job, Planned]:
+    """Return a job and its plan, open until the stack is closed; `kind` is what an earlier run took the source for."""
+    place = files.place(job.source)
+    if job.kind == "zip":
+        return job, one_zip(place, job.name)
+    plan = stack.enter_context(Plan(place, job.kind, job.rules))
+    if job.kind == "tree" and (kind == "dicom" or (not kind and "dicom" in plan.kinds() <= {"dicom", "copy"})):
+        job = replace(job, kind="dicom")
+    return job, plan
+
+
+def update(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    psnr: float | None = None,
+    rmse: float | None = None,
+    max_error: float | None = None,
+    lossless: bool = False,
+    preset: Preset | None = None,
+    mask: str | os.PathLike[str] | None = None,
+    include: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+    rules: str | os.PathLike[str] | None = None,
+    only: Sequence[str] = (),
+    force: Sequence[str] = (),
+    restore: Sequence[str] = (),
+    reread: bool = False,
+    allow_unmatched: bool = False,
+    device: Device = "auto",
+    dry_run: bool = False,
+    show: Callable[[UpdatePlan], None] | None = None,
+    report: str | os.PathLike[str] | None = None,
+    scheduler: Any = None,
+    workers: int | None = None,
+    batch: int = 1,
+    progress: StepCallback | None = None,
+) -> ArchiveConvertReport | UpdatePlan:
+    """Bring an archive up to date with its source: convert what is new, and anew what was changed.
+
+    Everything is asked for as it was when the archive was made, unless it is given here; images whose settings are
+    others now are made anew. A new store takes the place of the old one in one step, when it is whole. What the source
+    does not have any more stays, and is counted as gone; `prune` removes it.
+
+    Parameters
+    ----------
+    src, dst : path-like or str
+        Source and archive. The source may lie elsewhere than it did, under the same name.
+    psnr, rmse, max_error, lossless, preset, mask
+        As in `convert`; for all images that no rule speaks of, or with `only` for those.
+    include, exclude : sequence of str, optional
+        As in `convert`; instead of those of the archive. What is not selected any more stays.
+    rules : path-like or str, optional
+        As in `convert`; instead of those of the archive.
+    only : sequence of str
+        Suffixes or globs of the images that quality, preset and mask are for; they become rules of the archive.
+    force : sequence of str
+        Globs on paths in the archive: these are made anew though nothing changed.
+    restore : sequence of str
+        Globs on paths in the archive: these come back though they were removed.
+    reread : bool
+        Compare the contents of all files; otherwise a file of the same size and time is taken for the same.
+    allow_unmatched : bool
+        As in `convert`.
+    device, report, scheduler, workers, batch, progress
+        As in `convert`.
+    dry_run : bool
+        Only say what would be done.
+    show : callable, optional
+        Called with an `UpdatePlan` before anything is done.
+
+    Returns
+    -------
+    ArchiveConvertReport or UpdatePlan
+        The plan for a dry run.
+
+    Raises
+    ------
+    SourceError, ConfigurationError, DestinationHeldError, StoreError
+    """
+    source, destination = os.fspath(src), os.fspath(dst)
+    recorded = Record(archive_place(destination)).job()
+    asked = bool(lossless) or any(value is not None for value in (psnr, rmse, max_error))
+    quality = Quality.of(psnr, rmse, max_error, lossless) if asked else None
+    given = "" if mask is None else mask_path(os.fspath(mask))
+    only = _globs("only", only)
+    found = recorded_rules(destination, recorded, "" if only else given)
+    base = replace(found.base, device=device)
+    if only:
+        own = tuple(Rule(name=name, quality=quality, preset=preset, mask=given or None) for name in only)
+        found = replace(found, rules=own + tuple(rule for rule in found.rules if rule.name not in only))
+    else:
+        base = replace(base, quality=quality or base.quality, preset=preset or base.preset)
+    found = replace(found, base=base)
+    if rules is not None:
+        read = make_rules(base, os.fspath(rules), (), (), asked=asked and not only)
+        found = replace(read, rules=(own if only else ()) + read.rules, include=found.include, exclude=found.exclude)
+    if include is not None:
+        found = replace(found, include=_globs("include", include))
+    if exclude is not None:
+        found = replace(found, exclude=_globs("exclude", exclude))
+    job = make_job(source, destination, found, batch=batch, pictures=report is not None)
+    kind = str(recorded["source"].get("kind"))
+    force, restore = _globs("force", force), _globs("restore", restore)
+    if dry_run:
+        with ExitStack() as stack:
+            job, plan = _planned(job, stack, kind)
+            if not allow_unmatched:
+                check_fitting(plan, files.place(job.source), job.rules)
+            return plan_update(job, document(job), plan, force=force, restore=restore, reread=reread)
+
+    def tell(summary: Summary) -> None:
+        if show is not None:
+            show(UpdatePlan(archive=destination, **summary.to_dict()))
+
+    wanted = Update(show=tell, force=force, restore=restore, reread=reread)
+    return _run(job, report=report, scheduler=scheduler, workers=workers, progress=progress,
+                allow_unmatched=allow_unmatched, update=wanted, kind=kind)  # fmt: skip
 
 
 def info(store: str | os.PathLike[str]) -> InfoReport | ArchiveInfo:
@@ -251,8 +426,27 @@ def export(
     return export_archive(store, out, include, progress=tell)
 
 
+def remove(
+    archive: str | os.PathLike[str], include: Sequence[str], *, dry_run: bool = False, force: bool = False
+) -> RemovalReport:
+    """Remove stores and files from an archive for good; see `inrstore.archive.removal.remove`."""
+    return remove_from(archive, _globs("include", include), dry_run=dry_run, force=force)
+
+
+def prune(archive: str | os.PathLike[str], *, dry_run: bool = False) -> RemovalReport:
+    """Remove what the source does not have any more, and leftovers; see `inrstore.archive.removal.prune`."""
+    return prune_archive(archive, dry_run=dry_run)
+
+
+def merge(
+    other: str | os.PathLike[str], archive: str | os.PathLike[str], *, exclude: Sequence[str] = ()
+) -> MergeReport:
+    """Take everything of another archive into an archive; see `inrstore.archive.merge.merge`."""
+    return merge_into(other, archive, exclude=_globs("exclude", exclude))
+
+
 class _Counting(Protocol):
-    def __call__(self, name: str, done: int, bad: int = 0, /) -> None: ...
+    def __call__(self, name: str, done: int = 0, bad: int = 0, /) -> None: ...
 
 
 def _is_archive(where: str | os.PathLike[str]) -> bool:
@@ -278,7 +472,7 @@ def _counting(stage: str, callback: StepCallback | None) -> _Counting | None:
         return None
     start = time.perf_counter()
 
-    def tell(name: str, done: int, bad: int = 0) -> None:
+    def tell(name: str, done: int = 0, bad: int = 0) -> None:
         seconds = time.perf_counter() - start
         callback(ArchiveProgress(
             stage=f"{stage} {name}", done=done, failed=bad, total=0, bytes_done=0, bytes_total=0, seconds=seconds

@@ -2,9 +2,9 @@
 
 It follows `inrstore-1.md` section by section, needs only numpy and the standard library (and a decoder of AV1 for
 section 15), and is written to be read.
-`decoder_parts.py` has what the sections share, `decoder_network.py` section 7, `decoder_predictor.py` section 12,
-`decoder_neural.py` section 13, `decoder_transform.py` section 14, `decoder_av1.py` section 15,
-`decoder_inloop.py` section 16.
+`decoder_parts.py` has what the sections share, `decoder_numbers.py` section 4.2, `decoder_network.py` section 7,
+`decoder_predictor.py` section 12, `decoder_neural.py` section 13, `decoder_transform.py` section 14,
+`decoder_av1.py` section 15, `decoder_inloop.py` section 16.
 `python decoder.py FILE...` prints the type, the shape and the SHA-256 of what each file decodes to.
 """
 
@@ -21,6 +21,7 @@ sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # more files of thi
 from decoder_av1 import decode_av1
 from decoder_network import Network
 from decoder_neural import decode_neural
+from decoder_numbers import read_numbers
 from decoder_parts import Invalid, Lanes, Reader, check, check_outputs, from_order, inflate, range_of
 from decoder_predictor import decode_predictor
 from decoder_transform import decode_transform
@@ -102,7 +103,8 @@ def decode_constant(payload: Reader, dtype: np.dtype, shape: tuple[int, ...]) ->
 # Section 4. Envelope.
 def decode_boxed(code: Any, payload: Reader, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     """Modes 2 and up: read the envelope, let `code` decode the box, then put the box into the chunk."""
-    check((flags := payload.number("u8", "flags")) < 8, "flags", f"{flags} has reserved bits")
+    check((flags := payload.number("u8", "flags")) < 16, "flags", f"{flags} has reserved bits")
+    check(dtype.kind == "f" or not flags & 10, "flags", "exceptions and numbers are for floating-point types")
     start, stop = [0] * len(shape), shape
     if flags & 1:
         start, stop = payload.array("<u4", 2 * len(shape), "start, stop").reshape(2, -1).tolist()
@@ -118,7 +120,6 @@ def decode_boxed(code: Any, payload: Reader, dtype: np.dtype, shape: tuple[int, 
         mask = decode_mask(coded, [n for axis, n in enumerate(box) if axes >> axis & 1])
         mask = mask.reshape([n if axes >> axis & 1 else 1 for axis, n in enumerate(box)])
     if flags & 2:
-        check(dtype.kind == "f", "flags", "exceptions are for floating-point types")
         stream = payload.take(payload.number("u32", "bitmap length"), "bitmap")
         bits = np.unpackbits(np.frombuffer(inflate(stream, -(-count // 8), "bitmap"), np.uint8))
         check(not bits[count:].any(), "bitmap", "the padding is not zero")
@@ -126,7 +127,8 @@ def decode_boxed(code: Any, payload: Reader, dtype: np.dtype, shape: tuple[int, 
         stream = payload.take(payload.number("u32", "exceptional values length"), "exceptional values")
         size = np.count_nonzero(replaced) * dtype.itemsize
         exceptional = np.frombuffer(inflate(stream, size, "exceptional values"), dtype)
-    values = code(payload, dtype, box)
+    kind, values_from = read_numbers(payload, dtype) if flags & 8 else (dtype, np.asarray)
+    values = values_from(code(payload, kind, box))
     if replaced is not None:
         values[replaced] = exceptional
     if mask is not None:
@@ -215,11 +217,18 @@ def decode_siren(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.n
 # Section 8. Byteplanes.
 def decode_byteplanes(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.ndarray:
     """Mode 2: an index for each value, deflated byte plane by byte plane."""
-    check((kind := payload.number("u8", "kind")) <= 2, "kind", f"{kind} is reserved")
-    check(kind == 0 or dtype.kind in ("iu", "f")[kind - 1], "kind", f"{kind} is not for {dtype}")
+    check((kind := payload.number("u8", "kind")) <= 3, "kind", f"{kind} is reserved")
+    check(kind in (0, 3) or dtype.kind in ("iu", "f")[kind - 1], "kind", f"{kind} is not for {dtype}")
     channel_axis = payload.number("u8", "channel_axis")
-    check(channel_axis in (*range(len(box) if kind else 0), 255), "channel_axis", f"{channel_axis} is not allowed")
+    check(
+        channel_axis in (*range(len(box) if kind in (1, 2) else 0), 255),
+        "channel_axis",
+        f"{channel_axis} is not allowed",
+    )
     width = dtype.itemsize
+    if kind == 3:
+        raw = inflate(payload.take(len(payload.rest), "values"), width * math.prod(box), "values")
+        return np.array(values_of(raw, dtype, "values")).reshape(box)
     if kind:
         wide = f"<{dtype.kind}8"
         low, high = payload.array(wide, 2, "low, high").tolist()

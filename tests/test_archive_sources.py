@@ -297,10 +297,8 @@ def test_a_datatype_that_does_not_exist(plain, code):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("field", ["scl_slope", "scl_inter"])
-def test_scaling_that_is_no_number(plain, field, value):
-    fields = {"scl_slope": 1.0, field: value}
-    refused(patch_header(plain, **fields), field)
+def test_an_intercept_that_is_no_number(plain, value):
+    refused(patch_header(plain, scl_slope=1.0, scl_inter=value), "scl_inter")
 
 
 @pytest.mark.parametrize("offset", [0.0, 351.0, 352.5, -1.0, 1e30, float("nan"), float("inf")])

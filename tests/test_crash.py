@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("nibabel")
 
-from tools import crash_convert
+from tools import crash_convert, crash_living
 from tools.crash_convert import Case, Trial, matrix, random_kills
 
 
@@ -69,3 +69,11 @@ def test_the_check_itself_sees_what_is_wrong(trial):
     (trial.folder / ".inrstore-left").mkdir()
     assert "left behind" in trial.compare()
     trial.clear()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["ozx", "zarr"])
+@pytest.mark.parametrize("command", crash_living.COMMANDS)
+def test_a_change_of_an_archive_that_was_stopped_is_made_whole_by_the_same_command(command, store):
+    found = crash_living.run(command, store, ("die", "EIO"), 4, print)
+    assert found["disturbances"] > 8 and not found["wrong"]

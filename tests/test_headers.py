@@ -99,7 +99,8 @@ CASES = {
     "qfac -1": single(qform_code=1, pixdim={0: -1}),
     "steps of 0 and below": single(pixdim={1: 0, 2: -2}),
     **{f"slope {slope} inter {inter}": single(scl_slope=slope, scl_inter=inter)
-       for slope, inter in ((0, 0), (0, 5), (0, NAN), (1, 0), (2.5, -1024), (-0.5, 0), (1e-30, 1e30))},
+       for slope, inter in ((0, 0), (0, 5), (0, NAN), (1, 0), (2.5, -1024), (-0.5, 0), (1e-30, 1e30),
+                                (NAN, NAN), (NAN, 5), (float("inf"), 0), (float("-inf"), 2))},
     **{f"units {units}": single(shape=(3, 3, 2, 4), xyzt_units=units) for units in (0, 2, 1 | 16, 3 | 24, 10, 2 | 32)},
     "window and time": single(cal_max=100, cal_min=-5, toffset=3.5, slice_duration=0.1, slice_code=3, slice_end=2),
     "frequency, phase, slice": single(dim_info=57),
@@ -122,7 +123,6 @@ CASES = {
 }  # fmt: skip
 
 REFUSED = {
-    "scl_slope": single(scl_slope=NAN),
     "scl_inter": single(scl_slope=2, scl_inter=float("inf")),
     "qform": single(qform_code=1, pixdim={0: 7}),
     "srow_x": single(sform_code=1, srow_x=[NAN, 0, 0, 0]),
@@ -131,6 +131,15 @@ REFUSED = {
     "magic": {"a.hdr": header(pair=True, magic=b""), "a.img": voxels()},
 }  # fmt: skip
 """Headers by the field for which they are refused: what they say cannot be understood, or is forbidden."""
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("slope ")])
+def test_slope_and_intercept_are_read_as_nibabel_reads_them(tmp_path, name):
+    (tmp_path / "a.nii").write_bytes(CASES[name]["a.nii"])
+    source, loaded = read_source(tmp_path / "a.nii"), nib.load(tmp_path / "a.nii")
+    slope, inter = nib.Nifti1Header(source.header[:348]).get_slope_inter()
+    assert (source.slope, source.inter) == (1.0 if slope is None else slope, 0.0 if inter is None else inter)
+    assert np.array_equal(source.voxels.T * source.slope + source.inter, loaded.get_fdata())
 
 
 def real_files():

@@ -227,3 +227,13 @@ def test_workers_are_started_and_stopped_by_the_command(tmp_path):
     source = images(tmp_path / "in", 2)
     report = inrstore.convert(source, tmp_path / "out", lossless=True, workers=2)
     assert (report.complete, report.converted) == (True, 2)
+
+
+def test_workers_replace_what_changed(tmp_path, workers):
+    source = images(tmp_path / "in", 4)
+    inrstore.convert(source, tmp_path / "out", lossless=True, scheduler=workers)
+    write_nifti(source / "sub-2_bold.nii.gz", random_image((6, 5, 4), seed=40))
+    shown = []
+    report = inrstore.update(source, tmp_path / "out", scheduler=workers, show=shown.append)
+    assert report.complete and (shown[0].counts["changed"], shown[0].counts["same"]) == (1, 3)
+    assert inrstore.verify(tmp_path / "out", source).stores == 4

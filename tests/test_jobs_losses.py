@@ -219,3 +219,38 @@ def test_odd_voxels_come_back(tmp_path):
         (tmp_path / "in").mkdir(exist_ok=True)
         nib.save(nib.Nifti1Image(values.astype(np.float32), np.eye(4)), tmp_path / f"in/{name}.nii.gz")
     there_and_back(tmp_path / "in", tmp_path)
+
+
+def test_a_file_that_is_replaced_while_it_is_copied_is_not_kept(tmp_path, monkeypatch):
+    from inrstore.archive import copies
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.txt").write_bytes(b"old" * 1000)
+    image(tmp_path / "in/b.nii.gz")
+
+    class Slow(copies.Digest):
+        def __iter__(self):
+            yield from super().__iter__()
+            (tmp_path / "new").write_bytes(b"new and longer" * 1000)
+            (tmp_path / "new").replace(tmp_path / "in/a.txt")
+
+    monkeypatch.setattr(copies, "Digest", Slow)
+    report = convert(tmp_path / "in", tmp_path / "archive")
+    assert [one["key"] for one in report.failures] == ["a.txt"] and "was changed" in report.failures[0]["reason"]
+    assert not (tmp_path / "archive/a.txt").exists()
+    monkeypatch.undo()
+    assert convert(tmp_path / "in", tmp_path / "archive").complete
+
+
+@pytest.mark.parametrize("text", ["[T1w]\npsnr = " + "9" * 5000, "[T1w]\npsnr = {"])
+def test_rules_that_cannot_be_read_are_an_error_that_names_the_file(tmp_path, text):
+    image(tmp_path / "in/a_T1w.nii.gz")
+    (tmp_path / "rules.toml").write_text(text)
+    with pytest.raises(ConfigurationError, match=r"rules\.toml: not TOML"):
+        inrstore.convert(tmp_path / "in", tmp_path / "archive", rules=tmp_path / "rules.toml")
+
+
+def test_a_mask_elsewhere_that_is_not_there_is_named(tmp_path):
+    source = image(tmp_path / "in/a.nii.gz")
+    with pytest.raises(inrstore.errors.SourceError, match=r"\.\./missing\.nii: no such mask"):
+        inrstore.convert(source, tmp_path / "a.ozx", mask="../missing.nii")

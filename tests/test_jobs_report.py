@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import base64
+import html
+import json
 import re
+import shutil
+import subprocess
 import sys
 import tracemalloc
 from html.parser import HTMLParser
@@ -156,6 +160,39 @@ class Many:
 
     def __iter__(self):
         return (image(n) for n in range(self.count))
+
+
+@pytest.mark.parametrize("width", [820, 1000, 1319, 1321, 1600])
+def test_nothing_of_the_page_is_cut_off(tmp_path, width):
+    """Pictures stand below the figures where there is no room beside them."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("there is no Chromium to lay the page out")
+    measures = {"psnr": 41.5, "max_error": 123456.7, "worst_voxel": [255, 255, 175, 1199], "ratio": 1234.5,
+                "modes": {"transform": 1024, "byteplanes": 12, "constant": 3}}  # fmt: skip
+    key = "sub-01/ses-20240101/func/sub-01_ses-20240101_task-averylongname_run-01_space-MNI152_desc-preproc_bold.nii.gz"
+    noise = np.random.default_rng(0).integers(0, 255, (96, 96)).astype(np.uint8)
+    picture = strip(noise, noise[::-1])
+    rows = [image(number, key=key.replace("01", f"{number:02}"), measures=measures) for number in range(3)]
+    text = write_report(tmp_path / "page.html", rows, JOB, lambda _: picture).read_text()
+    # The page is laid out in a frame, whose width the window of a browser without a head cannot get wrong.
+    probe = """<script>onload = () => {
+      const cut = [...document.querySelectorAll("td, th, img, .cards div, h1, p, li")]
+        .filter(one => one.getBoundingClientRect().right > innerWidth + 1 || one.scrollWidth > one.clientWidth + 1);
+      const scrolled = document.documentElement.scrollWidth;
+      top.document.title = JSON.stringify([innerWidth, scrolled, cut.map(one => one.outerHTML)]);
+    }</script>"""
+    inside = html.escape(text.replace("</body>", f"{probe}</body>"))
+    frame = f'<iframe style="width:{width}px;height:2000px;border:0" srcdoc="{inside}"></iframe>'
+    (tmp_path / "probe.html").write_text(f"<!doctype html><title>-</title>{frame}")
+    done = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+         "--dump-dom", f"--window-size={width + 100},2000", f"file://{tmp_path / 'probe.html'}"],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    found, scrolled, cut = json.loads(html.unescape(done.stdout.split("<title>")[1].split("</title>")[0]))
+    assert (found, cut) == (width, [])
+    assert scrolled <= width
 
 
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path):

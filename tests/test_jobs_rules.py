@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from inrstore.archive.rules import (
     Rules,
@@ -134,6 +139,61 @@ def test_a_missing_rules_file_is_named(tmp_path):
 )  # fmt: skip
 def test_globs(glob, path, fits):
     assert matches(glob, path) == fits
+
+
+def _by_backtracking(glob: str) -> re.Pattern[str]:
+    """Return what a glob means as one expression, whose search can take long."""
+    text = ""
+    for part in re.split(r"(\*\*/|\*+|\?|\[[^\]]+\])", glob):
+        if part == "**/":
+            text += "(?:.*/)?"
+        elif part.startswith("*"):
+            text += ".*"
+        elif part == "?":
+            text += "."
+        elif part.startswith("[") and part.endswith("]"):
+            inside = re.sub(r"([\\\[&~|^])", r"\\\1", part[1:-1].removeprefix("!"))
+            text += re.compile(f"[{'^' if part[1] == '!' else ''}{inside}]").pattern  # each is one by itself
+        else:
+            text += re.escape(part)
+    return re.compile(text, re.DOTALL)
+
+
+_PARTS = st.sampled_from(["a", "b", "/", "_", ".", "\n", "é", "*", "**", "**/", "***/", "?", "[ab]", "[!ab]", "[a-c]",
+                          "[", "]", "[!]", "[]a]", "[^a]", "[a^]", "[\\]", "[*]", "[/]", "[b-a]"])  # fmt: skip
+
+
+@given(st.lists(_PARTS, max_size=9).map("".join), st.text("ab/_.\né*[]^\\c", max_size=9))
+@settings(max_examples=3000, deadline=None)
+def test_a_glob_means_what_its_expression_means(glob, path):
+    try:
+        expected = _by_backtracking(glob).fullmatch(path) is not None
+    except re.error:
+        with pytest.raises(ConfigurationError, match="is not a glob"):
+            matches(glob, path)
+    else:
+        assert matches(glob, path) == expected
+
+
+@pytest.mark.parametrize("glob", ["[!]", "[!][!]", "[b-a]", "x[!]*"])
+def test_a_set_that_is_none_is_refused(glob):
+    with pytest.raises(ConfigurationError, match="is not a glob"):
+        matches(glob, "")
+
+
+@pytest.mark.parametrize(
+    "glob",
+    ["*_*_*_*.nii.gz", "**/_**/_**/_**/x", "*?*?*?*?*x", "[_]*" * 20 + "x", "*" * 500 + "x", "**/*" * 50 + "x"],
+)
+@pytest.mark.parametrize("path", ["_" * 1000, "_/" * 500, "a_" * 500])
+def test_no_glob_takes_long_on_any_name(glob, path):
+    matches(glob, path)
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        assert not matches(glob, path)
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.002
 
 
 def test_exclusion_wins():

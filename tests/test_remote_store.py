@@ -369,3 +369,30 @@ def test_an_image_in_a_bucket_is_read(bucket, tmp_path):
     write_nifti(tmp_path / "a.nii.gz", values)
     files.place(f"{bucket}/in").write("a.nii.gz", (tmp_path / "a.nii.gz").read_bytes())
     np.testing.assert_array_equal(read_source(f"{bucket}/in/a.nii.gz").voxels, values.T)
+
+
+@pytest.mark.parametrize("store", ["ozx", "zarr"])
+def test_an_archive_in_a_bucket_is_updated_merged_and_pruned(bucket, dataset, tmp_path, store):
+    where, source = f"{bucket}/archive", dataset
+    inrstore.convert(source, where, lossless=True, store=store)
+    (tmp_path / "other").mkdir()
+    write_nifti(tmp_path / "other/x.nii", random_image((4, 3, 2)))
+    inrstore.convert(tmp_path / "other", tmp_path / "theirs", lossless=True, store=store)
+    write_nifti(source / "sub-2_T1w.nii", random_image((5, 4, 6), seed=5))
+    write_nifti(source / "sub-0/T1w.nii", random_image((5, 4, 6), seed=9))
+    report = inrstore.update(source, where)
+    if store == "ozx":
+        assert report.complete, report.failures
+        inrstore.verify(where, source)
+    else:  # a folder in a bucket cannot change in one step
+        assert [failure["key"] for failure in report.failures] == ["sub-0/T1w.nii"]
+        assert "remove it first" in report.failures[0]["reason"]
+        inrstore.remove(where, ["sub-0/T1w*"])
+        assert inrstore.update(source, where, restore=["sub-0/*"]).complete
+    assert inrstore.merge(tmp_path / "theirs", where).stores == 1
+    (source / "sub-1/T1w.nii").unlink()
+    assert inrstore.update(source, where).gone == 1
+    assert inrstore.prune(where).removed == (f"sub-1/T1w.{store}",)
+    assert inrstore.verify(where).stores == 3
+    assert not [key for key in objects(where) if "sub-1/T1w" in key]
+    assert len(inrstore.open_archive(where)) == 3

@@ -207,3 +207,32 @@ def test_a_header_of_others_among_scans_of_the_same_ending_is_kept(tmp_path):
     (tmp_path / "b.hdr").write_text("ENVI")
     write_nifti(tmp_path / "c.nii", random_image((3, 3, 3)))
     assert _not_dicom(Folder(tmp_path), "") == ["b.hdr"]
+
+
+def test_images_of_different_formats_may_have_one_name(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    image = nib.Nifti1Image(random_image((5, 4, 3)), np.eye(4))
+    image.to_filename(source / "brain.nii.gz")
+    nib.freesurfer.MGHImage(random_image((5, 4, 3)), np.eye(4)).to_filename(source / "brain.mgz")
+    assert inrstore.convert(source, tmp_path / "archive", lossless=True).complete
+    assert sorted(path.name for path in (tmp_path / "archive").glob("*.ozx")) == ["brain.mgz.ozx", "brain.ozx"]
+    inrstore.export(tmp_path / "archive", tmp_path / "out")
+    assert sorted(tree(tmp_path / "out")) == ["brain.mgz", "brain.nii.gz"]
+
+
+def test_a_file_beside_its_packed_form_is_an_error_that_says_how_to_choose(tmp_path):
+    # They may be two images, and one of them would be lost.
+    source = tmp_path / "in"
+    source.mkdir()
+    for name, seed in (("a.nii", 0), ("a.nii.gz", 1)):
+        nib.Nifti1Image(random_image((5, 4, 3), seed=seed), np.eye(4)).to_filename(source / name)
+    report = inrstore.convert(source, tmp_path / "archive", lossless=True)
+    assert not report.complete
+    texts = sorted(str(failure) for failure in report.failures)
+    assert len(texts) == 2
+    for text in texts:
+        assert "a.nii" in text and "a.nii.gz" in text and "exclude one of them" in text
+    report = inrstore.convert(source, tmp_path / "other", lossless=True, exclude=["a.nii"])
+    assert report.complete
+    assert inrstore.verify(tmp_path / "other")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from common import tree
@@ -193,6 +194,63 @@ def test_a_record_that_could_not_be_read_again_is_not_written(tmp_path):
     assert [len(record["note"]) for record in records(tmp_path / "j")] == [len(longest["note"]), 5]
 
 
+def _nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), {1, 2}, b"bytes", 10**5000, _nested(100_000), "x" * MAX_LINE_BYTES, "\0" * (1 << 20)],
+    ids=["nan", "inf", "set", "bytes", "digits", "nested", "long", "escaped"],
+)
+def test_what_its_reader_would_refuse_is_not_appended(tmp_path, value):
+    with Journal(tmp_path / "j") as journal:
+        journal.append({"n": 0})
+        before = (tmp_path / "j").read_bytes()
+        with pytest.raises(StoreError, match="a record"):
+            journal.append({"n": value})
+        assert (tmp_path / "j").read_bytes() == before
+        journal.append({"n": 1})
+    assert [record["n"] for record in records(tmp_path / "j")] == [0, 1]
+
+
+def test_a_record_that_is_no_object_is_not_appended(tmp_path):
+    with Journal(tmp_path / "j") as journal, pytest.raises(StoreError, match="a record"):
+        journal.append([1])  # type: ignore[arg-type]
+    assert (tmp_path / "j").read_bytes() == b""
+
+
+@pytest.mark.parametrize("opening", [Journal, lambda path: Lock(path, "it")], ids=["journal", "lock"])
+def test_a_link_in_the_place_of_a_journal_or_a_lock_is_not_followed(tmp_path, opening):
+    """Who brings an archive with such a link must not have a file of its user's emptied."""
+    (tmp_path / "thesis.txt").write_bytes(b"years")
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive/it").symlink_to(tmp_path / "thesis.txt")
+    with pytest.raises((OSError, StoreError)):
+        opening(tmp_path / "archive/it").close()
+    assert (tmp_path / "thesis.txt").read_bytes() == b"years"
+
+
+@pytest.mark.parametrize("opening", [Journal, lambda path: Lock(path, "it")], ids=["journal", "lock"])
+def test_a_pipe_in_the_place_of_a_journal_or_a_lock_is_refused(tmp_path, opening):
+    os.mkfifo(tmp_path / "it")
+    with pytest.raises(OSError, match=r"not a regular file.*it"):
+        opening(tmp_path / "it")
+
+
+def test_what_a_link_leads_to_is_not_cleared(tmp_path):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / f"{durable.PREFIX}0123456789abcdef").write_bytes(b"of another archive")
+    (tmp_path / "work").symlink_to(folder)
+    before = tree(tmp_path)
+    Folder(tmp_path).clear("work")
+    assert tree(tmp_path) == before
+
+
 def test_a_line_that_cannot_be_written_is_taken_back(tmp_path, monkeypatch):
     with Journal(tmp_path / "j") as journal:
         journal.append({"n": 0})
@@ -239,8 +297,10 @@ def test_a_lock_says_who_holds_it_and_dies_with_its_holder(tmp_path):
             pass
 
 
-def test_a_lock_survives_that_its_holder_removes_the_folder(tmp_path):
-    path, inside, most = tmp_path / "p/lock", [], []
+@pytest.mark.parametrize("above", ["p", "p/q"])
+def test_a_lock_survives_that_its_holder_removes_the_folder(tmp_path, above):
+    """Who loses the race is told that somebody holds it, never that there is no such file."""
+    path, inside, most, wrong = tmp_path / "p/q/lock", [], [], []
 
     def work():
         for _ in range(40):
@@ -250,14 +310,33 @@ def test_a_lock_survives_that_its_holder_removes_the_folder(tmp_path):
                     most.append(len(inside))
                     time.sleep(0.0005)
                     inside.pop()
-                    durable.remove_folder(path.parent)
+                    with suppress(OSError):  # another made something in it meanwhile
+                        durable.remove_folder(tmp_path / above)
             except DestinationHeldError:
                 time.sleep(0.0005)
+            except OSError as error:
+                wrong.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert wrong == []
     assert len(most) > 4
     assert max(most) == 1
+
+
+def test_a_folder_that_goes_just_when_it_is_needed_is_made_again(tmp_path, monkeypatch):
+    make, gone = durable.make_folder, []
+
+    def vanishing(path):
+        make(path)
+        if len(gone) < 3:
+            gone.append(path)
+            durable.remove_folder(tmp_path / "p")
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(durable, "make_folder", vanishing)
+    with Lock(tmp_path / "p/q/lock", "it"):
+        assert len(gone) == 3

@@ -152,7 +152,9 @@ def test_a_real_scan_is_one_inode_with_little_beside_its_frames(tmp_path):
     size = store.stat().st_size
     assert store.is_file() and report.stored_bytes == info.stored_bytes == size
     assert abs(store.stat().st_blocks * 512 - size) <= 8192
-    assert size - info.image_bytes <= 5000
+    with zipfile.ZipFile(store) as zipped:  # its JSON and gradients are kept as they are, and are no metadata of ours
+        kept = sum(one.compress_size for one in zipped.infolist() if one.filename.startswith("sidecars/c/"))
+    assert size - info.image_bytes - kept <= 5500
     assert report.psnr >= 36
     assert inrstore.verify(store, source).same_file
 
@@ -225,7 +227,8 @@ def test_every_flipped_bit_is_found_or_changes_nothing(tmp_path, store):
             continue
         passed += 1  # dates, permissions and versions in the headers of the zip
         np.testing.assert_array_equal(inrstore.open(store).image.values, values)
-        (tmp_path / "o.nii").unlink(missing_ok=True)
+        for old in tmp_path.glob("o.*"):
+            old.unlink()
         inrstore.export(store, tmp_path / "o.nii")
         assert (tmp_path / "o.nii").read_bytes() == header
     assert passed < len(good) / 30

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shlex
 import zipfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -104,6 +107,152 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
     for _ in range(2):
         inrstore.convert(tmp_path / "in", tmp_path / "archive", lossless=True, report=page)
     assert "a.nii.gz" in page.read_text()
+
+
+# ---- every command, in hostile surroundings
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line, what it may make or change, and whether it is refused.
+
+    A new command of the program is a line in `COMMANDS`. Names in braces are those of `surroundings`.
+    """
+
+    line: str
+    makes: tuple[str, ...] = ()
+    refused: bool = False
+
+
+COMMANDS = (
+    Command("convert {image} {out}.ozx --lossless", ("{out}.ozx",)),
+    Command("convert {image} {out}.zarr --lossless --zarr-format 2", ("{out}.zarr",)),
+    Command("convert {image} {out}-plain --lossless", ("{out}-plain",)),
+    Command("convert {tree} {out} --lossless --report {out}.html", ("{out}", "{out}.html")),
+    Command("convert {tree} {out} --lossless --report {out}.html", ("{out}", "{out}.html")),
+    Command("convert {tree} {out}-folders --lossless --store zarr --include *.nii.gz", ("{out}-folders",)),
+    Command("convert {zip} {out}-zip --lossless --report {out}-zip.html", ("{out}-zip", "{out}-zip.html")),
+    *(Command(f"{what} {{out}}{kind}") for what in ("info", "verify", "verify --fast")
+      for kind in ("", ".ozx", ".zarr", "-plain", "-folders", "-zip")),
+    Command("verify {out} --against {tree}"),
+    Command("verify {out}.ozx --against {image}"),
+    Command("verify {out}-zip --against {zip}"),
+    Command("export {out}.ozx {out}.nii", ("{out}.nii",)),
+    Command("export {out}.zarr {out}.nii.gz", ("{out}.nii.gz",)),
+    Command("export {out} {out}-back", ("{out}-back",)),
+    Command("export {out}-zip {out}-back.zip", ("{out}-back.zip",)),
+    # Refused, and then nothing at all is made.
+    Command("convert {image} {out}.ozx --lossless", refused=True),
+    Command("convert {image} {image} --lossless", refused=True),
+    Command("convert {broken} {out}-broken.ozx --lossless", refused=True),
+    Command("convert {image} {taken} --lossless", refused=True),
+    Command("convert {tree} {taken} --lossless", refused=True),
+    Command("convert {tree} {tree}/inside --lossless", refused=True),
+    Command("convert {tree} {out}-other --lossless --report {page}", refused=True),
+    Command("convert {tree} {out}-other --lossless --report {tree}/page.html", refused=True),
+    Command("convert {zip} {out}-other --lossless --report {zip}", refused=True),
+    Command("convert {image} {out}-other.ozx --lossless --mask {taken}", refused=True),
+    Command("export {out}.ozx {image}", refused=True),
+    Command("export {out} {taken}", refused=True),
+    Command("export {out}-zip {zip}", refused=True),
+    Command("info {image}", refused=True),
+    Command("verify {tree}", refused=True),
+    Command("verify {out}.ozx --against {broken}", refused=True),
+)  # fmt: skip
+
+
+def surroundings(top: Path, placement: str) -> dict[str, str]:
+    """Make a folder full of what could be taken for something else; return the names of what is in it."""
+    home = {"beside": "data", "partial": "data/out.partial", "hidden": "data/.inrstore-0123456789abcdef",
+            "record": "data/.inrstore/work", "files": "data/out_files"}[placement]  # fmt: skip
+    source = top / home
+    tree_of_images = source / "in"
+    image(tree_of_images / "sub-01/anat/sub-01_T1w.nii.gz")
+    image(tree_of_images / "sub-02/anat/sub-02_T1w.nii.gz", seed=1)
+    (tree_of_images / "participants.tsv").write_bytes(b"participant_id\n")
+    (tree_of_images / ".bidsignore").write_bytes(b"")
+    (tree_of_images / "sub-02/link.txt").symlink_to("../participants.tsv")
+    one = image(source / "a.nii.gz", seed=2)
+    with zipfile.ZipFile(source / "one.zip", "w") as packed:
+        packed.write(one, "T1/T1.nii.gz")
+        packed.writestr("notes.txt", "text")
+    out = top / ("data/x.partial" if placement == "partial" else "data") / "out"
+    # Names like those of the destinations, of what is unfinished, of reports and their pictures.
+    for name in ("out.partial/thesis.txt", "out.ozx.partial", "out.zarr.partial/c/0", "out_files/0.png", "out.html.tmp",
+                 "out-zip_files/1.png", ".out.ozx.swp", "out.ozx~", "out.claim", "out.ozx.claim", "out.lock",
+                 ".inrstore-fedcba9876543210", ".inrstore-aaaaaaaaaaaaaaaa/half", ".inrstore/work/thesis.txt",
+                 "page.html", "taken/deep/file", "broken.nii.gz"):  # fmt: skip
+        path = out.parent / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(f"somebody's {name}".encode())
+    (top / "elsewhere").mkdir()
+    (top / "elsewhere/thesis.txt").write_bytes(b"years")
+    (out.parent / "out-link").symlink_to(top / "elsewhere")
+    (out.parent / "dangling").symlink_to("nowhere")
+    (out.parent / "read-only").mkdir()
+    (out.parent / "read-only/file").write_bytes(b"mine")
+    (out.parent / "read-only/file").chmod(0o400)
+    (out.parent / "read-only").chmod(0o500)
+    for path in tree_of_images.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(0o500 if path.is_dir() else 0o400)  # a source is only read
+    names = {"image": one, "tree": tree_of_images, "zip": source / "one.zip", "out": out, "taken": out.parent / "taken",
+             "page": out.parent / "page.html", "broken": out.parent / "broken.nii.gz"}  # fmt: skip
+    return {name: str(path) for name, path in names.items()}
+
+
+def everything(top: Path) -> dict[str, object]:
+    """Return what can be seen of every file, folder and link."""
+    out: dict[str, object] = {}
+    for folder, folders, names in os.walk(top):
+        for path in (Path(folder, name) for name in (*folders, *names)):
+            info, content = path.lstat(), ""
+            if path.is_symlink():
+                content = os.readlink(path)
+            elif path.is_file():
+                content = f"{hashlib.sha256(path.read_bytes()).hexdigest()} {info.st_mtime_ns} {info.st_ino}"
+            out[str(path)] = (content, info.st_mode, info.st_uid)
+    return out
+
+
+@pytest.mark.parametrize("placement", ["beside", "partial", "hidden", "record", "files"])
+def test_no_command_touches_what_it_was_not_told_to_make(tmp_path, monkeypatch, placement):
+    from typer.testing import CliRunner
+
+    from inrstore.cli.app import app
+
+    (tmp_path / "top/cwd").mkdir(parents=True)
+    (tmp_path / "top/tmp").mkdir()
+    monkeypatch.chdir(tmp_path / "top/cwd")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "top/tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    names = surroundings(tmp_path / "top", placement)
+    before = everything(tmp_path / "top")
+    for command in COMMANDS:
+        line = command.line.format(**names)
+        done = CliRunner().invoke(app, shlex.split(line))
+        assert (done.exit_code != 0) == command.refused, (line, done.output)
+        after = everything(tmp_path / "top")
+        makes = tuple(name.format(**names) for name in command.makes)
+        touched = [path for path in {*before, *after} if before.get(path) != after.get(path)]
+        foreign = [path for path in touched if not any(path == made or path.startswith(f"{made}/") for made in makes)]
+        assert foreign == [], line
+        before = after
+
+
+@pytest.mark.parametrize("name", ["out.ozx", "out.zarr", "out"])
+def test_a_link_in_the_place_of_a_destination_is_not_followed(tmp_path, name):
+    source = image(tmp_path / "a.nii.gz")
+    for target in ("nowhere", "elsewhere", "thesis.txt"):
+        top = tmp_path / target
+        top.mkdir()
+        (top / "elsewhere").mkdir()
+        (top / "thesis.txt").write_bytes(b"years")
+        (top / name).symlink_to(target)
+        before = everything(top)
+        with pytest.raises(InrstoreError):
+            inrstore.convert(source, top / name, lossless=True)
+        assert everything(top) == before
 
 
 # ---- metadata before its digest

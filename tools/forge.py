@@ -116,9 +116,10 @@ _MR = b"1.2.840.10008.5.1.4.1.1.4"
 
 
 def dicom_image(
-    rows: int, columns: int, frames: int, pixels: bytes, *, number: bytes = b"7", kind: bytes = _MR
-) -> bytes:
-    """Return a DICOM image in Explicit VR Little Endian."""
+    rows: int, columns: int, frames: int, pixels: bytes, *, number: bytes = b"7", kind: bytes = _MR,
+    place: tuple[int, float] | None = None,
+) -> bytes:  # fmt: skip
+    """Return a DICOM image in Explicit VR Little Endian; `place` is the number of a slice of CT, and where it lies."""
 
     def element(group: int, number: int, kind: bytes, value: bytes) -> bytes:
         value += (b"\0" if kind in (b"UI", b"OW") else b" ") * (len(value) % 2)
@@ -132,6 +133,12 @@ def dicom_image(
     meta = element(2, 0, b"UL", struct.pack("<L", len(meta))) + meta
     body = element(8, 0x16, b"UI", kind) + element(8, 0x60, b"CS", b"MR") + element(0x20, 0x11, b"IS", number)
     body += element(0x20, 0x0E, b"UI", b"1.2.3.4") + element(0x20, 0x13, b"IS", b"1")
+    if place is not None:
+        body = element(8, 0x16, b"UI", kind) + element(8, 0x18, b"UI", b"1.2.3.%d" % place[0])
+        body += element(8, 0x60, b"CS", b"CT") + element(8, 0x70, b"LO", b"SIEMENS") + element(0x18, 0x50, b"DS", b"3")
+        body += element(0x20, 0x0E, b"UI", b"1.2.3.4") + element(0x20, 0x11, b"IS", number)
+        body += element(0x20, 0x13, b"IS", b"%d" % place[0]) + element(0x20, 0x32, b"DS", b"0\\0\\%g" % place[1])
+        body += element(0x20, 0x37, b"DS", b"1\\0\\0\\0\\1\\0")
     body += short(2, 1) + element(0x28, 8, b"IS", str(frames).encode()) + short(0x10, rows) + short(0x11, columns)
-    body += short(0x100, 16) + short(0x101, 16) + short(0x102, 15) + short(0x103, 0)
+    body += short(0x100, 16) + short(0x101, 16) + short(0x102, 15) + short(0x103, int(place is not None))
     return bytes(128) + b"DICM" + meta + body + element(0x7FE0, 0x10, b"OW", pixels)

@@ -1,4 +1,4 @@
-"""Put the tables of committed results into the README, between their marks.
+"""Put the tables of committed results into the README and the guide, between their marks.
 
 python -m tools.readme_tables [--check]
 """
@@ -90,22 +90,49 @@ def read_table() -> str:
     ])  # fmt: skip
 
 
-TABLES = {"convert": convert_table, "lossless": lossless_table, "rate": rate_table, "read": read_table}
+def short_table() -> str:
+    """Return the README's table: of each kind of scan the best other codec's bytes over ours, from the result files."""
+    text = rate_table()
+    lines = ["| beside the best of | bytes of the other over ours |", "|---|---|"]
+    for line in text.splitlines():
+        if line.startswith("- "):
+            kind, _, found = line[2:].partition(": ")
+            lines.append(f"| {kind} | {found} |")
+    lossless = next(line for line in lossless_table().splitlines() if line.startswith("Geometric mean"))
+    return "\n".join(
+        [*lines, f"| lossless, all twelve scans | {lossless.split('. ')[0][0].lower()}{lossless.split('. ')[0][1:]} |"]
+    )
+
+
+TABLES = {
+    "convert": convert_table,
+    "lossless": lossless_table,
+    "rate": rate_table,
+    "read": read_table,
+    "short": short_table,
+}
+PAGES = ("README.md", "docs/results.md")
 
 
 def main() -> int:
-    """Write the README, or with --check tell whether it is up to date."""
-    path = ROOT / "README.md"
-    old = new = path.read_text()
-    for name, table in TABLES.items():
-        start, end = f"<!-- table:{name} -->\n", f"<!-- end:{name} -->"
-        before, _, rest = new.partition(start)
-        _, _, after = rest.partition(end)
-        new = f"{before}{start}{table()}\n{end}{after}"
-    if "--check" in sys.argv[1:]:
-        return int(new != old)
-    path.write_text(new)
-    return 0
+    """Write the pages, or with --check tell whether they are up to date."""
+    wrong, seen = 0, set()
+    for page in PAGES:
+        path = ROOT / page
+        old = new = path.read_text()
+        for name, table in TABLES.items():
+            start, end = f"<!-- table:{name} -->\n", f"<!-- end:{name} -->"
+            if start in new:
+                seen.add(name)
+                before, _, rest = new.partition(start)
+                _, _, after = rest.partition(end)
+                new = f"{before}{start}{table()}\n{end}{after}"
+        wrong |= new != old
+        if "--check" not in sys.argv[1:]:
+            path.write_text(new)
+    if seen != set(TABLES):
+        raise SystemExit(f"no page has the tables {set(TABLES) - seen}")
+    return int(wrong) if "--check" in sys.argv[1:] else 0
 
 
 if __name__ == "__main__":

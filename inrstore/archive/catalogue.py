@@ -35,18 +35,67 @@ class Catalogue(Closing):
 
 
 class Ledger(Catalogue):
-    """The last outcome of each file by source key and output, with its rank: number of its item, place in that item."""
+    """The last outcome of each file by source key and output, with its rank: number of its item, place in that item.
+
+    Also what was ever written where, and what was removed on purpose and is not to come back by itself.
+    """
 
     def __init__(self) -> None:
         super().__init__(
-            "CREATE TABLE outcomes (key TEXT, out TEXT, item INTEGER, part INTEGER, line TEXT, PRIMARY KEY (key, out))"
+            "CREATE TABLE outcomes (key TEXT, out TEXT, item INTEGER, part INTEGER, line TEXT, PRIMARY KEY (key, out));"
+            "CREATE INDEX outs ON outcomes (out);"
+            "CREATE TABLE made (out TEXT, digest TEXT, PRIMARY KEY (out, digest)) WITHOUT ROWID;"
+            "CREATE TABLE removed (key TEXT, out TEXT, PRIMARY KEY (key, out)) WITHOUT ROWID"
         )
+        self.merging = ""  # the archive of which a merge was begun and not ended
 
     def put(self, outcome: Outcome, item: int = EARLIER, part: int = 0) -> None:
         """Set what is known of a file."""
         line = json.dumps(outcome.to_dict(), allow_nan=False)
         values = (outcome.key, outcome.out, item, part, line)
         self._db.execute("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?)", values)
+        if outcome.digest:
+            self._db.execute("INSERT OR IGNORE INTO made VALUES (?, ?)", (outcome.out, outcome.digest))
+
+    def made(self, out: str) -> set[str]:
+        """Return the digests, or seals, of all that was ever written to a path of the archive."""
+        return {digest for (digest,) in self._db.execute("SELECT digest FROM made WHERE out = ?", (out,))}
+
+    def remove(self, key: str, out: str) -> None:
+        """Forget a file that was removed on purpose, and remember that it was."""
+        self.drop(key, out)
+        self._db.execute("INSERT OR IGNORE INTO removed VALUES (?, ?)", (key, out))
+
+    def restore(self, key: str, out: str) -> None:
+        """Forget that a file was removed on purpose."""
+        self._db.execute("DELETE FROM removed WHERE key = ? AND out = ?", (key, out))
+
+    def is_removed(self, key: str, out: str) -> bool:
+        """Return whether a file was removed on purpose."""
+        found = self._db.execute("SELECT 1 FROM removed WHERE key = ? AND out = ?", (key, out)).fetchone()
+        return found is not None
+
+    def removed(self) -> Iterator[tuple[str, str]]:
+        """Yield source key and output of what was removed on purpose."""
+        yield from self._db.execute("SELECT key, out FROM removed ORDER BY key, out").fetchall()
+
+    def by_out(self, out: str) -> Outcome | None:
+        """Return what is known of a path of the archive."""
+        return next(self._select("WHERE out = ? ORDER BY rowid DESC", out), None)
+
+    def by_key(self, key: str) -> Iterator[Outcome]:
+        """Yield what is known of a file of the source."""
+        return self._select("WHERE key = ? ORDER BY rowid", key)
+
+    def below(self, start: str) -> Iterator[Outcome]:
+        """Yield what is known of files whose keys begin with a text that ends in a slash or a colon."""
+        end = start[:-1] + chr(ord(start[-1]) + 1) if start else "\U0010ffff"
+        return self._select("WHERE key >= ? AND key < ? ORDER BY rowid", start, end)
+
+    def any(self) -> Iterator[Outcome]:
+        """Yield all outcomes, those of this run first."""
+        yield from self.current()
+        yield from self.earlier()
 
     def get(self, key: str, out: str) -> Outcome | None:
         """Return what is known of a file."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote
@@ -33,7 +33,7 @@ ORIGINALS = f"{RECORD}/originals"
 _MAX_BIDS_BYTES = 1 << 24
 
 
-def copy(place: Place, own: str, target: WritablePlace, out: str, key: str) -> Outcome:
+def copy(place: Place, own: str, target: WritablePlace, out: str, key: str, known: str = "") -> Outcome:
     """Copy a file.
 
     Parameters
@@ -44,6 +44,8 @@ def copy(place: Place, own: str, target: WritablePlace, out: str, key: str) -> O
         The archive, and where the file goes.
     key : str
         The file's key in the source.
+    known : str
+        Digest of the file that the archive has, and that may be replaced.
 
     Raises
     ------
@@ -54,22 +56,40 @@ def copy(place: Place, own: str, target: WritablePlace, out: str, key: str) -> O
     """
     began = time.perf_counter()
     resumed = target.size(out) is not None
-    with place.open(own) as file:
-        if resumed:
+    if resumed:
+        with place.open(own) as file:
             size, digest = digest_of(file)
-        else:
-            reading = Digest(file)
-            target.write_blocks(out, reading)
-            size, digest = reading.size, reading.value
+    else:
+        size, digest = _write(place, own, target, out)
     if resumed:
         with target.open(out) as file:
             written = digest_of(file)
         if written != (size, digest):
-            raise StoreError(f"{target.label(out)}: is there already, and differs from the source's file")
+            if not known:
+                raise StoreError(f"{target.label(out)}: is there already, and differs from the source's file")
+            if written[1] != known:
+                raise StoreError(f"{target.label(out)}: is there already, and is not what this archive wrote")
+            resumed = False
+            size, digest = _write(place, own, target, out)
     return Outcome(
         kind="copy", key=key, out=out, status="copied", source_bytes=size, stored_bytes=size,
         digest=digest, seconds=time.perf_counter() - began, resumed=resumed,
     )  # fmt: skip
+
+
+def _write(place: Place, own: str, target: WritablePlace, out: str) -> tuple[int, str]:
+    """Write a file of the source; nothing is left of one that becomes another meanwhile."""
+    before = place.stamp(own)
+    with place.open(own) as file:
+        reading = Digest(file)
+
+        def blocks() -> Iterator[bytes]:
+            yield from reading
+            if place.stamp(own) != before:
+                raise SourceError(f"{place.label(own)}: was changed while it was read")
+
+        target.write_blocks(out, blocks())
+    return reading.size, reading.value
 
 
 def copy_of_dataset(place: Place, key: str, target: WritablePlace, source: str, container: str) -> list[Outcome]:

@@ -5,6 +5,7 @@ All are plain values: outcomes travel from workers into the journal, and from th
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ MOST_FAILURES = 1000
 MOST_NOTE = 500
 """Characters of a note. Some are made of what strangers wrote, and each is a line of the journal."""
 
+_OPTIONAL = ("stamp", "settings", "origin", "gone")
 _MEASURES = ("psnr", "psnr_range", "rmse", "max_error", "lossless", "ratio", "modes", "promised")
 
 
@@ -52,6 +54,14 @@ class Outcome:
         Of a store: psnr, psnr_range, rmse, max_error, lossless, worst_voxel, ratio, modes, promised.
     seconds : float
         Time taken.
+    stamp : str
+        What tells without reading whether the files it was made from are the same: their sizes and times.
+    settings : str
+        What tells whether it would be made in the same way again.
+    origin : str
+        Name of the source, if it is not that of the archive: the image came with another archive.
+    gone : bool
+        Whether the source had it no more when a run last looked. What is in the archive stays.
     resumed : bool
         Whether it was there already from an earlier run of the same job.
     stop : bool
@@ -68,6 +78,10 @@ class Outcome:
     digest: str = ""
     measures: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    stamp: str = ""
+    settings: str = ""
+    origin: str = ""
+    gone: bool = False
     resumed: bool = False
     stop: bool = False
 
@@ -80,6 +94,9 @@ class Outcome:
         """Return the outcome of an image that is a store now; `size` is that of its files in the source."""
         measures = {name: getattr(report, name) for name in _MEASURES}
         measures |= {"worst_voxel": list(report.worst_voxel), "voxel_bytes": report.source_bytes}
+        taken = [f"taken out: {', '.join(report.stripped)}"] if report.stripped else []
+        note = "; ".join([*([note] if note else []), *taken, *report.warnings])
+        measures |= {"shape": list(report.shape), "dims": list(report.dims), "dtype": report.dtype}
         return cls(
             kind="image", key=key, out=out, status="converted", note=note, source_bytes=size,
             stored_bytes=report.stored_bytes, digest=report.seal, measures=measures, seconds=report.seconds,
@@ -94,6 +111,14 @@ class Outcome:
             kind=kind, key=key, out=out, status="failed", note=reason(error), source_bytes=size, seconds=seconds,
             stop=disk_is_full(error),
         )  # fmt: skip
+
+    @property
+    def path(self) -> str:
+        """Where it is in the archive, under the name that it has in the source and in an export."""
+        if self.status != "converted":
+            return self.out
+        folder, slash, _ = self.out.rpartition("/")
+        return folder + slash + re.split(r"\.zip:", self.key.rpartition("/")[2], flags=re.IGNORECASE)[-1]
 
     @property
     def of_record(self) -> bool:
@@ -112,8 +137,9 @@ class Outcome:
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return {**vars(self), "measures": dict(self.measures)}
+        """Return a JSON object, without what is not set."""
+        values = {**vars(self), "measures": dict(self.measures)}
+        return {name: value for name, value in values.items() if value or name not in _OPTIONAL}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Outcome:
@@ -156,8 +182,10 @@ class Tally:
         Chunks in each mode.
     lowest_psnr : float or None
         In dB, of the images that are not exact.
-    failures : list of Outcome
-        The first of them.
+    failures, gone_first : list of Outcome
+        The first that failed, and of those whose source is gone.
+    gone : int
+        Stores and files whose source is gone.
     """
 
     converted: int = 0
@@ -174,6 +202,8 @@ class Tally:
     modes: Counter[str] = field(default_factory=Counter)
     lowest_psnr: float | None = None
     failures: list[Outcome] = field(default_factory=list)
+    gone: int = 0
+    gone_first: list[Outcome] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome."""
@@ -187,6 +217,10 @@ class Tally:
         self.stored_bytes += outcome.stored_bytes
         if outcome.of_record:
             return
+        if outcome.gone:
+            self.gone += 1
+            if len(self.gone_first) < MOST_FAILURES:
+                self.gone_first.append(outcome)
         self.source_bytes += outcome.source_bytes
         if outcome.status == "copied":
             self.copied += 1
@@ -216,6 +250,8 @@ class Tally:
             "psnr": self.lowest_psnr,
             "modes": dict(self.modes),
             "failures": tuple({"key": one.key, "reason": one.note} for one in self.failures),
+            "gone": self.gone,
+            "gone_first": tuple(one.key for one in self.gone_first),
         }
 
 
@@ -277,6 +313,10 @@ class ArchiveReport:
         Chunks in each mode of the format.
     failures : tuple of dict
         The first failures: "key" and "reason".
+    gone : int
+        Stores and files whose source was gone when a run last looked; they stay until they are pruned.
+    gone_first : tuple of str
+        The first of them, by their keys in the source.
     """
 
     archive: str
@@ -293,6 +333,8 @@ class ArchiveReport:
     psnr: float | None
     modes: dict[str, int]
     failures: tuple[dict[str, str], ...]
+    gone: int
+    gone_first: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object."""
@@ -309,10 +351,13 @@ class ArchiveConvertReport(ArchiveReport):
         Time the job took.
     report : str or None
         The page with all images, if one was written.
+    unmatched : tuple of str
+        Rules that no image fitted; only where it could not be told before, as of folders of scans.
     """
 
     seconds: float
     report: str | None = None
+    unmatched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

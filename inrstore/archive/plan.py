@@ -7,7 +7,7 @@ of files, and how much there is to do is known from the start.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from typing import Literal, Protocol, TypeAlias, cast
@@ -73,6 +73,10 @@ class Item:
         Bytes to read; 0 if that is not known yet.
     problem : str
         Why it can only fail; empty otherwise.
+    known : mapping of str to (str, str)
+        What the archive has of it, and may be replaced: path -> digest and settings.
+    removed : frozenset of str
+        Paths of what was removed on purpose, and is left out.
     """
 
     kind: Kind
@@ -80,6 +84,8 @@ class Item:
     out: str
     size: int = 0
     problem: str = ""
+    known: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    removed: frozenset[str] = frozenset()
 
 
 class Planned(Protocol):
@@ -87,6 +93,9 @@ class Planned(Protocol):
 
     items: int
     size: int
+
+    def kinds(self) -> set[str]:
+        """Return the kinds of items that there are."""
 
     def __iter__(self) -> Iterator[Item]: ...
 
@@ -236,26 +245,34 @@ class Plan(Catalogue):
         self._db.execute("UPDATE items SET problem = ? WHERE n = ?", (problem, number))
 
 
-class OneZip:
-    """The plan of a source that is one zip: its members are the archive's files.
+class Items:
+    """Items that are known, as a plan.
 
     Parameters
     ----------
-    place, key : Place, str
-        The zip.
+    items : sequence of Item
     """
 
-    def __init__(self, place: Place, key: str) -> None:
-        self._item = Item(kind="zip", key=key, out="", size=place.size(key) or 0)
-        self.items, self.size = 1, self._item.size
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+        self.items, self.size = len(items), sum(item.size for item in items)
+
+    def kinds(self) -> set[str]:
+        """Return the kinds of items that there are."""
+        return {item.kind for item in self._items}
 
     def __iter__(self) -> Iterator[Item]:
-        yield self._item
+        yield from self._items
+
+
+def one_zip(place: Place, key: str) -> Items:
+    """Return the plan of a source that is one zip: its members are the archive's files."""
+    return Items([Item(kind="zip", key=key, out="", size=place.size(key) or 0)])
 
 
 def _clash(out: str, other: str, other_out: str) -> str:
     if out == other_out:
-        return f"would become {out!r}, and so would {other!r}"
+        return f"would become {out!r}, and so would {other!r}; exclude one of them, or convert it apart"
     return f"would become {out!r}, which only case or Unicode form tells from {other_out!r}"
 
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from inrstore import files
+from inrstore.archive.changes import unmatched
 from inrstore.archive.copies import DESCRIPTION
-from inrstore.archive.manifest import digest_of
-from inrstore.archive.plan import Job, Plan, SourceKind
+from inrstore.archive.plan import Job, Plan, Planned, SourceKind
 from inrstore.archive.record import VERSION
 from inrstore.archive.report import check_replaceable, page_template
-from inrstore.archive.rules import Rules, mask_beside, matches, read_rules
+from inrstore.archive.rules import QUALITIES, Rule, Rules, described, mask_beside, matches, read_rules, suffix_of
+from inrstore.archive.stamps import choice_of
 from inrstore.chunk.frame import VERSION as FORMAT_VERSION
-from inrstore.errors import ConfigurationError, SourceError
+from inrstore.errors import ConfigurationError, SourceError, StoreError
 from inrstore.files import Place
 from inrstore.files.names import check_name
 from inrstore.files.zips import ZipPlace
@@ -27,7 +29,8 @@ from inrstore.sources.dicom import converted
 from inrstore.store import manifest
 from inrstore.store.container import refuse_existing
 from inrstore.store.convert import convert_image
-from inrstore.store.options import Options
+from inrstore.store.options import Options, chunks_of
+from inrstore.store.quality import Quality
 from inrstore.store.reports import ConvertReport, JobCallback
 
 Nature: TypeAlias = Literal["file", "zip", "folder"]
@@ -57,7 +60,7 @@ def make_rules(options: Options, rules: str, include: Sequence[str], exclude: Se
             raise ConfigurationError(f"{name} must be globs, not {globs!r}")
         for glob in globs:
             matches(glob, "")
-    base = replace(options, mask=_mask(options.mask))
+    base = replace(options, mask=mask_path(options.mask))
     found = read_rules(rules, base, asked=asked) if rules else Rules(base=base, asked=asked)
     return replace(found, include=tuple(include), exclude=tuple(exclude))
 
@@ -139,7 +142,7 @@ def convert_single(source: str, destination: str, rules: Rules, progress: JobCal
     with ExitStack() as stack:
         kind = nature(source)
         place, key = files.split(source) if kind == "file" else _only_image(absolute(source), kind, rules, stack)
-        image = read_image(place, key)
+        image = read_image(place, key, sidecars=True)
         choice = rules.choose(image.name)
         if choice.keep:
             raise ConfigurationError(f"{image.label}: a rule keeps it as a file, and a store was asked for")
@@ -193,9 +196,10 @@ def document(job: Job) -> dict[str, Any]:
             "seed": base.seed,
             "zarr_format": base.zarr_format,
             "store": base.container,
-            "mask": _described(base.mask),
+            "mask": described(base.mask),
+            "strip": base.strip,
             "chunks": list(base.chunks) if isinstance(base.chunks, tuple) else base.chunks,
-            "rules": [{**rule, **({"mask": _described(rule["mask"])} if "mask" in rule else {})}
+            "rules": [{**rule, **({"mask": described(rule["mask"])} if "mask" in rule else {})}
                       for rule in job.rules.to_dict()],
             "include": list(job.rules.include),
             "exclude": list(job.rules.exclude),
@@ -203,27 +207,114 @@ def document(job: Job) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def check_fitting(plan: Planned, place: Place, rules: Rules) -> None:
+    """Refuse rules that no image of a job fits, and inclusions that no file fits: nothing is quietly left out.
+
+    Of folders of scans the names of the images are not known before; what fits them is looked at afterwards.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming them.
+    """
+    if not plan.items:
+        return  # an error of its own
+    kinds = plan.kinds()
+    left = [] if "dicom" in kinds else unmatched(plan, place, rules, _rules_in_zips(plan, place, rules))
+    if left:
+        suffixes = sorted({suffix for item in plan if item.kind == "image" and (suffix := suffix_of(item.key))})
+        near = [name for one in left for name in suffixes if name.lower() == one.lower()]
+        hint = f" (did you mean {', '.join(near)}? capitals count)" if near else ""
+        raise ConfigurationError(f"rules: no image fits [{'], ['.join(left)}]{hint}; --allow-unmatched goes on")
+    globs = [] if kinds & {"zip", "dicom"} else list(rules.include)
+    for item in plan if globs else ():
+        globs = [glob for glob in globs if not matches(glob, item.key)]
+        if not globs:
+            break
+    if globs:
+        raise ConfigurationError(f"include: no file fits {', '.join(globs)}; --allow-unmatched goes on")
+
+
+def _rules_in_zips(plan: Planned, place: Place, rules: Rules) -> Iterator[str]:
+    """Yield the rules that images in zips fit."""
+    for item in plan:
+        if item.kind != "zip":
+            continue
+        bulk = item.key.rpartition("/")[2]
+        with suppress(SourceError), ZipPlace(place, item.key) as inside:  # a damaged one fails when its turn comes
+            with Plan(inside, "zip", rules, base=item.out, bulk=bulk) as members:
+                for member in members:
+                    if member.kind == "image":
+                        yield choice_of(rules, member, bulk).rule
+
+
+def recorded_rules(where: str, found: Mapping[str, Any], mask: str) -> Rules:
+    """Return the rules of the job of an archive, as they were recorded.
+
+    Parameters
+    ----------
+    where : str
+        The archive, for messages.
+    found : mapping
+        Its job.
+    mask : str
+        Path of the mask for all images, if the job had one; the record knows its name and digest alone.
+
+    Raises
+    ------
+    ConfigurationError
+        If a mask is needed and not given.
+    StoreError
+        If the record is damaged.
+    """
+    try:
+        options = dict(found["options"])
+        base = Options(
+            quality=Quality.from_dict(options["promise"]), preset=options["preset"], mode=options["mode"],
+            seed=options["seed"], zarr_format=options["zarr_format"], container=options["store"],
+            mask=_mask_again(where, options["mask"], mask),
+            chunks=chunks_of(options["chunks"]), strip=bool(options.get("strip", False)),
+        )  # fmt: skip
+        rules = tuple(_rule_again(where, values) for values in options["rules"])
+        return Rules(base=base, rules=rules, include=tuple(options["include"]), exclude=tuple(options["exclude"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{where}: its job cannot be read: {error!r}") from error
+
+
+def _rule_again(where: str, values: Mapping[str, Any]) -> Rule:
+    name, own = str(values["name"]), {key: values[key] for key in QUALITIES if key in values}
+    mask = values.get("mask")
+    return Rule(
+        name=name, quality=Quality.from_dict(own) if own else None, preset=values.get("preset"),
+        mask=None if mask is None else _mask_again(where, mask, ""),
+        keep=values.get("keep") == "file",
+    )  # fmt: skip
+
+
+def _mask_again(where: str, recorded: str, given: str) -> str:
+    """Return the mask of an earlier run; of a path the record has its name and digest."""
+    known = re.fullmatch(r"(.+) \([0-9A-Za-z_-]{22}\)", recorded)
+    if known is None:
+        return given or recorded
+    if not given:
+        raise ConfigurationError(f"{where}: was made with the mask {known[1]}; give its path, or the rules, again")
+    return given
+
+
 def absolute(where: str) -> str:
     """Return a path or URL as workers in other folders see it."""
     return where.rstrip("/") if files.is_url(where) else os.path.abspath(where)
 
 
-def _mask(mask: str) -> str:
+def mask_path(mask: str) -> str:
     """Return the mask of a command: the path of a file there is, or a name to be looked up beside each image."""
     if not mask or files.is_url(mask):
         return mask
     if os.path.isfile(mask):
         return os.path.abspath(mask)
-    if os.path.isabs(mask):
+    if os.path.isabs(mask) or ".." in Path(mask).parts:
         raise SourceError(f"{mask}: no such mask")
     return mask
-
-
-def _described(mask: str) -> str:
-    if not os.path.isabs(mask):
-        return mask
-    with open(mask, "rb") as file:
-        return f"{Path(mask).name} ({digest_of(file)[1]})"
 
 
 def check_page(page: str, job: Job) -> None:

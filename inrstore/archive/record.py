@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 from inrstore import files
@@ -90,7 +91,7 @@ class Record(Closing):
     def outcomes(self) -> Iterator[Outcome]:
         """Yield the last outcome of each file.
 
-        While this record is written, it is that of this run, in the order of the plan; else of all runs.
+        While this record is written, those of this run come first, in the order of the plan.
 
         Raises
         ------
@@ -98,12 +99,13 @@ class Record(Closing):
             If the journal is damaged.
         """
         if self._ledger is not None:
-            yield from self._ledger.current()
+            yield from self._ledger.any()
             return
-        with self._read_journal() as ledger:
-            yield from ledger.earlier()
+        with self.known() as ledger:
+            yield from ledger.any()
 
-    def _read_journal(self) -> Ledger:
+    def known(self) -> Ledger:
+        """Read the journal: what is known of each file. It is to be closed."""
         ledger = Ledger()
         for record in self.place.records(JOURNAL):
             try:
@@ -111,16 +113,37 @@ class Record(Closing):
                     outcome = Outcome.from_dict(record)
                     ledger.drop(outcome.key, outcome.out)
                     ledger.put(outcome)
-                elif record["event"] == "gone":
+                elif record["event"] == "forgotten":
                     ledger.drop(record["key"], record["out"])
+                elif record["event"] == "removed":
+                    ledger.remove(record["key"], record["out"])
+                elif record["event"] == "restored":
+                    ledger.restore(record["key"], record["out"])
+                elif record["event"] == "merge":
+                    ledger.merging = str(record["other"])
             except (KeyError, TypeError) as error:
                 raise StoreError(f"{self.place.label(JOURNAL)}: a line that is none of a job: {error}") from error
         return ledger
 
     # ---- writing
 
-    def begin(self, job: Mapping[str, Any]) -> None:
+    @property
+    def ledger(self) -> Ledger:
+        """What is known of each file, while this process holds the archive."""
+        assert self._ledger is not None
+        return self._ledger
+
+    def begin(self, job: Mapping[str, Any] | None, *, change: bool = False, merging: str = "") -> None:
         """Take hold of the archive for a job, or for going on with it.
+
+        Parameters
+        ----------
+        job : mapping or None
+            None for one that changes what is there already, and asks for nothing.
+        change : bool
+            Whether the job of the archive may have had other options.
+        merging : str
+            The archive that is to be taken in.
 
         Raises
         ------
@@ -131,25 +154,34 @@ class Record(Closing):
         ConfigurationError
             If it is the archive of another job; the message says what differs.
         """
-        if not is_archive(self.place) and not _just_begun(self.place):
-            raise DestinationExistsError(
-                f"{self.place.name}: exists already and is no archive of this program; choose another name"
-            )
+        if not is_archive(self.place):
+            if job is None:
+                self.job()  # says what is missing
+            if not _just_begun(self.place):
+                raise DestinationExistsError(
+                    f"{self.place.name}: exists already and is no archive of this program; choose another name"
+                )
         self._lock = self.place.lock(LOCK)
         try:
             self.place.clear(WORK)  # what an earlier run left unfinished
-            if not is_archive(self.place):
+            found = self.job() if is_archive(self.place) or job is None else None
+            self._ledger = self.known()
+            if self._ledger.merging not in ("", merging):
+                begun = self._ledger.merging
+                raise StoreError(f"{self.place.name}: a merge of {begun} was not finished; run it again first")
+            if job is not None and found is None:
                 self.place.write(JOB, _document(job))
-            else:
-                found = self.job()
-                check_same_job(self.place.name, found, job)
+            elif job is not None and found is not None:
+                if change:
+                    check_same_source(self.place.name, found, job)
+                else:
+                    check_same_job(self.place.name, found, job)
                 if found["options"] != job["options"]:
                     self.place.remove(MANIFEST)  # before: it is that of another selection
                     self.place.write(JOB, _document(job))
-            self._ledger = self._read_journal()
             self._journal = self.place.journal(JOURNAL)
             self._has_manifest = self.place.size(MANIFEST) is not None
-            self._journal.append({"event": "begin", "tool": job["tool"]})
+            self._journal.append({"event": "begin", "tool": f"inrstore {version('inrstore')}"})
         except BaseException:
             self.close()
             raise
@@ -169,9 +201,17 @@ class Record(Closing):
             The same; of a file that was there already, with what an earlier run knew of it.
         """
         assert self._ledger is not None and self._journal is not None
-        known = self._ledger.get(outcome.key, outcome.out) if outcome.resumed else None
+        known = self._ledger.get(outcome.key, outcome.out)
+        if outcome.status == "failed" and known is not None and known.digest:
+            # What is there from before is still what this program wrote, and a later run may replace it.
+            outcome = replace(outcome, digest=known.digest, stored_bytes=known.stored_bytes)
+        known = known if outcome.resumed else None
         if known is not None and known.status == outcome.status and known.digest == outcome.digest:
-            outcome = replace(known, resumed=True)
+            now = replace(known, resumed=False, gone=False, stamp=outcome.stamp or known.stamp,
+                          settings=outcome.settings or known.settings)  # fmt: skip
+            if now != replace(known, resumed=False):  # the same store; what is known of its source is new
+                self._journal.append({"event": "outcome", **now.to_dict()})
+            outcome = replace(now, resumed=True)
         else:
             if self._has_manifest:  # of a smaller archive, from now on
                 self.place.remove(MANIFEST)
@@ -180,18 +220,61 @@ class Record(Closing):
         self._ledger.put(outcome, item, part)
         return outcome
 
-    def finish(self, complete: bool) -> None:
-        """Note the end of a run that got through its plan; a complete archive gets its manifest.
-
-        What earlier runs made and the plan no longer has is dropped from the record; the files stay.
-        """
+    def mark(self, outcome: Outcome, *, gone: bool) -> Outcome:
+        """Note whether the source still has a file that is kept; return what is known of it now."""
         assert self._ledger is not None and self._journal is not None
-        for outcome in self._ledger.earlier():
-            self._journal.append({"event": "gone", "key": outcome.key, "out": outcome.out})
+        if gone != outcome.gone:
+            outcome = replace(outcome, gone=gone)
+            self._journal.append({"event": "outcome", **outcome.to_dict()})
+            self._ledger.put(outcome)
+        return outcome
+
+    def note_merge(self, other: str) -> None:
+        """Note that another archive is being taken in, or "" that it was."""
+        assert self._ledger is not None and self._journal is not None
+        self._journal.append({"event": "merge", "other": other})
+        self._ledger.merging = other
+
+    def forget(self, outcome: Outcome) -> None:
+        """Drop a file from the record; what is in the archive is not touched."""
+        assert self._ledger is not None and self._journal is not None
+        self._journal.append({"event": "forgotten", "key": outcome.key, "out": outcome.out})
+        self._ledger.drop(outcome.key, outcome.out)
+
+    def remove(self, outcome: Outcome) -> None:
+        """Note that a file is removed on purpose, before it is: no run brings it back by itself."""
+        assert self._ledger is not None and self._journal is not None
+        self._journal.append({"event": "removed", "key": outcome.key, "out": outcome.out})
+        self._ledger.remove(outcome.key, outcome.out)
+
+    def restore(self, key: str, out: str) -> None:
+        """Note that a file that was removed on purpose may come back."""
+        assert self._ledger is not None and self._journal is not None
+        self._journal.append({"event": "restored", "key": key, "out": out})
+        self._ledger.restore(key, out)
+
+    def amend(self, outcome: Outcome) -> None:
+        """Note another digest of a file that was written anew."""
+        assert self._ledger is not None and self._journal is not None
+        self._journal.append({"event": "outcome", **outcome.to_dict()})
+        self._ledger.put(outcome)
+
+    def write_manifest(self) -> None:
+        """Write the manifest of all that is known."""
+        write_manifest(self.place, map(_entry, self.outcomes()))
+        self._has_manifest = True
+
+    def finish(self, complete: bool) -> None:
+        """Note the end of a run that got through its plan; a complete archive gets its manifest."""
         if complete:
-            write_manifest(self.place, map(_entry, self.outcomes()))
+            self.write_manifest()
         elif self._has_manifest:
             self.place.remove(MANIFEST)
+        self.note_end(complete)
+
+    def note_end(self, complete: bool = True) -> None:
+        """Note the end of a run."""
+        assert self._journal is not None
         self._journal.append({"event": "end", "complete": complete})
 
     def close(self) -> None:
@@ -205,6 +288,15 @@ class Record(Closing):
         if self._lock is not None:
             self._lock.close()
         self._journal = self._ledger = self._lock = None
+
+
+def check_same_source(where: str, found: Mapping[str, Any], job: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError if an archive is that of a source of another name or kind; it may lie elsewhere now."""
+    old, new = found.get("source") or {}, job["source"]
+    names = [name for name in ("kind", "name") if old.get(name) != new.get(name)]
+    if names or found.get("format") != job.get("format"):
+        text = "; ".join(f"{name} was {_show(old.get(name))}, now {_show(new.get(name))}" for name in names)
+        raise ConfigurationError(f"{where}: the archive of another source ({text or 'of another format'})")
 
 
 def check_same_job(where: str, found: Mapping[str, Any], job: Mapping[str, Any]) -> None:

@@ -14,18 +14,21 @@ A rules file has a table for each kind of image, the first that fits wins, and o
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 from inrstore import files
+from inrstore.archive.manifest import digest_of
 from inrstore.errors import ConfigurationError, SourceError
 from inrstore.options import Preset
 from inrstore.sources.registry import stem
+from inrstore.store import manifest
 from inrstore.store.options import Options
 from inrstore.store.quality import Quality
 
@@ -39,7 +42,7 @@ UK_BIOBANK = {"20250": "dwi", "20252": "T1w", "20253": "FLAIR", "20227": "bold",
 """Data field -> modality, by the BIDS name (UK Biobank showcase, bulk NIfTI fields)."""
 
 _BULK_ZIP = re.compile(r"\d+_(\d{5})_\d+_\d+\.zip", re.ASCII)
-_QUALITY = ("psnr", "rmse", "max_error", "lossless")
+QUALITIES = ("psnr", "rmse", "max_error", "lossless")
 _TYPES: dict[str, tuple[type, ...]] = {
     "psnr": (int, float), "rmse": (int, float), "max_error": (int, float), "lossless": (bool,),
     "preset": (str,), "mask": (str,), "keep": (str,),
@@ -98,11 +101,23 @@ class Choice:
         Whether it is copied as a file instead.
     named : bool
         Whether a rule names this image, so that its header does not turn it into one of labels.
+    rule : str
+        Name of the rule that counts, "" for none.
     """
 
     options: Options
     keep: bool = False
     named: bool = False
+    rule: str = ""
+
+    @property
+    def settings(self) -> str:
+        """What tells whether an image would be made in the same way again: a digest of all that decides it."""
+        own = self.options
+        values = {"quality": own.quality.to_dict(), "preset": own.preset, "mode": own.mode, "seed": own.seed,
+                  "zarr_format": own.zarr_format, "store": own.container, "mask": described(own.mask),
+                  "chunks": own.chunks, "keep": self.keep, "strip": own.strip}  # fmt: skip
+        return manifest.digest(json.dumps(values, sort_keys=True).encode())
 
     def for_labels(self) -> Choice:
         """Return what is done with an image of labels: every bit is kept, nothing is masked."""
@@ -150,9 +165,15 @@ class Rules:
         for rule in self.rules:
             named = suffix == rule.name or (is_glob(rule.name) and matches(rule.name, path))
             if named or field == rule.name:
-                choice = Choice(options=rule.apply(self.base), keep=rule.keep, named=named)
+                choice = Choice(options=rule.apply(self.base), keep=rule.keep, named=named, rule=rule.name)
                 break
         return choice.for_labels() if is_label_name(path) and not choice.named else choice
+
+    @property
+    def settings(self) -> str:
+        """What tells whether all images would be made in the same way again."""
+        rules = [{**rule.to_dict(), "mask": described(rule.mask or "")} for rule in self.rules]
+        return manifest.digest(json.dumps([Choice(options=self.base).settings, rules], sort_keys=True).encode())
 
     def takes(self, path: str) -> bool:
         """Return whether a file is taken."""
@@ -180,39 +201,78 @@ def mask_beside(key: str, mask: str) -> str | None:
     return folder + slash + mask.replace("{name}", own).replace("{entities}", own.rpartition("_")[0])
 
 
+def described(mask: str) -> str:
+    """Return a mask as it is recorded: the record names no folders of this machine, so a path becomes a digest.
+
+    Raises
+    ------
+    OSError
+        If it is a path, and cannot be read.
+    """
+    return _described(mask, os.stat(mask).st_mtime_ns) if os.path.isabs(mask) else mask
+
+
+@lru_cache(maxsize=64)
+def _described(mask: str, _written: int) -> str:
+    with open(mask, "rb") as file:
+        return f"{os.path.basename(mask)} ({digest_of(file)[1]})"
+
+
 def is_glob(name: str) -> bool:
     """Return whether the name of a table is a glob, or a path, which is one without signs."""
     return any(sign in name for sign in "*?[/.")
 
 
+_Token: TypeAlias = str | re.Pattern[str]
+_ANY, _FOLDERS = "*", "**/"
+_ONE = re.compile(".", re.DOTALL)
+
+
 def matches(glob: str, path: str) -> bool:
     """Return whether a path fits a glob: `*` is any text, also across folders, `?` one sign, `[ab]` one of these.
 
-    `**/` is any number of folders, also none. Capitals count.
+    `**/` is any number of folders, also none. Capitals count. The time is bounded by the product of both lengths.
     """
-    return _compiled(glob).fullmatch(path) is not None
+    size, reached, masks = len(path), 1, dict[_Token, int]()  # bit i: the glob so far fits the first i signs
+    for token in _compiled(glob):
+        if not reached:
+            return False
+        if token in (_ANY, _FOLDERS):
+            behind = (2 << size) - (reached & -reached)
+            reached = behind if token == _ANY else reached | (behind & _places("/", path, masks)) << 1
+        else:
+            reached = (reached & _places(token, path, masks)) << 1
+    return bool(reached >> size)
+
+
+def _places(token: _Token, path: str, masks: dict[_Token, int]) -> int:
+    """Return where in a path a sign stands, or one of a set: bit i for the sign at i."""
+    if token not in masks:
+        found = re.finditer(re.escape(token) if isinstance(token, str) else token, path)
+        masks[token] = sum(1 << match.start() for match in found)
+    return masks[token]
 
 
 @lru_cache(maxsize=1024)
-def _compiled(glob: str) -> re.Pattern[str]:
-    parts = re.split(r"(\*\*/|\*+|\?|\[[^\]]+\])", glob)
-    text = ""
-    for part in parts:
-        if part == "**/":
-            text += "(?:.*/)?"
+def _compiled(glob: str) -> tuple[_Token, ...]:
+    """Return a glob as single signs, sets of signs, `*` and `**/`; a star that is meant stands in a set."""
+    tokens: list[_Token] = []
+    for part in re.split(r"(\*\*/|\*+|\?|\[[^\]]+\])", glob):
+        if part == _FOLDERS:
+            tokens.append(_FOLDERS)
         elif part.startswith("*"):
-            text += ".*"
+            tokens.append(_ANY)
         elif part == "?":
-            text += "."
+            tokens.append(_ONE)
         elif part.startswith("[") and part.endswith("]"):
             inside = re.sub(r"([\\\[&~|^])", r"\\\1", part[1:-1].removeprefix("!"))
-            text += f"[{'^' if part[1] == '!' else ''}{inside}]"
+            try:
+                tokens.append(re.compile(f"[{'^' if part[1] == '!' else ''}{inside}]"))
+            except re.error as error:
+                raise ConfigurationError(f"{glob!r} is not a glob: {error}") from error
         else:
-            text += re.escape(part)
-    try:
-        return re.compile(text, re.DOTALL)
-    except re.error as error:
-        raise ConfigurationError(f"{glob!r} is not a glob: {error}") from error
+            tokens.extend(part)
+    return tuple(tokens)
 
 
 def suffix_of(path: str) -> str:
@@ -253,7 +313,7 @@ def read_rules(path: str, base: Options, *, asked: bool) -> Rules:
     """
     try:
         tables = tomllib.loads(files.read_text(*files.split(path), MAX_RULES_BYTES))
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # a number of thousands of digits is no TOMLDecodeError
         raise ConfigurationError(f"{path}: not TOML: {error}") from error
     except RecursionError:
         raise SourceError(f"{path}: nested too deeply") from None
@@ -287,7 +347,7 @@ def _rule(path: str, name: str, table: Any) -> Rule:
     if table.get("keep") not in (None, "file"):
         raise ConfigurationError(f'{where} keep: can only be "file"')
     try:
-        given = {key: table[key] for key in _QUALITY if key in table and table[key] is not False}
+        given = {key: table[key] for key in QUALITIES if key in table and table[key] is not False}
         quality = Quality.from_dict(given) if given else None
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error}") from error

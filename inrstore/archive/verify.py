@@ -27,6 +27,7 @@ from inrstore.files import Place
 from inrstore.files.names import RECORD
 from inrstore.files.zip_members import Member
 from inrstore.sources import read_image
+from inrstore.store.container import ENDING, is_zip
 from inrstore.store.reader import Store
 from inrstore.store.verify import parse_subset, verify_store
 
@@ -132,6 +133,8 @@ def verify_archive(
         for name in extra_files(place, names):
             if part_of(name, parts) == part:
                 check.note_extra(name)
+                if is_store(name):
+                    check.note(name, "is a store that the manifest does not list; `inrstore prune` says what it is")
         if origin is not None and source_kind(job) != "zip":  # the members of a zip are compared with its record
             for name in not_archived(origin.place, job, names):
                 if part_of(name, parts) == part:
@@ -269,6 +272,12 @@ def extra_files(place: Place, names: Names) -> Iterator[str]:
             yield key
         else:
             store = f"{inside}/"
+
+
+def is_store(key: str) -> bool:
+    """Return whether a file is a store, or what makes a folder one."""
+    folder, _, name = key.rpartition("/")
+    return is_zip(key) or (folder.lower().endswith(ENDING["zarr"]) and name in ("zarr.json", ".zattrs"))
 
 
 def part_of(out: str, parts: int) -> int:

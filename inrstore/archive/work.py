@@ -10,7 +10,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast
 
@@ -21,6 +21,7 @@ from inrstore.archive.plan import Item, Job, Plan, doubtful
 from inrstore.archive.record import WORK, archive_place
 from inrstore.archive.report import picture_key, picture_of
 from inrstore.archive.rules import Choice, Rules, mask_beside
+from inrstore.archive.stamps import choice_of, stamp_of
 from inrstore.archive.zips import ZipContents, record_key
 from inrstore.errors import InrstoreError, SourceError, StoreError, UnsupportedImageError
 from inrstore.files import Entry, Place, WritablePlace, blocks
@@ -82,14 +83,15 @@ class _Part:
     item: Item
     outcomes: list[Outcome | None] = field(default_factory=list)
     zip: ZipContents | None = None
+    stamp: str = ""
 
-    def reserve(self) -> Callable[[Outcome], None]:
+    def reserve(self, settings: str = "") -> Callable[[Outcome], None]:
         """Return what takes the outcome whose turn it is now."""
         place = len(self.outcomes)
         self.outcomes.append(None)
 
         def put(outcome: Outcome) -> None:
-            self.outcomes[place] = outcome
+            self.outcomes[place] = replace(outcome, stamp=self.stamp, settings=settings)
 
         return put
 
@@ -104,6 +106,7 @@ class _Waiting:
     options: Options
     note: str
     kept_mask: str
+    replaces: str
     put: Callable[[Outcome], None]
 
 
@@ -119,6 +122,8 @@ class _Worker:
 
     def do(self, part: _Part) -> None:
         item = part.item
+        with suppress(OSError, InrstoreError):  # what cannot be looked at cannot be read, and says so then
+            part.stamp = stamp_of(self.source, item, self.job.rules)
         if item.problem:
             part.reserve()(Outcome.failed(item.kind, item.key, item.out, SourceError(f"{item.key}: {item.problem}")))
             return
@@ -134,7 +139,10 @@ class _Worker:
 
     def _file(self, part: _Part, place: Place, item: Item, prefix: str = "", bulk: str = "") -> None:
         """Copy a file, or read an image that is to be converted."""
-        put = part.reserve()
+        if item.out in part.item.removed:
+            return
+        choice = choice_of(self.job.rules, item, bulk) if item.kind == "image" else None
+        put = part.reserve("" if choice is None else choice.settings)
         key = prefix + item.key
         began = time.perf_counter()
         try:
@@ -144,40 +152,46 @@ class _Worker:
                 container = self.job.rules.base.container
                 first, *kept = copy_of_dataset(place, key, self.target, self.job.name, container)
                 put(first)
-                part.outcomes.extend(kept)
+                for outcome in kept:
+                    part.reserve()(outcome)
             elif item.kind == "copy":
-                put(copy(place, item.key, self.target, item.out, key))
+                put(copy(place, item.key, self.target, item.out, key, part.item.known.get(item.out, ("",))[0]))
             else:
-                self._image(part, place, item, key, bulk, put)
+                assert choice is not None
+                self._image(part, place, item, key, choice, put)
         except UnsupportedImageError as error:
-            self._keep(part, place, item, key, error, put)
+            self._keep(part, place, item, key, error, put, "" if choice is None else choice.settings)
         except Exception as error:
             put(Outcome.failed(item.kind, key, item.out, error, size=item.size, seconds=time.perf_counter() - began))
 
     def _keep(
-        self, part: _Part, place: Place, item: Item, key: str, why: Exception, put: Callable[[Outcome], None]
-    ) -> None:
+        self, part: _Part, place: Place, item: Item, key: str, why: Exception, put: Callable[[Outcome], None],
+        settings: str,
+    ) -> None:  # fmt: skip
         """Copy the files of an image that a store cannot hold."""
+        if self.job.rules.base.strip:
+            text = f"{why}; as a file it would keep what was to be taken out; a rule can keep it, or exclude it"
+            put(Outcome.failed("image", key, item.out, SourceError(text), size=item.size))
+            return
         folder = item.out.rpartition("/")[0]
         prefix = key.removesuffix(item.key)
         for number, file in enumerate(image_files(place, item.key)):
             name = file.rpartition("/")[2]
             out = f"{folder}/{name}" if folder else name
             try:
-                outcome = replace(copy(place, file, self.target, out, prefix + file), kind="image", note=reason(why))
+                known = part.item.known.get(out, ("",))[0]
+                outcome = copy(place, file, self.target, out, prefix + file, known)
+                outcome = replace(outcome, kind="image", note=reason(why))
             except Exception as error:
                 outcome = Outcome.failed("image", prefix + file, out, error)
-            (part.reserve() if number else put)(outcome)
+            (part.reserve(settings) if number else put)(outcome)
 
     # ---- images
 
     def _image(
-        self, part: _Part, place: Place, item: Item, key: str, bulk: str, put: Callable[[Outcome], None]
+        self, part: _Part, place: Place, item: Item, key: str, choice: Choice, put: Callable[[Outcome], None]
     ) -> None:
-        own = item.key.rpartition("/")[2]
-        folder = item.out.rpartition("/")[0]
-        choice = self.job.rules.choose(f"{folder}/{own}" if folder else own, bulk)
-        done = self._done(place, item, key, choice)
+        done, replaces = self._done(place, item, key, choice, part.item.known.get(item.out))
         if done is not None:
             put(done)
             return
@@ -187,30 +201,46 @@ class _Worker:
         if self.waiting and self.waiting[0].options.effort != choice.options.effort:
             self.convert()  # before the copy of the mask is made, which it may remove
         options, note, kept = self._masked(place, item.key, choice.options)
-        self._queue(_Waiting(key=key, out=item.out, source=source, options=options, note=note, kept_mask=kept, put=put))
+        self._queue(_Waiting(key=key, out=item.out, source=source, options=options, note=note, kept_mask=kept,
+                             replaces=replaces, put=put))  # fmt: skip
 
-    def _done(self, place: Place, item: Item, key: str, choice: Choice) -> Outcome | None:
-        """Return the outcome of an image whose store an earlier run published, None if there is none."""
+    def _done(
+        self, place: Place, item: Item, key: str, choice: Choice, known: tuple[str, str] | None
+    ) -> tuple[Outcome | None, str]:
+        """Return the outcome of an image whose store is there already; or None, and the seal of one to be replaced."""
         began = time.perf_counter()
         where = self._path(item.out)
         if not self._is_there(item.out):
-            return None
+            return None, ""
         store = Store(where)
+        why = self._differs(store, place, item, choice)
+        if not why and known is not None and known[1] not in ("", choice.settings):
+            why = "made with other settings"
+        if not why:
+            verify_store(store, fast=True)
+            outcome = Outcome.converted(key, item.out, item.size, report_of(store))
+            return replace(outcome, resumed=True, seconds=time.perf_counter() - began), ""
+        if known is None:
+            raise StoreError(f"{where}: is there already, {why}; `inrstore update` replaces it")
+        if store.seal != known[0]:
+            raise StoreError(f"{where}: is there already, {why}, and is not the store that this archive made")
+        return None, store.seal
+
+    def _differs(self, store: Store, place: Place, item: Item, choice: Choice) -> str:
+        """Return why a store is not what the source would become now; "" if it is."""
         if item.size and store.attributes["source"].get("bytes") != item.size:
-            raise StoreError(f"{where}: is there already, made from a file of another size; the source was changed")
+            return "made from a file of another size: the source was changed"
         sha256 = hashlib.sha256()
         for name in image_files(place, item.key):
             with place.open(name) as file:
                 for block in blocks(file):
                     sha256.update(block)
         if store.attributes["source"].get("sha256") != sha256.hexdigest():
-            raise StoreError(f"{where}: is there already, made from another file; the source was changed")
-        verify_store(store, fast=True)
+            return "made from another file: the source was changed"
         labels = not choice.named and store.promised == Quality(lossless=True).to_dict()
         if store.promised != choice.options.quality.to_dict() and not labels:
-            raise StoreError(f"{where}: is there already, with another quality: {store.promised}")
-        outcome = Outcome.converted(key, item.out, item.size, report_of(store))
-        return replace(outcome, resumed=True, seconds=time.perf_counter() - began)
+            return f"with another quality: {store.promised}"
+        return ""
 
     def _is_there(self, out: str) -> bool:
         """Return whether the archive has a store; one that lacks its first document is no store."""
@@ -256,7 +286,8 @@ class _Worker:
         progress = None if tell is None else (lambda step: tell(name, step))
         try:
             pairs = [(image.source, self._path(image.out)) for image in images]
-            results = convert_images(pairs, [image.options for image in images], progress, self.work)
+            options, old = [image.options for image in images], [image.replaces for image in images]
+            results = convert_images(pairs, options, progress, self.work, old)
         except Exception as error:
             for image in images:
                 image.put(Outcome.failed("image", image.key, image.out, error, size=image.source.file_bytes))
@@ -304,12 +335,12 @@ class _Worker:
         try:
             data = part.zip.record(item.key, outcomes)
             resumed = write(self.target, out, data)
-            part.outcomes.append(
+            part.reserve(self.job.rules.settings)(
                 Outcome(kind="zip", key=item.key, out=out, status="copied", stored_bytes=len(data),
                         digest=manifest.digest(data), resumed=resumed)
             )  # fmt: skip
         except Exception as error:
-            part.outcomes.append(Outcome.failed("zip", item.key, out, error))
+            part.reserve()(Outcome.failed("zip", item.key, out, error))
 
     def _dicom(self, part: _Part) -> None:
         item = part.item
@@ -332,7 +363,7 @@ class _Chosen:
     """A place without the files that the rules do not take."""
 
     def __init__(self, place: Place, rules: Rules) -> None:
-        self.name, self.label, self.open = place.name, place.label, place.open
+        self.name, self.label, self.open, self.stamp = place.name, place.label, place.open, place.stamp
         self._place, self._rules = place, rules
 
     def size(self, key: str) -> int | None:

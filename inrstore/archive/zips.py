@@ -20,7 +20,7 @@ from inrstore.errors import FileTooLargeError, StoreError
 from inrstore.files import Place, blocks, durable
 from inrstore.files.names import RECORD
 from inrstore.files.zip_members import Member
-from inrstore.sources.registry import ending_of, file_names, is_image
+from inrstore.sources.registry import file_names, is_image
 from inrstore.store.container import NewFile, explain
 from inrstore.store.export import export
 from inrstore.store.reader import Store
@@ -220,7 +220,7 @@ class _Images:
     def file(self, out: str, name: str, seal: str) -> Path:
         """Return a file of the image of a store that can be packed under a name; the store must have this seal."""
         check_inside(self._place, out)
-        path = self._folder / f"image{ending_of(name)}"
+        path = self._folder / name.rpartition("/")[2]  # a header may name its other file
         if out != self._out or not path.exists():
             for old in self._folder.iterdir():
                 old.unlink()

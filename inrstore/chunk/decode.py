@@ -97,7 +97,8 @@ def decode_region(
     wanted = [range(r.start - a, r.stop - a, r.step) for r, a in zip(hit, around.start, strict=True)]
     if all(len(w) for w in wanted):
         with _quiet():
-            values = mode.decode_part(reader, kind, around.box_shape, wanted, context)
+            coded = mode.decode_part(reader, around.coded(kind), around.box_shape, wanted, context)
+            values = around.values_of(coded, kind)
         grid = tuple(slice_of(w) for w in wanted)
         if around.exceptions is not None and around.values is not None:
             full = np.zeros(around.box_shape, kind)
@@ -161,7 +162,7 @@ def values_of(parsed: Frame, context: Context = UNKNOWN) -> npt.NDArray[Any]:
     mode, kind, reader = find(parsed.mode), dtypes.little(parsed.dtype), Reader(parsed.payload)
     around = mode.envelope(reader, parsed.shape, kind)
     with _quiet():
-        core = mode.decode(reader, kind, around.box_shape, context)
+        core = around.values_of(mode.decode(reader, around.coded(kind), around.box_shape, context), kind)
     _check_truth(core)  # outside the mask, too
     return np.asarray(envelope.join(core, around, parsed.shape), order="C")
 
@@ -242,5 +243,5 @@ def describe_chunk(data: bytes | memoryview, shared: Shared | None = None) -> Ch
     parsed = _unpack(data, UNKNOWN)
     mode, kind, reader = find(parsed.mode), dtypes.little(parsed.dtype), Reader(parsed.payload)
     around = mode.envelope(reader, parsed.shape, kind)
-    details = mode.describe(reader, kind, around.box_shape, Context.of(None, None, shared))
+    details = mode.describe(reader, around.coded(kind), around.box_shape, Context.of(None, None, shared))
     return ChunkInfo(mode.name, parsed.dtype.str, parsed.shape, len(bytes(data)), details)

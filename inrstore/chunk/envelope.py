@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.chunk import dtypes
+from inrstore.chunk import dtypes, numbers
 from inrstore.chunk import mask as masks
 from inrstore.chunk.frame import Reader
+from inrstore.chunk.inflate import inflate
+from inrstore.chunk.numbers import Numbers
 from inrstore.errors import CorruptChunkError
 
-_BOX, _EXCEPTIONS, _MASK = 1, 2, 4
+_BOX, _EXCEPTIONS, _MASK, _NUMBERS = 1, 2, 4, 8
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Envelope:
     mask : ndarray of bool or None
         Axes of the box, of length 1 where it does not vary; what is False equals `fill`, and so does all outside
         the box.
+    numbers : Numbers or None
+        What the mode codes in place of the values of the box.
     """
 
     start: tuple[int, ...]
@@ -47,6 +51,7 @@ class Envelope:
     exceptions: npt.NDArray[np.bool_] | None = None
     values: npt.NDArray[Any] | None = None
     mask: masks.Mask | None = None
+    numbers: Numbers | None = None
 
     @property
     def box(self) -> tuple[slice, ...]:
@@ -57,6 +62,14 @@ class Envelope:
     def box_shape(self) -> tuple[int, ...]:
         """The shape of the box."""
         return tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
+
+    def coded(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """Return the type of what the mode codes, in a little-endian chunk of `dtype`."""
+        return dtype if self.numbers is None else self.numbers.dtype
+
+    def values_of(self, core: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Return the values of what the mode codes: all of a box or a part of it, writable."""
+        return core if self.numbers is None else self.numbers.values(core, dtype)
 
 
 def whole(shape: tuple[int, ...]) -> Envelope:
@@ -166,7 +179,8 @@ def write(envelope: Envelope, shape: tuple[int, ...]) -> bytes:
     """Return the bytes of an envelope."""
     boxed = envelope.box_shape != shape
     masked = envelope.mask is not None
-    out = bytes([_BOX * boxed | _EXCEPTIONS * (envelope.exceptions is not None) | _MASK * masked])
+    flags = _BOX * boxed | _EXCEPTIONS * (envelope.exceptions is not None) | _MASK * masked
+    out = bytes([flags | _NUMBERS * (envelope.numbers is not None)])
     if boxed:
         out += struct.pack(f"<{2 * len(shape)}I", *envelope.start, *envelope.stop)
     if boxed or masked:
@@ -179,16 +193,16 @@ def write(envelope: Envelope, shape: tuple[int, ...]) -> bytes:
         for raw in (np.packbits(envelope.exceptions).tobytes(), envelope.values.tobytes()):
             packed = zlib.compress(raw, 9)
             out += struct.pack("<I", len(packed)) + packed
-    return out
+    return out if envelope.numbers is None else out + envelope.numbers.write()
 
 
 def read(reader: Reader, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Envelope:
     """Parse an envelope; `dtype` is little-endian."""
     flags = reader.number("B", "envelope.flags")
-    if flags & ~(_BOX | _EXCEPTIONS | _MASK):
+    if flags & ~(_BOX | _EXCEPTIONS | _MASK | _NUMBERS):
         raise CorruptChunkError("envelope.flags", f"reserved bits are set in {flags:#x}")
-    if flags & _EXCEPTIONS and dtype.kind != "f":
-        raise CorruptChunkError("envelope.flags", "exceptions in an integer chunk")
+    if flags & (_EXCEPTIONS | _NUMBERS) and dtype.kind != "f":
+        raise CorruptChunkError("envelope.flags", "exceptions or numbers in an integer chunk")
     start, stop, fill = (0,) * len(shape), shape, b""
     if flags & _BOX:
         start = tuple(reader.number("I", "envelope.start") for _ in shape)
@@ -202,8 +216,12 @@ def read(reader: Reader, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Envelo
     envelope = Envelope(start, stop, fill)
     if flags & _MASK:
         envelope = replace(envelope, mask=_read_mask(reader, envelope.box_shape))
-    if not flags & _EXCEPTIONS:
-        return envelope
+    if flags & _EXCEPTIONS:
+        envelope = _with_exceptions(reader, envelope, dtype)
+    return replace(envelope, numbers=numbers.read(reader, dtype)) if flags & _NUMBERS else envelope
+
+
+def _with_exceptions(reader: Reader, envelope: Envelope, dtype: np.dtype[Any]) -> Envelope:
     count = math.prod(envelope.box_shape)
     packed = _inflate(reader, (count + 7) // 8, "envelope.exceptions")
     marks = np.unpackbits(np.frombuffer(packed, np.uint8))
@@ -222,19 +240,6 @@ def _read_mask(reader: Reader, box_shape: tuple[int, ...]) -> masks.Mask:
     data = reader.take(reader.number("I", "envelope.mask"), "envelope.mask")
     bitmap = masks.read(Reader(data), lengths, "envelope.mask")
     return bitmap.reshape([n if axes >> a & 1 else 1 for a, n in enumerate(box_shape)])
-
-
-def inflate(packed: bytes | memoryview, size: int, field: str) -> bytes:
-    """Undo zlib; the result must have exactly `size` bytes, and no more is ever allocated."""
-    engine = zlib.decompressobj()
-    try:
-        # zlib takes a limit of 0 for none, so one byte more than wanted is asked for.
-        raw = engine.decompress(packed, size + 1)
-    except zlib.error as error:
-        raise CorruptChunkError(field, f"not a zlib stream: {error}") from None
-    if len(raw) != size or not engine.eof or engine.unused_data or engine.unconsumed_tail:
-        raise CorruptChunkError(field, f"does not inflate to {size} bytes")
-    return raw
 
 
 def _inflate(reader: Reader, size: int, field: str) -> bytes:

@@ -46,8 +46,13 @@ class Task:
 
     @cached_property
     def cropped(self) -> tuple[npt.NDArray[Any], Envelope]:
-        """The box, bit for bit, and the envelope; for at least two different values."""
-        return envelope.crop(self.values, self.mask)
+        """What lossless modes code, and the envelope; for at least two different values.
+
+        That is the box, bit for bit, or the numbers from which its floating-point values follow.
+        """
+        from inrstore.chunk.numbers_encode import numbered
+
+        return numbered(*envelope.crop(self.values, self.mask))
 
     @cached_property
     def split(self) -> tuple[npt.NDArray[Any], Envelope]:

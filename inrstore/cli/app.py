@@ -1,4 +1,4 @@
-"""The command `inrstore` with convert, info, verify and export."""
+"""The command `inrstore`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from inrstore.cli import convert, export, info, verify
+from inrstore.cli import convert, export, info, ls, merge, remove, update, verify
 
 app = typer.Typer(
     help="Archives of medical images as Zarr stores of wavelets, predictors and small networks.",
@@ -34,5 +34,8 @@ def _root(
     pass
 
 
-for command in (convert.convert, info.info, verify.verify, export.export):
+for command in (
+    convert.convert, info.info, verify.verify, export.export, update.update, remove.remove, remove.prune,
+    merge.merge, ls.ls,
+):  # fmt: skip
     app.command()(command)

@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from inrstore.cli import output
-from inrstore.cli.options import DeviceName, FormatName, Include, Json, ModeName, PresetName, StoreName
+from inrstore.cli.log import LogFile, logged
+from inrstore.cli.options import (
+    DeviceName,
+    DryRun,
+    FormatName,
+    Include,
+    Json,
+    ModeName,
+    PresetName,
+    StoreName,
+    Unmatched,
+)
 from inrstore.cli.progress import progress
 
 _MANY = "Many images"
@@ -69,6 +80,9 @@ def convert(
             show_default=False,
         ),
     ] = None,
+    strip: Annotated[
+        bool, typer.Option("--strip", help="Leave out free text of headers, extensions and tags; say what it was.")
+    ] = False,
     include: Include = None,
     exclude: Annotated[
         list[str] | None,
@@ -108,10 +122,16 @@ def convert(
     batch: Annotated[
         int, typer.Option(metavar="N", help="Images that are fitted together on a GPU.", rich_help_panel=_MANY)
     ] = 1,
+    allow_unmatched: Unmatched = False,
+    dry_run: DryRun = False,
+    log: LogFile = None,
     as_json: Json = False,
 ) -> None:
-    """Convert an image to a store, or a folder or zip to an archive, which the same command again resumes."""
-    with output.errors(as_json), progress(quiet=as_json) as step:
+    """Convert an image to a store, or a folder or zip to an archive, which the same command again resumes.
+
+    Exit code 1 says that something failed, or that the archive has what the source has not any more.
+    """
+    with output.errors(as_json), logged(log), progress(quiet=as_json) as step:
         from inrstore import api
 
         result = api.convert(
@@ -128,6 +148,7 @@ def convert(
             zarr_format=3 if zarr_format is FormatName.v3 else 2,
             chunks=chunks,
             mask=mask,
+            strip=strip,
             include=include or (),
             exclude=exclude or (),
             rules=rules,
@@ -135,8 +156,9 @@ def convert(
             scheduler=scheduler,
             workers=workers,
             batch=batch,
+            allow_unmatched=allow_unmatched,
+            dry_run=dry_run,
             progress=step,
         )
     output.show(result, as_json)
-    if not getattr(result, "complete", True):
-        raise typer.Exit(1)
+    output.exit_of(result)

@@ -47,10 +47,15 @@ class FormatName(StrEnum):
     v2 = "2"
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Target = Annotated[
     str, typer.Argument(metavar="STORE", help="Path or URL of a store or an archive.", show_default=False)
 ]
+Unmatched = Annotated[
+    bool,
+    typer.Option("--allow-unmatched", help="Go on though no image fits a rule, or no file an --include."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 Include = Annotated[
     list[str] | None,
     typer.Option(metavar="GLOB", help="Only files that fit it; can be given several times.", show_default=False),

@@ -1,16 +1,27 @@
-"""What the commands print: results on standard output, errors as one line on standard error."""
+"""What the commands print: results on standard output, errors as one line on standard error.
+
+Names of files may hold anything: what a terminal could take for a command or show in another order is printed as an
+escape. JSON has every text as it is.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 import typer
 
+from inrstore.archive.changes import UpdatePlan
+from inrstore.archive.estimate import ConvertPlan
 from inrstore.archive.export import ArchiveExportReport
-from inrstore.archive.outcomes import ArchiveConvertReport, ArchiveInfo, ArchiveReport
+from inrstore.archive.merge import MergeReport
+from inrstore.archive.outcomes import ArchiveConvertReport, ArchiveInfo, ArchiveReport, reason
+from inrstore.archive.removal import RemovalReport
 from inrstore.archive.verify import ArchiveVerifyReport
 from inrstore.errors import ConfigurationError, InrstoreError
 from inrstore.store.export import ExportReport
@@ -18,6 +29,7 @@ from inrstore.store.reports import ConvertReport, InfoReport, StoreReport, Verif
 
 _SHOWN_CHUNKS = 12
 _SHOWN_FAILURES = 50
+_SHOWN_NAMES = 10
 
 
 class Report(Protocol):
@@ -27,20 +39,85 @@ class Report(Protocol):
         """Return a JSON object."""
 
 
+_T = TypeVar("_T")
+
+
 @contextmanager
 def errors(as_json: bool) -> Iterator[None]:
-    """Turn an error into one line on standard error and an exit code: 2 for wrong options, 1 for the rest."""
+    """Turn an error into one line on standard error and an exit code: 2 for wrong options, 1 for the rest.
+
+    Warnings of libraries become such lines too, each once.
+    """
     try:
-        yield
-    except (InrstoreError, OSError, MemoryError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        typer.echo(f"inrstore: {text}", err=True)
+        with _warnings():
+            yield
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on from there")
+        raise typer.Exit(130) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        known = isinstance(error, InrstoreError | OSError | MemoryError)
+        text = (str(error) or type(error).__name__) if known else reason(error)
+        _say(text)
         if as_json:
             typer.echo(json.dumps({"error": text, "kind": type(error).__name__}))
         raise typer.Exit(2 if isinstance(error, ConfigurationError) else 1) from None
-    except KeyboardInterrupt:
-        typer.echo("inrstore: interrupted; the same command goes on from there", err=True)
-        raise typer.Exit(130) from None
+
+
+@contextmanager
+def _warnings() -> Iterator[None]:
+    """Show what numpy and the like warn of as lines of this program, without the line of code."""
+    seen = set[str]()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        text = f"warning: {message}"
+        if text not in seen:
+            seen.add(text)
+            _say(text)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+def _say(text: str) -> None:
+    _print(f"inrstore: {printable(' '.join(text.split()))}", sys.stderr)
+
+
+def _print(text: str, stream: Any) -> None:
+    """Print a text whatever the encoding of the terminal is."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    typer.echo(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes for what has no shape of its own: control characters, changes of direction."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def _printable(value: _T) -> _T:
+    """Return a report with all its texts printable."""
+    changed: Any = value
+    if isinstance(value, str):
+        changed = printable(value)
+    elif isinstance(value, Mapping):
+        changed = {_printable(key): _printable(part) for key, part in value.items()}
+    elif isinstance(value, list | tuple):
+        changed = type(value)(map(_printable, value))
+    elif is_dataclass(value) and not isinstance(value, type):
+        changed = replace(value, **{one.name: _printable(getattr(value, one.name)) for one in fields(value)})
+    return changed  # type: ignore[no-any-return]
+
+
+def exit_of(report: Report, *, allow_gone: bool = False) -> None:
+    """End with code 1 if a job did not do all, or found that the source lacks what the archive has."""
+    if not isinstance(report, ArchiveConvertReport):
+        return
+    if not report.complete or report.unmatched or (report.gone and not allow_gone):
+        raise typer.Exit(1)
 
 
 def show(report: Report, as_json: bool) -> None:
@@ -49,13 +126,24 @@ def show(report: Report, as_json: bool) -> None:
         typer.echo(json.dumps(report.to_dict(), allow_nan=False))
         return
     text = next(text for kind, text in _TEXTS.items() if isinstance(report, kind))
-    typer.echo(text(report))
+    _print(text(_printable(report)), sys.stdout)
+
+
+def show_plan(plan: UpdatePlan) -> None:
+    """Print on standard error what an update is going to do."""
+    _print(update_plan_text(_printable(plan)), sys.stderr)
+
+
+def show_images(records: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Print the images of an archive."""
+    _print(json.dumps(records) if as_json else images_text(_printable(records)), sys.stdout)
 
 
 def convert_text(report: ConvertReport) -> str:
     """Return the result of a conversion."""
     time = f"{_seconds(report.seconds)}, {report.mb_per_s:.2f} MB/s"
-    return f"{report.store}\n{_lines(report)}\n  time      {time}"
+    dropped = f"\n  taken out {', '.join(report.stripped)}" if report.stripped else ""
+    return f"{report.store}\n{_lines(report)}{dropped}\n  time      {time}"
 
 
 def verify_text(report: VerifyReport) -> str:
@@ -99,7 +187,75 @@ def archive_convert_text(report: ArchiveConvertReport) -> str:
         text += f"\n  resumed   {report.resumed:,} were there from earlier runs"
     if report.report:
         text += f"\n  report    {report.report}"
-    return f"{text}\n  time      {_seconds(report.seconds)}{_failures(report)}"
+    for name in report.unmatched:
+        text += f"\n  unmatched no image fits the rule [{name}]"
+    return f"{text}\n  time      {_seconds(report.seconds)}{_failures(report)}{_gone(report)}"
+
+
+def convert_plan_text(plan: ConvertPlan) -> str:
+    """Return what a job would do, a line for each image."""
+    lines = [plan.source]
+    for image in plan.images:
+        asked = ", ".join(name if value is True else f"{name} {value:g}" for name, value in image.quality.items())
+        rule = f" [{image.rule}]" if image.rule not in ("", "*") else ""
+        size = "" if image.stored_bytes is None else f" -> about {size_text(image.stored_bytes)}"
+        took = "" if image.seconds is None else f", {_seconds(image.seconds)}"
+        what = image.note or f"{asked}{rule}, {image.preset}, {image.codec}"
+        lines.append(f"  {image.path}  {what}  {size_text(image.source_bytes)}{size}{took}")
+    lines.append(f"  {plan.copied:,} other files, {size_text(plan.copied_bytes)}, are copied")
+    ratio = "" if not plan.stored_bytes else f", {plan.source_bytes / max(1, plan.stored_bytes):.1f} : 1"
+    lines.append(f"together {len(plan.images):,} images, {size_text(plan.source_bytes)} of files -> about "
+                 f"{size_text(plan.stored_bytes)}{ratio} in {_seconds(plan.seconds)}; nothing was written")  # fmt: skip
+    return "\n".join(lines)
+
+
+def update_plan_text(plan: UpdatePlan) -> str:
+    """Return what an update is going to do."""
+    text = plan.archive
+    for kind, meaning in _KINDS.items():
+        count, names = plan.counts[kind], plan.names.get(kind, [])
+        if not count:
+            continue
+        text += f"\n  {kind:<9} {count:,} {meaning}"
+        for name in names[:_SHOWN_NAMES]:
+            text += f"\n            {name}"
+        hidden = count - min(_SHOWN_NAMES, len(names))
+        text += f"\n            ... {hidden:,} more" if names and hidden else ""
+    return text
+
+
+def removal_text(report: RemovalReport) -> str:
+    """Return what was removed."""
+    verb = "would go" if report.dry_run else "removed"
+    text = f"{report.archive}: {len(report.removed):,} {verb}, {size_text(report.removed_bytes)}"
+    for name in report.removed[:_SHOWN_FAILURES]:
+        text += f"\n  {name}"
+    hidden = len(report.removed) - _SHOWN_FAILURES
+    text += f"\n  ... {hidden:,} more" if hidden > 0 else ""
+    for one in report.kept[:_SHOWN_FAILURES]:
+        text += f"\n  stays     {one['path']}: {one['reason']}"
+    return text
+
+
+def images_text(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return a line for each image."""
+    lines = []
+    for record in records:
+        shape = "x".join(str(n) for n in reversed(record["shape"])) or "?"
+        asked = ", ".join(name if value is True else f"{name} {value:g}" for name, value in record["quality"].items())
+        ratio = "" if record["ratio"] is None else f"{record['ratio']:.1f}:1"
+        gone = "  gone from the source" if record["gone"] else ""
+        size = size_text(record["stored_bytes"])
+        lines.append(f"{record['name']}  {shape} {record['dtype']}  {size}  {ratio}  {asked}{gone}")
+    total = sum(record["stored_bytes"] for record in records)
+    return "\n".join([*lines, f"{len(records):,} images, {size_text(total)}"])
+
+
+def merge_text(report: MergeReport) -> str:
+    """Return what an archive took in."""
+    same = f"; {report.same:,} were there already" if report.same else ""
+    what = f"{report.stores:,} stores and {report.files:,} files, {size_text(report.stored_bytes)}"
+    return f"{report.archive}: took in {what} from {report.other}{same}"
 
 
 def archive_info_text(report: ArchiveInfo) -> str:
@@ -109,7 +265,7 @@ def archive_info_text(report: ArchiveInfo) -> str:
     state = "complete" if report.complete else "incomplete; run the same convert command again"
     return (
         f"{report.archive}: {state}\n  source    {source}\n  made by   {report.tool}\n  asked     {options}\n"
-        f"{_archive_lines(report)}{_failures(report)}"
+        f"{_archive_lines(report)}{_failures(report)}{_gone(report)}"
     )
 
 
@@ -147,6 +303,20 @@ _TEXTS: dict[type[Any], Callable[[Any], str]] = {
     ArchiveInfo: archive_info_text,
     ArchiveVerifyReport: archive_verify_text,
     ArchiveExportReport: archive_export_text,
+    UpdatePlan: update_plan_text,
+    ConvertPlan: convert_plan_text,
+    RemovalReport: removal_text,
+    MergeReport: merge_text,
+}
+
+_KINDS = {
+    "new": "to be converted or copied",
+    "changed": "changed in the source: made anew",
+    "settings": "with other settings now: made anew",
+    "forced": "made anew as asked",
+    "gone": "gone from the source: kept",
+    "removed": "removed on purpose: left out",
+    "same": "as they were",
 }
 
 
@@ -207,6 +377,16 @@ def _failures(report: ArchiveReport) -> str:
         text += f"\n  {failure['key']}: {failure['reason']}"
     hidden = report.failed - min(_SHOWN_FAILURES, len(report.failures))
     return text + (f"\n  ... {hidden:,} more, all in the record and the report" if hidden > 0 else "")
+
+
+def _gone(report: ArchiveReport) -> str:
+    if not report.gone:
+        return ""
+    text = f"\n\ngone from the source, kept in the archive until `inrstore prune`: {report.gone:,}"
+    for name in report.gone_first[:_SHOWN_FAILURES]:
+        text += f"\n  {name}"
+    hidden = report.gone - min(_SHOWN_FAILURES, len(report.gone_first))
+    return text + (f"\n  ... {hidden:,} more" if hidden > 0 else "")
 
 
 def _plain(value: Any) -> str:

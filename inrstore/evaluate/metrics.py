@@ -18,6 +18,9 @@ import numpy.typing as npt
 _BLOCK = 1 << 20
 """Values compared at once; bounds the memory of the float64 differences."""
 
+_FEW = 64
+"""Values of a measurement below which many measurements are looked at together."""
+
 
 @dataclass(frozen=True)
 class Ranges:
@@ -50,7 +53,12 @@ class Ranges:
         low = np.full(shape, np.inf, np.float64)
         high = np.full(shape, -np.inf, np.float64)
         spread = np.ones(shape, np.float64)
-        for index in np.ndindex(shape):
+        few = leading > 0 and math.prod(image.shape[leading:]) < _FEW
+        if few:
+            for part in _parts(image.shape, leading):
+                inside_part = None if where is None else where[part]
+                low[part], high[part], spread[part] = _extremes(image[part], leading, inside_part)
+        for index in () if few else np.ndindex(shape):
             values = _finite(image[index] if where is None else image[index][where[index]])
             if values.size:
                 smallest, largest = values.min().item(), values.max().item()
@@ -58,7 +66,7 @@ class Ranges:
                 spread[index] = float(largest - smallest) or 1.0
         if not np.isfinite(high).any():
             return cls(spread, 1.0)
-        return cls(spread, float(high.max() - low.min()) or 1.0)
+        return cls(spread, float(high.max()) - float(low.min()) or 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,16 +142,46 @@ class ErrorStatistics:
         if where is not None and leading:
             squares = squares[where[:leading]]
         counts = None if inside is None else np.broadcast_to(inside, original.shape)
+        if leading and math.prod(original.shape[leading:]) < _FEW:
+            for part in _parts(original.shape, leading):
+                inside_part = None if counts is None else counts[part]
+                squares[part] += self._compare_many(original[part], decoded[part], inside_part)
+            return
         for index in np.ndindex(squares.shape):
             for a, b in _blocks(original[index], decoded[index], None if counts is None else counts[index]):
                 squares[index] += self._compare(a, b)
 
+    def _compare_many(
+        self, a: npt.NDArray[Any], b: npt.NDArray[Any], counts: npt.NDArray[np.bool_] | None
+    ) -> npt.NDArray[np.float64]:
+        """Compare a block of measurements of few values each; return the sum of squared errors of each."""
+        leading = self.ranges.each.ndim
+        squared = np.zeros(a.shape, np.float64)
+        where = np.ones(a.shape, np.bool_) if counts is None else counts
+        one, other = np.ascontiguousarray(a[where]), np.ascontiguousarray(b[where])
+        native = one.dtype.newbyteorder("=")
+        error, counted = self._errors(one.astype(native, copy=False), other.astype(native, copy=False))
+        every = np.zeros(one.shape, np.float64)
+        every[counted] = error
+        with np.errstate(over="ignore"):
+            squared[where] = np.square(every)
+            return np.asarray(squared.sum(axis=tuple(range(leading, a.ndim))))
+
     def _compare(self, a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
         """Compare two flat native blocks; return the sum of squared errors."""
+        error, _ = self._errors(a, b)
+        with np.errstate(over="ignore"):
+            return float(np.square(error).sum())
+
+    def _errors(
+        self, a: npt.NDArray[Any], b: npt.NDArray[Any]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_] | slice]:
+        """Take in two flat native blocks; return the error of each value that counts, and which these are."""
         bits = f"u{a.dtype.itemsize}"
         differ = a.view(bits) != b.view(bits)
+        counted: npt.NDArray[np.bool_] | slice = slice(None)
         if a.dtype.kind == "f":
-            finite = np.isfinite(a)
+            counted = finite = np.isfinite(a)
             self.not_finite_changed += int(np.count_nonzero(differ & ~finite))
             self.count += int(np.count_nonzero(finite))
             self.changed = self.changed or bool(differ.any())
@@ -153,14 +191,11 @@ class ErrorStatistics:
         else:
             self.count += a.size
             if not differ.any():
-                return 0.0
+                return np.zeros(a.shape, np.float64), counted
             self.changed = True
             error = _integer_distance(a, b)
-        if not error.size:
-            return 0.0
-        self.largest = max(self.largest, float(error.max()))
-        with np.errstate(over="ignore"):
-            return float(np.square(error).sum())
+        self.largest = max(self.largest, float(error.max(initial=0.0)))
+        return error, counted
 
     def result(self) -> Measures:
         """Return the measures of all blocks so far."""
@@ -189,6 +224,40 @@ def compare(original: npt.NDArray[Any], decoded: npt.NDArray[Any], leading: int 
     statistics = ErrorStatistics(Ranges.of(original, leading))
     statistics.add(original, decoded)
     return statistics.result()
+
+
+def _parts(shape: tuple[int, ...], leading: int) -> Iterator[tuple[slice, ...]]:
+    """Yield parts of an array along its first `leading` axes, of about `_BLOCK` values."""
+    rows = max(1, _BLOCK // max(1, math.prod(shape[1:])))
+    for start in range(0, shape[0], rows):
+        part = slice(start, start + rows)
+        deeper = _parts(shape[1:], leading - 1) if rows == 1 and leading > 1 else ((),)
+        yield from ((part, *rest) for rest in deeper)
+
+
+def _extremes(
+    image: npt.NDArray[Any], leading: int, where: npt.NDArray[np.bool_] | None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the smallest and largest finite value of each measurement, and their distance; 1 where that is 0."""
+    values, space = image, tuple(range(leading, image.ndim))
+    counts = np.ones(image.shape, np.bool_) if where is None else where
+    if values.dtype.kind == "f":
+        values = values.astype(np.float64)
+        counts = counts & np.isfinite(values)
+        least, most = -np.inf, np.inf
+    else:
+        values = values.astype(np.uint8) if values.dtype.kind == "b" else values
+        least, most = np.iinfo(values.dtype).min, np.iinfo(values.dtype).max
+    low = np.min(values, axis=space, where=counts, initial=most)
+    high = np.max(values, axis=space, where=counts, initial=least)
+    if values.dtype.kind == "f":
+        with np.errstate(invalid="ignore", over="ignore"):
+            spread = high - low
+    else:  # the distance of integers is exact modulo 2^64
+        spread = (high.astype(np.uint64) - low.astype(np.uint64)).astype(np.float64)
+    none = ~counts.any(axis=space)
+    lowest, highest = np.where(none, np.inf, low), np.where(none, -np.inf, high)
+    return lowest, highest, np.where(none | (spread == 0), 1.0, spread)
 
 
 def _extreme(error: float) -> float | None:

@@ -75,7 +75,7 @@ class Claim(Closing):
         there: Found | None = None
         self.fresh = True  # there was no claim before
         for _ in range(5):
-            version = self._place.swap(self._key, self._record(), None if there is None else there.version)
+            version = self._swap(self._record(), None if there is None else there.version)
             if version is not None:
                 return version if there is not None else self._prove(version)
             there = self._fetch()
@@ -83,6 +83,17 @@ class Claim(Closing):
             if there is not None and not self._is_free(there):
                 raise DestinationHeldError(f"{self.what}: being written by {self._who(there)}")
         raise DestinationHeldError(f"{self.what}: being written by another process, which was faster")
+
+    def _swap(self, data: bytes, old: Version | None) -> Version | None:
+        """Exchange the claim as `ObjectPlace.swap` does; what the server wrote though it said it failed is written."""
+        try:
+            return self._place.swap(self._key, data, old)
+        except OSError:
+            with suppress(OSError, StoreError):
+                there = self._fetch()
+                if there is not None and there.data == data:
+                    return there.version
+            raise
 
     def _prove(self, version: Version) -> Version:
         """Refuse a service that takes a put whatever its condition: with it, everyone would win."""
@@ -148,7 +159,12 @@ class Claim(Closing):
         if self._over:
             raise DestinationHeldError(self._over)
         now = _clock()
-        version = self._place.swap(self._key, self._record(released), self._version)
+        version = self._swap(self._record(released), self._version)
+        if version is None:
+            there = self._fetch()
+            if there is not None and _parse(there.data).get("token") == self._token:
+                # An earlier sign of life was written, though all that was heard of it was an error.
+                version = self._swap(self._record(released), there.version)
         if version is None:
             there = self._fetch()
             by = self._who(there) if there else "somebody who removed the claim"

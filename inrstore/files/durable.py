@@ -87,6 +87,22 @@ def write_first(path: Path, data: bytes) -> None:
         os.close(handle)
 
 
+def open_own(path: Path) -> int:
+    """Open a file that this program keeps, for reading and writing; it is made if there is none.
+
+    Raises
+    ------
+    OSError
+        Also if the name is that of a link, which would lead to a file of somebody else's, or of a pipe.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    handle = os.open(path, flags, 0o644)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return handle
+
+
 def give_name(made: Path, path: Path) -> None:
     """Give a file that this process made its name, which nothing may have.
 

@@ -28,12 +28,17 @@ def encode(number: int, record: dict[str, Any]) -> bytes:
     Raises
     ------
     StoreError
-        If it is longer than a line can be: it would be damage to everyone who reads it.
+        If `decode` would refuse it, or it is longer than a line can be: it would be damage to everyone who reads it.
     """
-    text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
+    try:
+        text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StoreError(f"a record that is not JSON: {error}") from error
     line = b"%d %08x %s\n" % (number, _checksum(number, text), text)
     if len(line) > MAX_LINE_BYTES:
         raise StoreError(f"a record of {len(line)} bytes; a line of a journal has {MAX_LINE_BYTES} at most")
+    if decode(number, line) is None:
+        raise StoreError("a record that could not be read again")
     return line
 
 
@@ -101,7 +106,7 @@ class Journal(Closing):
             end = after
         durable.make_folder(path.parent)
         new = not path.exists()
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._handle = durable.open_own(path)
         os.ftruncate(self._handle, end)
         os.lseek(self._handle, end, os.SEEK_SET)
         if new:

@@ -16,6 +16,8 @@ from inrstore.files import durable
 from inrstore.files.closing import Closing
 
 _MAX_BYTES = 4096
+_TRIES = 1000
+"""How often a lock is tried whose file or folders vanish meanwhile."""
 
 
 def holder() -> dict[str, Any]:
@@ -51,12 +53,14 @@ class Lock(Closing):
 
     def __init__(self, path: Path, what: str) -> None:
         self.path = path
-        while True:
-            durable.make_folder(path.parent)
+        for left in reversed(range(_TRIES)):
             try:
-                handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                durable.make_folder(path.parent)
+                handle = durable.open_own(path)
             except FileNotFoundError:
-                continue  # the holder before us removed the folder just now
+                if left:
+                    continue  # the holder before us removed the folder just now, or those above it
+                raise DestinationHeldError(f"{what}: being written and removed by others again and again") from None
             try:
                 _take(handle)
             except OSError as error:
@@ -68,6 +72,8 @@ class Lock(Closing):
             if _same(handle, path):
                 break
             os.close(handle)  # the holder before us removed this file; there may be a new one
+        else:
+            raise DestinationHeldError(f"{what}: being written and removed by others again and again")
         self._handle = handle
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(holder()).encode(), 0)

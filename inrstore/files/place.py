@@ -59,6 +59,9 @@ class Place(Protocol):
     def size(self, key: str) -> int | None:
         """Return the bytes of a file, or None if there is no such file."""
 
+    def stamp(self, key: str) -> str:
+        """Return what changes when a file is written anew, at the cost of a look; "" if there is no such file."""
+
     def walk(self, prefix: str = "") -> Iterator[Entry]:
         """Yield every file below `prefix` (a folder's key or ""), in the order of its name, folder by folder."""
 
@@ -136,10 +139,12 @@ def read(where: Place, key: str, limit: int) -> bytes:
     FileNotFoundError
         If there is none.
     FileTooLargeError
-        If it is larger.
+        If it is larger; one whose place knows its size is not read then.
     """
     data = bytearray()
     with where.open(key) as file:
+        if getattr(getattr(file, "raw", file), "size", 0) > limit:
+            raise FileTooLargeError(f"{where.label(key)}: larger than {limit} bytes")
         # In blocks: some files allocate what they are asked for, not what they hold.
         while block := file.read(min(_BLOCK, limit + 1 - len(data))):
             data += block

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 from urllib.parse import quote, unquote
 
 from inrstore.errors import ConfigurationError, FileTooLargeError, MissingDependencyError
+from inrstore.files.local import CHANGED
 from inrstore.files.place import Entry
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class ObjectPlace:
     def _at(self, key: str) -> str:
         """Return a key as obstore takes it; one that is not plain would name another object, or none."""
         if not key or "\0" in key or any(part in ("", ".", "..") for part in key.split("/")):
-            raise ValueError(f"{key!r} is not a path inside {self.name}")
+            raise ConfigurationError(f"{key!r} is not a path inside {self.name}")
         return unquote(key) if self._web else key
 
     def open(self, key: str) -> BinaryIO:
@@ -136,10 +137,20 @@ class ObjectPlace:
         got = self._store.get(path, options=cast(Any, options))
         return got.bytes(), got.meta
 
-    def piece(self, key: str, start: int, stop: int, same: Version) -> Bytes:
-        """Return the bytes of an object from `start` up to `stop`; an error if it is another version by now."""
+    def piece(self, key: str, start: int, stop: int, first: ObjectMeta) -> Bytes:
+        """Return the bytes of an object from `start` up to `stop`.
+
+        Raises
+        ------
+        OSError
+            ESTALE if the object is another one than when `first` was said of it, by its version, size or date.
+        """
         with explained(self.label(key)):
-            return self._piece(self._at(key), start, stop, same)[0]
+            data, info = self._piece(self._at(key), start, stop, _version(first))
+        # Not every server keeps the condition, and those with weak tags are not asked to.
+        if _identity(info) != _identity(first):
+            raise OSError(errno.ESTALE, CHANGED, self.label(key))
+        return data
 
     def random(self, key: str) -> RemoteBytes:
         """Open an object for reading anywhere in it; the first request brings its end."""
@@ -164,6 +175,15 @@ class ObjectPlace:
                 return int(self._store.head(self._at(key))["size"])
         except FileNotFoundError:
             return None
+
+    def stamp(self, key: str) -> str:
+        """Return size and tag of an object, or its time where it has no tag; "" if there is none."""
+        try:
+            with explained(self.label(key)):
+                info = self._store.head(self._at(key))
+        except FileNotFoundError:
+            return ""
+        return f"{info['size']}-{info.get('e_tag') or info['last_modified'].isoformat()}"
 
     def fetch(self, key: str, limit: int) -> Found | None:
         """Return a whole object with its version, or None if there is none.
@@ -295,6 +315,13 @@ class ObjectPlace:
         return ObjectStore(inner._store, read_only=True)
 
 
+def _identity(info: Any) -> tuple[Version, int, datetime | None]:
+    """Return what tells one state of an object from the next; its date only where it has no strong tag."""
+    version = _version(info)
+    strong = not version.get("e_tag", "W/").startswith("W/")
+    return version, int(info["size"]), None if strong else info["last_modified"]
+
+
 def _version(info: Any) -> Version:
     return {name: info[name] for name in ("e_tag", "version") if info.get(name) is not None}
 
@@ -317,7 +344,7 @@ def explained(where: str, *passed: type[Exception]) -> Iterator[None]:
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise PermissionError(errno.EACCES, _reason(error), where) from error
     except PreconditionError as error:
-        raise OSError(errno.ESTALE, "it was changed meanwhile", where) from error
+        raise OSError(errno.ESTALE, CHANGED, where) from error
     except BaseError as error:
         raise OSError(errno.EIO, _reason(error), where) from error
 
@@ -345,7 +372,7 @@ class RemoteBytes:
     def __init__(self, place: ObjectPlace, key: str) -> None:
         self._place, self._key = place, key
         data, info = place.end(key)
-        self.size, self._same = int(info["size"]), _version(info)
+        self.size, self._first = int(info["size"]), info
         self._pieces = [(self.size - len(data), data.to_bytes())]
 
     def read_at(self, start: int, length: int) -> bytes:
@@ -356,7 +383,7 @@ class RemoteBytes:
         for begin, data in self._pieces:
             if begin <= start and stop <= begin + len(data):
                 return data[start - begin : stop - begin]
-        found = self._place.piece(self._key, start, stop, self._same).to_bytes()
+        found = self._place.piece(self._key, start, stop, self._first).to_bytes()
         if len(found) != stop - start:
             raise OSError(errno.EIO, "the server sent less than was asked for", self._place.label(self._key))
         if len(found) <= FIRST_BYTES:
@@ -372,7 +399,7 @@ class _Object(io.RawIOBase):
 
     def __init__(self, place: ObjectPlace, key: str, data: Bytes, info: ObjectMeta) -> None:
         self._place, self._key = place, key
-        self._size, self._same = int(info["size"]), _version(info)
+        self.size, self._first = int(info["size"]), info
         self._data, self._start = memoryview(data), 0
         self._at = 0
         self._step = FIRST_BYTES
@@ -387,21 +414,21 @@ class _Object(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
         if at < 0:
             raise OSError(errno.EINVAL, "before the start", self._place.label(self._key))
         self._at = at
         return at
 
     def readinto(self, buffer: Any) -> int:
-        if self._at >= self._size:
+        if self._at >= self.size:
             return 0
         end = self._start + len(self._data)
         if not self._start <= self._at < end:
             self._step = min(2 * self._step, MOST_BYTES) if self._at == end else FIRST_BYTES
             self._data = memoryview(b"")  # let go of the old piece before the new one comes
-            stop = min(self._at + self._step, self._size)
-            self._data = memoryview(self._place.piece(self._key, self._at, stop, self._same))
+            stop = min(self._at + self._step, self.size)
+            self._data = memoryview(self._place.piece(self._key, self._at, stop, self._first))
             self._start = self._at
             if len(self._data) != stop - self._at:
                 raise OSError(errno.EIO, "the server sent less than was asked for", self._place.label(self._key))

@@ -9,13 +9,17 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from inrstore.errors import FileTooLargeError, StoreError
+from inrstore.errors import StoreError
 from inrstore.files.closing import Closing
 from inrstore.files.place import Entry, RandomBytes
 from inrstore.files.zip_members import check_end, check_local, check_members
 from inrstore.files.zips import DAMAGE, Bounded
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _DATE = (1980, 1, 1, 0, 0, 0)
 _HEADER_BYTES = 30
@@ -99,6 +103,8 @@ class StoredZip(Closing):
         if wrong is not None:
             problem = wrong[1] if wrong[0] is None else f"{wrong[0]}: {wrong[1]}"
         for info in infos:
+            if info.compress_size > info.file_size + info.file_size // 256 + 64:
+                problem = f"{info.orig_filename}: {info.compress_size} bytes for the {info.file_size} that it holds"
             if not 0 <= info.header_offset <= zipped.size - self._room(info):
                 problem = f"{info.orig_filename}: lies outside the zip"
         if problem:
@@ -112,6 +118,10 @@ class StoredZip(Closing):
     def size(self, key: str) -> int | None:
         """Return the uncompressed bytes of a member, or None if there is no such file."""
         return self._infos[key].file_size if key in self._infos else None
+
+    def stamp(self, key: str) -> str:
+        """Return size and checksum of a member, "" if there is no such file."""
+        return f"{self._infos[key].file_size}-{self._infos[key].CRC:08x}" if key in self._infos else ""
 
     def walk(self, prefix: str = "") -> Iterator[Entry]:
         """Yield every member below `prefix`, in the order of its name."""
@@ -138,18 +148,11 @@ class StoredZip(Closing):
         return _HEADER_BYTES + len(info.orig_filename.encode()) + info.compress_size
 
     def open(self, key: str) -> io.BufferedReader:
-        """Open a member, whose bytes are read and checked at once."""
+        """Open a member, which is read and checked as a whole when its first bytes are."""
         if key not in self._infos:
             raise FileNotFoundError(f"{self.label(key)}: no such member")
-        return io.BufferedReader(io.BytesIO(self._read(self._infos[key])))
-
-    def read(self, key: str, limit: int) -> bytes:
-        """Return a member of at most `limit` bytes; errors as of `inrstore.files.read`."""
-        if key not in self._infos:
-            raise FileNotFoundError(f"{self.label(key)}: no such member")
-        if self._infos[key].file_size > limit:
-            raise FileTooLargeError(f"{self.label(key)}: larger than {limit} bytes")
-        return self._read(self._infos[key])
+        info = self._infos[key]
+        return io.BufferedReader(_Member(info.file_size, lambda: self._read(info)))
 
     def _read(self, info: zipfile.ZipInfo) -> bytes:
         where = self.label(info.orig_filename)
@@ -181,3 +184,19 @@ class StoredZip(Closing):
     def close(self) -> None:
         """Close the zip."""
         self._zipped.close()
+
+
+class _Member(io.RawIOBase):
+    """A member that is read when it is asked for, so that a larger one than is wanted is never read."""
+
+    def __init__(self, size: int, read: Callable[[], bytes]) -> None:
+        self.size, self._read = size, read
+        self._data: io.BytesIO | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        if self._data is None:
+            self._data = io.BytesIO(self._read())
+        return self._data.readinto(buffer)

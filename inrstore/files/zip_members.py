@@ -25,6 +25,11 @@ _UTF8 = 0x800
 _METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstd", 95: "xz", 98: "ppmd"}
 _END = struct.Struct("<4sHHHHLLH")
 _LOCAL = struct.Struct("<4sHHHHHLLLHH")
+_DESCRIPTOR = b"PK\7\10"
+_PARTS = (b"PK\1\2", b"PK\3\4", b"PK\5\6")
+"""Begin of a member in the directory, of a member, of an end record."""
+_MOST_IN_FRONT = 1 << 28
+_BLOCK = 1 << 20
 _FULL = 0xFFFFFFFF
 """Stands for a size that is in the zip64 field instead."""
 
@@ -169,14 +174,86 @@ def check_members(infos: Sequence[zipfile.ZipInfo], size: int) -> tuple[str | No
 
 def check_end(read_at: ReadAt, size: int, comment: bytes, count: int) -> str:
     """Return what is wrong with the end of a zip: that it goes on behind it, or ends before, zipfile lets pass."""
-    end = read_at(size - _END.size - len(comment), _END.size) if size >= _END.size + len(comment) else b""
+    tail = read_at(max(0, size - _END.size - 0xFFFF), _END.size + 0xFFFF)
+    end = tail[-_END.size - len(comment) :][: _END.size]
     if len(end) < _END.size:
         return "its end record is cut off"
     magic, *_, listed, _, _, length = _END.unpack(end)
     if magic != b"PK\5\6" or length != len(comment):
         return "its end record is not at its end"
+    if _end_records(tail) > 1:
+        return "it has two end records, one in the comment of the other, and so two lists of members"
     if listed not in (min(count, 0xFFFF), 0xFFFF):
         return f"{listed} members in its end record, {count} in its list"
+    return ""
+
+
+def _end_records(tail: bytes) -> int:
+    """Return how many end records there are whose comment goes to the end of a zip; readers differ in which they take.
+
+    Parameters
+    ----------
+    tail : bytes
+        The last bytes of the zip.
+    """
+    count, at = 0, tail.find(b"PK\5\6")
+    while 0 <= at <= len(tail) - _END.size:
+        count += at + _END.size + _END.unpack_from(tail, at)[-1] == len(tail)
+        at = tail.find(b"PK\5\6", at + 1)
+    return count
+
+
+def check_between(read_at: ReadAt, info: zipfile.ZipInfo, start: int, stop: int) -> str:
+    """Return what is wrong with what lies behind the data of a member, up to the next one or the directory.
+
+    There may be the sizes and checksum of a member that was written to a stream, if they are those in the directory,
+    and zeros. Anything else belongs to nothing that is listed, and would be lost.
+
+    Parameters
+    ----------
+    read_at : callable
+        Returns bytes of the zip, from a place on, so many.
+    info : ZipInfo
+        What the directory says of the member.
+    start, stop : int
+        Where its data end, where the next begins.
+    """
+    if start == stop:
+        return ""
+    if info.flag_bits & _LATER:
+        behind = read_at(start, min(stop - start, 24))
+        start += next((len(one) for one in _descriptors(info) if behind.startswith(one)), 0)
+    while start < stop:
+        block = read_at(start, min(_BLOCK, stop - start))
+        if not block or block.count(0) < len(block):
+            what = "a member that is not in the directory" if b"PK\3\4" in block else "bytes that belong to no member"
+            return f"behind it, up to byte {stop} of the zip, lie {what}"
+        start += len(block)
+    return ""
+
+
+def _descriptors(info: zipfile.ZipInfo) -> Iterator[bytes]:
+    """Yield what may follow the data of a member in a stream; the signature is optional, and comes first here."""
+    long = struct.pack("<LQQ", info.CRC, info.compress_size, info.file_size)
+    forms = [long]
+    if max(info.compress_size, info.file_size) <= _FULL:
+        forms = [struct.pack("<LLL", info.CRC, info.compress_size, info.file_size), long]
+    # The longer form first: the shorter one may begin like it.
+    yield from sorted((sign + form for form in forms for sign in (_DESCRIPTOR, b"")), key=len, reverse=True)
+
+
+def check_front(read_at: ReadAt, stop: int) -> str:
+    """Return what is wrong with what lies before the first member of a zip.
+
+    A program that unpacks it, or a line that names one, may lie there: it is no file of the zip. No part of a zip may,
+    because its members would be lost: those of a zip that another was appended to, or one taken out of the directory.
+    """
+    if stop > _MOST_IN_FRONT:
+        return f"{stop} bytes lie before its first member, more than {_MOST_IN_FRONT}"
+    for start in range(0, stop, _BLOCK):
+        block = read_at(start, min(_BLOCK + 3, stop - start))
+        if any(part in block for part in _PARTS):
+            return "a part of another zip, or a member that is not in the directory, lies before its first member"
     return ""
 
 

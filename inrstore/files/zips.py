@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, BinaryIO
 from inrstore import limits
 from inrstore.errors import SourceError
 from inrstore.files.closing import Closing
-from inrstore.files.local import LocalBytes
+from inrstore.files.local import CHANGED, LocalBytes
 from inrstore.files.place import Entry, Place, RandomBytes
-from inrstore.files.zip_members import Member, check_end, check_local, check_members, member
+from inrstore.files.zip_members import Member, check_between, check_end, check_front, check_local, check_members, member
 
 __all__ = ["Member", "ZipPlace", "stored_size"]
 
@@ -81,8 +81,11 @@ class ZipPlace(Closing):
         return SourceError(f"{self.name}: member {shown!r}: {problem}")
 
     def _locate(self, infos: list[zipfile.ZipInfo], end: int) -> dict[str, int]:
-        """Return where the data of each member begins; its local header must say what the directory says."""
-        starts = {}
+        """Return where the data of each member begins.
+
+        Its local header must say what the directory says, and all bytes of the zip must belong to something.
+        """
+        starts, gaps = {}, []
         for info in sorted(infos, key=lambda info: info.header_offset, reverse=True):
             start, problem = check_local(self._bytes.read_at, info)
             if not problem and start + info.compress_size > end:
@@ -90,7 +93,15 @@ class ZipPlace(Closing):
             if problem:
                 raise self._refused(info.orig_filename, problem)
             starts[info.orig_filename] = start
+            gaps.append((info, start + info.compress_size, end))
             end = info.header_offset
+        for info, start, stop in gaps:
+            problem = check_between(self._bytes.read_at, info, start, stop)
+            if problem:
+                raise self._refused(info.orig_filename, problem)
+        problem = check_front(self._bytes.read_at, end)
+        if problem:
+            raise SourceError(f"{self.name}: {problem}")
         return starts
 
     def label(self, key: str) -> str:
@@ -109,12 +120,16 @@ class ZipPlace(Closing):
         """
         if key not in self._files:
             raise FileNotFoundError(f"{self.label(key)}: no such member")
-        raw = _Data(self._bytes, self._starts[key], self._files[key], self.label(key))
+        raw = _Data(self._bytes, self._starts[key], self._files[key], self.label(key), self.name)
         return io.BufferedReader(raw, 1 << 16)
 
     def size(self, key: str) -> int | None:
         """Return the uncompressed bytes of a member, or None if there is no such file."""
         return self._files[key].file_size if key in self._files else None
+
+    def stamp(self, key: str) -> str:
+        """Return size and checksum of a member, "" if there is no such file."""
+        return f"{self._files[key].file_size}-{self._files[key].CRC:08x}" if key in self._files else ""
 
     def stored(self, key: str) -> int:
         """Return the bytes that a member takes in the zip."""
@@ -139,7 +154,7 @@ class ZipPlace(Closing):
 class _Data(io.RawIOBase):
     """The uncompressed data of one member."""
 
-    def __init__(self, zipped: RandomBytes, start: int, info: zipfile.ZipInfo, label: str) -> None:
+    def __init__(self, zipped: LocalBytes, start: int, info: zipfile.ZipInfo, label: str, zip_label: str) -> None:
         self._zipped = zipped
         self._at = start
         self._end = start + info.compress_size
@@ -147,7 +162,7 @@ class _Data(io.RawIOBase):
         self._size = info.file_size
         self._crc = info.CRC
         self._found = 0
-        self._label = label
+        self._label, self._zip_label = label, zip_label
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS) if info.compress_type == zipfile.ZIP_DEFLATED else None
 
     def readable(self) -> bool:
@@ -159,18 +174,26 @@ class _Data(io.RawIOBase):
         try:
             data = self._take(min(len(view), self._left) or 1)
         except zlib.error as error:
-            raise SourceError(f"{self._label}: damaged: {error}") from error
+            raise self._bad(f"damaged: {error}") from error
         if len(data) > self._left:
-            raise SourceError(f"{self._label}: size: it holds more than the {self._size} bytes that it claims")
+            raise self._bad(f"size: it holds more than the {self._size} bytes that it claims")
         self._left -= len(data)
         self._found = zlib.crc32(data, self._found)
         if not data:
             if self._left:
-                raise SourceError(f"{self._label}: size: ends after {self._size - self._left} of {self._size} bytes")
+                raise self._bad(f"size: ends after {self._size - self._left} of {self._size} bytes")
+            if self._at < self._end or (self._inflate is not None and self._inflate.unused_data):
+                raise self._bad("damaged: bytes follow its data that belong to nothing")
             if self._found != self._crc:
-                raise SourceError(f"{self._label}: damaged: its checksum (CRC-32) differs")
+                raise self._bad("damaged: its checksum (CRC-32) differs")
+            if self._zipped.changed():
+                raise self._bad("")
         view[: len(data)] = data
         return len(data)
+
+    def _bad(self, problem: str) -> SourceError:
+        """Return the error of a member, which is another one if the zip was changed."""
+        return SourceError(f"{self._zip_label}: {CHANGED}" if self._zipped.changed() else f"{self._label}: {problem}")
 
     def _take(self, most: int) -> bytes:
         """Return up to `most` bytes; nothing at the end."""
@@ -219,7 +242,7 @@ class Bounded(io.RawIOBase):
     def read(self, size: int | None = -1, /) -> bytes:
         """Return bytes from the place on."""
         if size is None or size < 0:
-            size = limits.MAX_ZIP_DIRECTORY_BYTES
+            size = min(limits.MAX_ZIP_DIRECTORY_BYTES, max(0, self._zipped.size - self._at))
         if size > limits.MAX_ZIP_DIRECTORY_BYTES:
             raise zipfile.BadZipFile(f"a directory of {size} bytes, more than {limits.MAX_ZIP_DIRECTORY_BYTES}")
         data = self._zipped.read_at(self._at, size)

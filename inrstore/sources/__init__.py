@@ -10,7 +10,8 @@ from dataclasses import replace
 from inrstore import files
 from inrstore.errors import SourceError
 from inrstore.files.local import Folder
-from inrstore.sources.gradients import read_gradients
+from inrstore.sources.dicom import Converted
+from inrstore.sources.gradients import read_gradients, read_sidecars
 from inrstore.sources.registry import (
     file_names,
     format_of,
@@ -43,8 +44,8 @@ def read_source(path: str | os.PathLike[str]) -> Source:
     return read_image(*files.split(path))
 
 
-def read_image(place: files.Place, key: str) -> Source:
-    """Read an image of any known format from a place, with its gradients; each file is read once.
+def read_image(place: files.Place, key: str, *, sidecars: bool = False) -> Source:
+    """Read an image of any known format from a place, with its gradients; each of its files is read once.
 
     Parameters
     ----------
@@ -52,6 +53,8 @@ def read_image(place: files.Place, key: str) -> Source:
         A folder, a zip, a bucket.
     key : str
         The image in it: any of its files. If the name says nothing, the format is seen from the content.
+    sidecars : bool
+        Whether its sidecars come with it as they are. An archive has them as files of their own.
 
     Raises
     ------
@@ -69,10 +72,20 @@ def read_image(place: files.Place, key: str) -> Source:
         parts = found.files(place, key)
         with _unchanged(place, parts):
             source = found.read(place, parts)
-        bval, bvec = read_gradients(place, key, source.voxels.shape[0] if source.voxels.ndim == 4 else None)
+        volumes = source.voxels.shape[0] if source.voxels.ndim == 4 and source.spatial else None
+        bval, bvec = read_gradients(place, key, volumes)
+        beside = read_sidecars(place, key, volumes) if sidecars else {}
     except OSError as error:  # of a look at what lies beside it
         raise SourceError(f"{place.label(key)}: cannot be read: {error.strerror or error}") from error
-    return replace(source, bval=bval, bvec=bvec)
+    source = replace(source, bval=bval, bvec=bvec, sidecars=beside)
+    return _as_made(source, place, key) if isinstance(place, Converted) else source
+
+
+def _as_made(source: Source, made: Converted, key: str) -> Source:
+    """Return an image with what is to be said of its making by dcm2niix."""
+    origin = made.derived(key)
+    told = (f"derived: interpolated from {origin} by dcm2niix, no copy of what the scanner gave",) if origin else ()
+    return replace(source, warnings=(*told, *(f"dcm2niix: {warning}" for warning in made.warnings)), derived=origin)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,8 @@ from inrstore import limits
 from inrstore.errors import MissingDependencyError, SourceError
 from inrstore.files import Place
 from inrstore.files.local import Folder
-from inrstore.sources.registry import image_of, is_image
+from inrstore.files.scratch import scratch
+from inrstore.sources.registry import image_of, is_image, stem
 
 _MAGIC_AT = 128
 _START = 4096
@@ -45,6 +45,10 @@ _ROOM_PER_BYTE = 64
 _WORST = re.compile(
     r"error|corrupt|unable to (open|read|convert)|unsupported|illegal|too large|duplicate", re.IGNORECASE
 )
+_DERIVED = re.compile(r"(.+?)_(?:Eq|Tilt)(?:_[0-9]+)?[a-z]?")
+"""Names of images whose slices were moved to equal distances, or sheared after a tilt of the gantry: interpolated."""
+
+_MOST_WARNINGS, _MOST_WARNING = 20, 200
 _OUTPUT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -80,14 +84,30 @@ def is_dicom(place: Place, folder: str) -> bool:
     return any(True for _ in dicom_files(place, folder))
 
 
-class _Converted(Folder):
-    """What dcm2niix made; messages name where it came from, not the temporary folder."""
+class Converted(Folder):
+    """What dcm2niix made; messages name where it came from, not the temporary folder.
 
-    def __init__(self, path: Path, label: str) -> None:
+    Parameters
+    ----------
+    path : Path
+    label : str
+        How messages name it.
+    warnings : tuple of str
+        What dcm2niix warned of, for all of it.
+    """
+
+    def __init__(self, path: Path, label: str, warnings: tuple[str, ...] = ()) -> None:
         super().__init__(path)
         self._label = label
+        self.warnings = warnings
+
+    def derived(self, key: str) -> str:
+        """Return from which series an image was interpolated; empty for one that has the values of the scanner."""
+        found = _DERIVED.fullmatch(stem(key))
+        return found[1] if found else ""
 
     def label(self, key: str) -> str:
+        """Return how messages name a file."""
         return f"{self._label}:{key}"
 
 
@@ -117,16 +137,15 @@ def converted(place: Place, folder: str, *, timeout: float = limits.MAX_DICOM_SE
     """
     program = _program()
     label = place.label(folder) if folder else place.name
-    with tempfile.TemporaryDirectory(prefix="inrstore-dicom-") as temporary:
-        top = Path(temporary)
+    with scratch() as (top, held):
         for name in ("in", "out", "home"):
             (top / name).mkdir()
         count, size = _copy(place, folder, label, top / "in")
         room = _ROOM + _ROOM_PER_BYTE * size
-        said = _run(program, label, top, room, timeout)
+        said = _run(program, label, top, held, room, timeout)
         _check_complete(label, said, count)
         _check_outputs(label, top / "out", room)
-        yield _Converted(top / "out", label)
+        yield Converted(top / "out", label, _warnings(said))
 
 
 def _program() -> str:
@@ -157,7 +176,7 @@ def _copy(place: Place, folder: str, label: str, to: Path) -> tuple[int, int]:
     return count, size
 
 
-def _run(program: str, label: str, top: Path, room: int, timeout: float) -> str:
+def _run(program: str, label: str, top: Path, held: int, room: int, timeout: float) -> str:
     """Run dcm2niix; return what it said, without the temporary folder's name."""
     # -g i: nobody's defaults; -ba y: no names and birth dates in the JSON; -w 2: equal names get a letter.
     options = ["-b", "y", "-ba", "y", "-z", "n", "-d", "0", "-w", "2", "-g", "i", "-f", "series-%s"]
@@ -170,6 +189,7 @@ def _run(program: str, label: str, top: Path, room: int, timeout: float) -> str:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            pass_fds=(held,),
         )
         try:
             _limit(child.pid, room, timeout)
@@ -212,6 +232,14 @@ def _gist(said: str) -> str:
     worst = [line for line in lines if _WORST.search(line)]
     chosen = worst or [line for line in lines if "warning" in line.lower()] or lines
     return "; ".join(chosen[-3:])[:400] or "it said nothing"
+
+
+def _warnings(said: str) -> tuple[str, ...]:
+    """Return each warning once, cut to a length that a record can hold."""
+    lines = (line.strip() for line in said.splitlines())
+    found = dict.fromkeys(line[:_MOST_WARNING] for line in lines if line.lower().startswith("warning"))
+    more = len(found) - _MOST_WARNINGS
+    return (*list(found)[:_MOST_WARNINGS], *([f"and {more} more warnings"] if more > 0 else []))
 
 
 def _check_complete(label: str, said: str, count: int) -> None:

@@ -43,6 +43,7 @@ class Output:
 class Around:
     """The bytes around the voxels, as in `Source`; a store keeps them, and a format writes from nothing else."""
 
+    kind: str
     header: bytes
     leading: bytes
     trailing: bytes
@@ -65,6 +66,8 @@ class Format:
     read : callable
         (place, files) -> Source. `files` are those that are there, the first one first; one that is missing is an
         error. Gradients are none of its business.
+    named : bool
+        Whether stores keep the ending in their names: x.mgz.ozx, beside the x.ozx of an x.nii.gz.
     write : callable
         (names, around) -> what an export writes: for each name the bytes around the voxels, as they were read.
     """
@@ -74,6 +77,7 @@ class Format:
     sniff: Callable[[bytes], bool]
     read: Callable[[Place, tuple[str, ...]], Source]
     write: Callable[[tuple[str, ...], Around], tuple[Output, ...]]
+    named: bool = False
 
     def suffix(self, name: str) -> str:
         """Return the ending of a name as it is written there, or "" if it is none of this format's."""

@@ -1,4 +1,4 @@
-"""FSL gradient sidecars (b-values, directions) that lie beside an image, or above it in a BIDS tree."""
+"""Sidecars of an image: FSL gradients (b-values, directions) beside it or above it in a BIDS tree, and its JSON."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore import limits
-from inrstore.errors import SourceError
-from inrstore.files import Place, read_text
+from inrstore.errors import FileTooLargeError, SourceError
+from inrstore.files import Place, read, read_text
 from inrstore.sources.registry import stem
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 _ROWS = {"bval": 1, "bvec": 3}
+SIDECARS = (".json", ".bval", ".bvec")
+"""Endings of the sidecars that a store of one image keeps, in their order there."""
 _ENTITY = re.compile(r"[A-Za-z]+-[A-Za-z0-9+]+")
 _MAX_ENTITIES = 8
 """Free entities of a BIDS name whose subsets are looked for; more are none of BIDS."""
@@ -55,17 +57,57 @@ def read_gradients(place: Place, key: str, volumes: int | None) -> tuple[Floats 
     """
     if volumes is None:
         return None, None
-    found: list[Floats | None] = []
-    for word, rows in _ROWS.items():
-        values = None
-        for sidecar, own in _candidates(place, key, word):
-            if place.size(sidecar) is not None:
-                values = _read_table(place, sidecar, rows, volumes, strict=own)
-            if values is not None:
-                break
-        found.append(values)
-    bval, bvec = found
+    (_, bval), (_, bvec) = (_search(place, key, word, volumes) for word in _ROWS)
     return (None if bval is None else bval[0]), (None if bvec is None else bvec.T)
+
+
+def read_sidecars(place: Place, key: str, volumes: int | None) -> dict[str, bytes]:
+    """Read the sidecars of an image as they are: its JSON, and the files that its gradients come from.
+
+    Beside an image without gradients only files that bear its name are its own.
+
+    Parameters
+    ----------
+    place, key, volumes : Place, str, int or None
+        As for `read_gradients`.
+
+    Returns
+    -------
+    dict of str to bytes
+        By the ending that goes with the stem of the image, of those in `SIDECARS`.
+
+    Raises
+    ------
+    SourceError
+        Naming the sidecar that cannot be read, does not fit the image, or is larger than any of its kind.
+    """
+    found = {".json": stem(key) + ".json"} if place.size(stem(key) + ".json") is not None else {}
+    for word in _ROWS:
+        name = _search(place, key, word, volumes)[0]
+        if name is not None:
+            found[f".{word}"] = name
+    sidecars = {}
+    for ending, name in found.items():
+        try:
+            sidecars[ending] = read(place, name, limits.MAX_SIDECAR_BYTES)
+        except (OSError, FileTooLargeError) as error:
+            raise SourceError(f"{place.label(name)}: cannot be read: {error}") from error
+    return sidecars
+
+
+def _search(place: Place, key: str, word: str, volumes: int | None) -> tuple[str | None, Floats | None]:
+    """Return the sidecar that belongs to an image, and its table; without a number of volumes it is not read."""
+    for sidecar, own in _candidates(place, key, word):
+        if place.size(sidecar) is None:
+            continue
+        if volumes is None:
+            if own:
+                return sidecar, None
+            continue
+        values = _read_table(place, sidecar, _ROWS[word], volumes, strict=own)
+        if values is not None:
+            return sidecar, values
+    return None, None
 
 
 def companions(place: Place, key: str) -> tuple[str, ...]:

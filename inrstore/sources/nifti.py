@@ -1,4 +1,8 @@
-"""NIfTI-1 and NIfTI-2 images, single files or pairs, plain or gzipped -> `Source`.
+"""NIfTI-1 and NIfTI-2 images, single files or pairs, plain or gzipped, and CIFTI matrices in them -> `Source`.
+
+A CIFTI file is a NIfTI-2 of axes 1, 1, 1, 1, a, b whose header holds XML that says what a and b are: along a, which
+varies fastest, maps or times, along b grayordinates or parcels. It becomes an image of a measurements, each of b values
+in a line; nothing of the XML is read but whether the values are labels.
 
 nibabel knows the header; the checks are ours, because nibabel reads many a damaged file with a guess.
 Nothing in a header sizes an allocation before that many bytes were there to be read.
@@ -19,7 +23,7 @@ from inrstore.errors import MissingDependencyError, SourceError, UnsupportedImag
 from inrstore.files import Place
 from inrstore.sources.format import Around, Format, Output, is_packed
 from inrstore.sources.source import Source
-from inrstore.sources.streams import Digest, Stream, expansion, opened
+from inrstore.sources.streams import Digest, Stream, opened
 
 _DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8",
            1280: "u8"}  # fmt: skip
@@ -31,11 +35,20 @@ _VERSIONS = {
 }
 """sizeof_hdr: name, magic of a single file, magic of a pair."""
 _LABEL_INTENT = 1002
+_CIFTI = "CIFTI"
+_CIFTI_INTENTS = range(3000, 3100)
+_CIFTI_LABELS = b"CIFTI_INDEX_TYPE_LABELS"
+"""In the XML of a matrix whose values are keys of a table of labels."""
+
+
+_CIFTI_AXES = (3, 2, 1, 0)
+"""Of a matrix as it lies in a file, slowest first: the measurements of a place are side by side."""
 
 
 def write_single(names: tuple[str, ...], around: Around) -> tuple[Output, ...]:
     """Return a single file: header, voxels, and what followed them."""
-    return (Output(name=names[0], head=around.header, tail=around.trailing, packed=is_packed(names[0])),)
+    axes = _CIFTI_AXES if around.kind == _CIFTI else ()
+    return (Output(name=names[0], head=around.header, tail=around.trailing, axes=axes, packed=is_packed(names[0])),)
 
 
 def write_pair(names: tuple[str, ...], around: Around) -> tuple[Output, ...]:
@@ -91,6 +104,10 @@ def read(place: Place, files: tuple[str, ...], *, pair: bool) -> Source:
             _check_room(stream, head)
             leading = stream.exactly(head.offset, "vox_offset").tobytes()
             values, trailing = _voxels(stream, head)
+    labels = head.labels
+    if head.kind == _CIFTI:
+        values = values.transpose(1, 2, 3, 0)
+        labels |= _CIFTI_LABELS in header
     return Source(
         name=_name(files[0]),
         label=place.label(files[0]),
@@ -109,7 +126,8 @@ def read(place: Place, files: tuple[str, ...], *, pair: bool) -> Source:
         voxel_size=head.voxel_size,
         time_offset=head.time_offset,
         units=head.units,
-        labels=head.labels,
+        labels=labels,
+        spatial=head.kind != _CIFTI,
     )
 
 
@@ -173,18 +191,23 @@ def _read_header(stream: Stream, named_header: bool) -> _Header:
     slope, inter = _scaling(label, header)
     affine, affine_from = _affine(label, header)
     space, time = _units(label, header)
+    form, shape = f"{name} pair" if paired else name, tuple(dims[dims[0] : 0 : -1])
+    steps = _steps(label, header, dims[0])
+    cifti = version == 540 and not paired and int(header["intent_code"]) in _CIFTI_INTENTS
+    if cifti and dims[:5] == [6, 1, 1, 1, 1]:
+        form, shape, steps = _CIFTI, (dims[6], dims[5], 1, 1), (1.0,) * 4
     return _Header(
         block=block,
-        kind=f"{name} pair" if paired else name,
+        kind=form,
         paired=paired,
-        shape=tuple(dims[dims[0] : 0 : -1]),
+        shape=shape,
         dtype=dtype,
         offset=int(offset),
         slope=slope,
         inter=inter,
         affine=affine,
         affine_from=affine_from,
-        voxel_size=_steps(label, header, dims[0]),
+        voxel_size=steps,
         time_offset=_finite(label, "toffset", header["toffset"]),
         units={"space": space, "time": time},
         labels=int(header["intent_code"]) == _LABEL_INTENT,
@@ -205,23 +228,12 @@ def _header_rest(stream: Stream) -> bytes:
 
 def _check_room(stream: Stream, head: _Header) -> None:
     """Refuse a claim that the file cannot fulfil before anything is allocated for it."""
-    claim = f"{stream.label}: dim: the header claims {head.voxel_bytes} bytes of voxels from byte {head.offset} on"
-    if head.offset + head.voxel_bytes > stream.most:
-        if stream.packed:
-            raise SourceError(f"{claim}: {expansion(stream.stored)}")
-        raise SourceError(f"{claim}, more than the file can hold")
-    if head.voxel_bytes > limits.MAX_IMAGE_BYTES:
-        raise SourceError(f"{claim}, more than the {limits.MAX_IMAGE_BYTES} that one image may have")
+    stream.check_room(head.voxel_bytes, head.offset, "dim")
 
 
 def _voxels(stream: Stream, head: _Header) -> tuple[npt.NDArray[Any], bytes]:
     """Return the voxels and the bytes after them."""
-    values = stream.exactly(head.voxel_bytes, "voxels").view(head.dtype).reshape(head.shape)
-    values.flags.writeable = False
-    trailing = stream.rest(limits.MAX_TRAILING_BYTES)
-    if trailing is None:
-        raise SourceError(f"{stream.label}: dim: more than {limits.MAX_TRAILING_BYTES} bytes follow the voxels")
-    return values, trailing
+    return stream.voxels(head.shape, head.dtype, "dim")
 
 
 def _name(key: str) -> str:
@@ -255,9 +267,12 @@ def _finite(label: str, field: str, value: npt.ArrayLike) -> float:
 
 
 def _scaling(label: str, header: Any) -> tuple[float, float]:
-    """Return slope and intercept. A slope of 0 means "no scaling" in the NIfTI standard."""
-    slope = _finite(label, "scl_slope", header["scl_slope"])
-    if slope == 0:
+    """Return slope and intercept. A slope of 0 means "no scaling" in the NIfTI standard.
+
+    nibabel takes one that is not finite for the same, and writes NaN itself.
+    """
+    slope = float(header["scl_slope"])
+    if slope == 0 or not math.isfinite(slope):
         return 1.0, 0.0
     return slope, _finite(label, "scl_inter", header["scl_inter"])
 
@@ -306,7 +321,7 @@ def _steps(label: str, header: Any, ndim: int) -> tuple[float, ...]:
 _KINDS = tuple(name for name, *_ in _VERSIONS.values())
 
 SINGLE = Format(
-    kinds=_KINDS, suffixes=((".nii", ".nii.gz"),), sniff=lambda start: _version(start) != 0,
+    kinds=(*_KINDS, _CIFTI), suffixes=((".nii", ".nii.gz"),), sniff=lambda start: _version(start) != 0,
     read=partial(read, pair=False), write=write_single,
 )  # fmt: skip
 PAIR = Format(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from inrstore.errors import SourceError
 from inrstore.files import Place
-from inrstore.sources import nifti
+from inrstore.sources import mgh, nifti, nrrd
 from inrstore.sources.format import Format
 from inrstore.sources.streams import Digest, opened
 
-FORMATS: tuple[Format, ...] = (nifti.SINGLE, nifti.PAIR)
+FORMATS: tuple[Format, ...] = (nifti.SINGLE, nifti.PAIR, mgh.MGH, nrrd.SINGLE, nrrd.DETACHED)
 """Of two endings of a name the longer counts; what a name does not tell, the first that knows the content."""
 
 SNIFFED = 1024
@@ -55,8 +55,9 @@ def stem(key: str) -> str:
 
 
 def store_name(key: str, ending: str = ".zarr") -> str:
-    """Return the key of the store that an image becomes: a/x.nii.gz -> a/x.zarr."""
-    return stem(key) + ending
+    """Return the key of the store that an image becomes: a/x.nii.gz -> a/x.zarr, a/x.mgz -> a/x.mgz.zarr."""
+    found = format_of(key)
+    return (key if found is not None and found.named else stem(key)) + ending
 
 
 def is_image(key: str) -> bool:

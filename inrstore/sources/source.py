@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,14 @@ class Source:
         Gradient direction of each volume, (t, 3), as in the sidecar.
     labels : bool
         Whether the header says that the values are labels.
+    sidecars : mapping of str to bytes
+        Files beside it that its store is to keep, by their endings (`inrstore.sources.gradients.SIDECARS`).
+    warnings : tuple of str
+        What the user should know of how it was made or read.
+    derived : str
+        What it was interpolated from, if it is no copy of what a scanner or program gave; empty otherwise.
+    spatial : bool
+        Whether x, y and z are places in the world. Of a matrix (CIFTI) x counts grayordinates, z and y have length 1.
     """
 
     name: str
@@ -75,3 +84,7 @@ class Source:
     bval: npt.NDArray[np.float64] | None = None
     bvec: npt.NDArray[np.float64] | None = None
     labels: bool = False
+    spatial: bool = True
+    warnings: tuple[str, ...] = ()
+    derived: str = ""
+    sidecars: Mapping[str, bytes] = field(default_factory=dict)

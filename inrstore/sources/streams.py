@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,7 @@ import numpy.typing as npt
 from inrstore import limits
 from inrstore.errors import SourceError
 from inrstore.files import Place
+from inrstore.files.local import CHANGED
 from inrstore.files.zips import stored_size
 
 if TYPE_CHECKING:
@@ -44,11 +47,12 @@ class Digest:
 
 
 class _Hashed(io.RawIOBase):
-    """Passes on what it reads, and adds it to a digest."""
+    """Passes on what it reads, and adds it to a digest; at its end there have to have been `size` bytes."""
 
-    def __init__(self, file: BinaryIO, digest: Digest) -> None:
+    def __init__(self, file: BinaryIO, digest: Digest, size: int) -> None:
         self._file = file
         self._digest = digest
+        self._left = size
 
     def readable(self) -> bool:
         return True
@@ -58,6 +62,9 @@ class _Hashed(io.RawIOBase):
         done = 0
         while done < len(view):
             data = bytes(self._file.read(len(view) - done))
+            self._left -= len(data)
+            if self._left < 0 or (self._left and not data):
+                raise OSError(errno.ESTALE, CHANGED)
             if not data:
                 break
             self._digest.update(data)
@@ -123,6 +130,46 @@ class Stream:
                 return None
         return bytes(out)
 
+    def line(self, limit: int) -> bytes:
+        """Read a line with its end; at most so many bytes, of which the last is no end of a line then."""
+        data = self._file.readline(limit)
+        self._counted(len(data))
+        return data
+
+    def check_room(self, size: int, offset: int, field: str) -> None:
+        """Refuse voxels that the file cannot hold, or no image may have, before anything is allocated for them.
+
+        Parameters
+        ----------
+        size, offset : int
+            Bytes of the voxels, and before them.
+        field : str
+            What the header calls their number.
+        """
+        claim = f"{self.label}: {field}: the header claims {size} bytes of voxels from byte {offset} on"
+        if offset + size > self.most:
+            if self.packed:
+                raise SourceError(f"{claim}: {expansion(self.stored)}")
+            raise SourceError(f"{claim}, more than the file can hold")
+        if size > limits.MAX_IMAGE_BYTES:
+            raise SourceError(f"{claim}, more than the {limits.MAX_IMAGE_BYTES} that one image may have")
+
+    def voxels(self, shape: tuple[int, ...], dtype: np.dtype[Any], field: str) -> tuple[npt.NDArray[Any], bytes]:
+        """Read voxels, C order and read-only, and what follows them to the end of the file; see `check_room`."""
+        values = self.exactly(math.prod(shape) * dtype.itemsize, "voxels").view(dtype).reshape(shape)
+        values.flags.writeable = False
+        trailing = self.rest(limits.MAX_TRAILING_BYTES)
+        if trailing is None:
+            raise SourceError(f"{self.label}: {field}: more than {limits.MAX_TRAILING_BYTES} bytes follow the voxels")
+        return values, trailing
+
+    def unpacked(self) -> Stream:
+        """Return what follows, unpacked: it is a gzip stream behind plain bytes."""
+        if self.packed:
+            raise SourceError(f"{self.label}: encoding: gzip inside gzip")
+        inner = gzip.GzipFile(fileobj=self._file)
+        return Stream(self.label, inner, True, self.stored, limits.most_expanded(self.stored))
+
     def start(self, size: int) -> bytes:
         """Read up to `size` bytes."""
         data = self._file.read(size)
@@ -141,8 +188,8 @@ def expansion(stored: int) -> str:
 
 
 @contextmanager
-def opened(place: Place, key: str, digest: Digest) -> Iterator[Stream]:
-    """Open a file that may be gzipped, which is seen from its content.
+def opened(place: Place, key: str, digest: Digest, *, packed: bool | None = None) -> Iterator[Stream]:
+    """Open a file that may be gzipped, which is seen from its content unless it is known.
 
     Parameters
     ----------
@@ -150,20 +197,22 @@ def opened(place: Place, key: str, digest: Digest) -> Iterator[Stream]:
         The file.
     digest : Digest
         Takes every byte of the file as it lies, when the stream is read to its end.
+    packed : bool, optional
+        Whether the file is gzipped.
 
     Raises
     ------
     SourceError
-        Naming the file, if it cannot be read or its gzip stream is damaged.
+        Naming the file, if it cannot be read, its gzip stream is damaged, or it was changed while it was read.
     """
     label = place.label(key)
     try:
         size = place.size(key)
-        with place.open(key) as file, io.BufferedReader(_Hashed(file, digest), _RAW_BLOCK) as raw:
+        with place.open(key) as file, io.BufferedReader(_Hashed(file, digest, size or 0), _RAW_BLOCK) as raw:
             if size is None:
                 raise SourceError(f"{label}: not a file")
             stored = stored_size(place, key)
-            if raw.peek(2)[:2] != b"\x1f\x8b":
+            if packed is False or (packed is None and raw.peek(2)[:2] != b"\x1f\x8b"):
                 yield Stream(label, raw, False, stored, size)
                 return
             with gzip.GzipFile(fileobj=raw) as unpacked:
@@ -173,4 +222,5 @@ def opened(place: Place, key: str, digest: Digest) -> Iterator[Stream]:
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise SourceError(f"{label}: damaged or truncated gzip stream: {error}") from error
     except OSError as error:
-        raise SourceError(f"{label}: cannot be read: {error.strerror or error}") from error
+        why = CHANGED if error.errno == errno.ESTALE else f"cannot be read: {error.strerror or error}"
+        raise SourceError(f"{label}: {why}") from error

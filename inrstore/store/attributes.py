@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore.sources import Source
+from inrstore.sources.gradients import SIDECARS
 from inrstore.store import layout
 from inrstore.store.layout import Array, ZarrFormat
 
@@ -45,12 +46,13 @@ def small_arrays(source: Source, dims: tuple[str, ...]) -> list[tuple[Array, byt
     Returns
     -------
     list of (Array, bytes)
-        x, y, z in millimetres along the voxel grid; t if its unit is one of time; bval, bvec; nifti if the header is
-        longer than `layout.HEADER_BYTES`, and what other bytes the source has around its voxels.
+        x, y, z in millimetres along the voxel grid; t if its unit is one of time (neither of a matrix); bval, bvec;
+        nifti if the header is longer than `layout.HEADER_BYTES`, and what other bytes the source has around its voxels;
+        its sidecars.
     """
     out = []
     to_mm = _TO_MM.get(source.units["space"], 1.0)
-    for name, length in zip(dims, source.voxels.shape, strict=True):
+    for name, length in zip(dims, source.voxels.shape, strict=True) if source.spatial else ():
         axis = layout.DIMS.index(name)
         if length * 4 > layout.MAX_SMALL_BYTES:
             continue
@@ -70,6 +72,11 @@ def small_arrays(source: Source, dims: tuple[str, ...]) -> list[tuple[Array, byt
     ):
         if data:
             out.append(layout.small_array(name, np.frombuffer(data, np.uint8), ("byte",)))
+    kept = {ending: source.sidecars[ending] for ending in SIDECARS if source.sidecars.get(ending)}
+    if kept:
+        whole = np.frombuffer(b"".join(kept.values()), np.uint8)
+        sizes = {ending: len(data) for ending, data in kept.items()}
+        out.append(layout.small_array(layout.SIDECARS, whole, ("byte",), files=sizes))
     return out
 
 
@@ -121,6 +128,8 @@ def group_attributes(
             "bytes": source.file_bytes,
             "sha256": source.sha256,
             "dtype": source.voxels.dtype.str,
+            **({"derived": source.derived} if source.derived else {}),
+            **({"warnings": list(source.warnings)} if source.warnings else {}),
         },
         "affine": [[float(value) for value in row] for row in source.affine],
         "affine_from": source.affine_from,
@@ -135,7 +144,7 @@ def group_attributes(
 
 def _ome(source: Source, dims: tuple[str, ...], zarr_format: ZarrFormat) -> dict[str, Any]:
     space = sum(name in "xyz" for name in dims)
-    if not 2 <= space <= 3 or len(dims) > 4:
+    if not 2 <= space <= 3 or len(dims) > 4 or not source.spatial:
         return {}
     axes: list[dict[str, str]] = []
     for name in dims:

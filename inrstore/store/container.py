@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from inrstore import files
-from inrstore.errors import ConfigurationError, DestinationExistsError, StoreError, WriteError
+from inrstore.errors import ConfigurationError, DestinationExistsError, InrstoreError, StoreError, WriteError
 from inrstore.files import durable
-from inrstore.files.remote import ObjectPlace
+from inrstore.files.remote import MOST_PUT, ObjectPlace
 from inrstore.files.stored_zip import StoredZip, zip_blocks
+from inrstore.store import manifest
 
 Container: TypeAlias = Literal["ozx", "zarr"]
 """One zip after RFC-9 of OME-Zarr, or a folder of files."""
@@ -30,6 +31,8 @@ Member: TypeAlias = tuple[str, bytes]
 ENDING = {"ozx": ".ozx", "zarr": ".zarr"}
 _COMMENT = {"ome": {"version": "0.5", "zipFile": {"centralDirectory": {"jsonFirst": True}}}}
 _BLOCK = 1 << 20
+_ROOT = {3: "zarr.json", 2: ".zattrs"}
+_MOST_ROOT = 1 << 26
 
 
 def is_zip(where: str | os.PathLike[str]) -> bool:
@@ -77,7 +80,17 @@ def refuse_existing(destination: str | os.PathLike[str]) -> None:
         raise DestinationExistsError(f"{destination}: exists already; remove it or choose another name")
 
 
-def publish(destination: str, members: Sequence[Member], *, work: str = "", ome: bool = True) -> int:
+def seal_of(where: str) -> str:
+    """Return the seal of the store of this name, "" if there is none that could be read."""
+    for number in (3, 2):
+        with suppress(OSError, ValueError, InrstoreError):
+            return manifest.read_seal(files.read(open_files(where), _ROOT[number], _MOST_ROOT))
+    return ""
+
+
+def publish(
+    destination: str, members: Sequence[Member], *, work: str = "", ome: bool = True, replaces: str = ""
+) -> int:
     """Write a store, read it back, give it its name.
 
     Parameters
@@ -90,6 +103,8 @@ def publish(destination: str, members: Sequence[Member], *, work: str = "", ome:
         Folder of the same file system for what is unfinished; that of the destination if it is empty.
     ome : bool
         Whether it is an OME-Zarr, which the comment of a zip says.
+    replaces : str
+        Seal of the store that may have the name, and makes way in one step when the new one is whole.
 
     Returns
     -------
@@ -105,24 +120,28 @@ def publish(destination: str, members: Sequence[Member], *, work: str = "", ome:
     StoreError
         If what was written reads otherwise.
     """
+    if replaces and seal_of(destination) != replaces:
+        raise DestinationExistsError(f"{destination}: is another store than the one that was to be replaced")
     with explained(destination):
         if is_zip(destination):
             comment = json.dumps(_COMMENT, separators=(",", ":")).encode() if ome else b""
             blocks = zip_blocks(((key, data, key.endswith(".json")) for key, data in members), comment)
             if files.is_url(destination):
-                return _put_zip(destination, blocks)
-            return _write_zip(Path(destination), blocks, Path(work) if work else None)
+                return _put_zip(destination, blocks, replaces)
+            return _write_zip(Path(destination), blocks, Path(work) if work else None, replace=bool(replaces))
+        if files.is_url(destination) and replaces:
+            raise StoreError(f"{destination}: a folder in a bucket cannot be replaced in one step; remove it first")
         if files.is_url(destination):
             _put_folder(destination, members)
         else:
-            _write_folder(Path(destination), members, Path(work) if work else None)
+            _write_folder(Path(destination), members, Path(work) if work else None, replace=bool(replaces))
     return sum(len(data) for _, data in members)
 
 
 # ---- this machine
 
 
-def _write_zip(path: Path, blocks: Iterable[bytes], work: Path | None) -> int:
+def _write_zip(path: Path, blocks: Iterable[bytes], work: Path | None, *, replace: bool) -> int:
     wanted = hashlib.sha256()
     made = durable.write_new(work or path.parent, _passing(blocks, wanted))
     try:
@@ -132,7 +151,10 @@ def _write_zip(path: Path, blocks: Iterable[bytes], work: Path | None) -> int:
                 found.update(block)
             size = file.tell()
         _check_equal(str(path), found.digest(), wanted.digest())
-        durable.give_name(made, path)
+        if replace:
+            durable.rename(made, path)
+        else:
+            durable.give_name(made, path)
     except FileExistsError:
         raise DestinationExistsError(f"{path}: exists already; remove it or choose another name") from None
     finally:
@@ -146,7 +168,7 @@ def _passing(blocks: Iterable[bytes], sha256: hashlib._Hash) -> Iterator[bytes]:
         yield block
 
 
-def _write_folder(path: Path, members: Sequence[Member], work: Path | None) -> None:
+def _write_folder(path: Path, members: Sequence[Member], work: Path | None, *, replace: bool) -> None:
     durable.make_folder(work or path.parent)
     durable.make_folder(path.parent)
     made = durable.temporary(work or path.parent)
@@ -158,11 +180,26 @@ def _write_folder(path: Path, members: Sequence[Member], work: Path | None) -> N
             durable.write_first(file, data)
             _check_equal(str(path / key), file.read_bytes(), data)
         durable.sync_folders(made)
+        if replace:
+            _exchange(made, path)
+            return
         refuse_existing(path)  # a rename would replace an empty folder without a word
         durable.rename(made, path)
     except BaseException:
         durable.remove_folder(made)
         raise
+
+
+def _exchange(made: Path, path: Path) -> None:
+    """Give a new store its name, which an old one has. Between the two steps there is none, and no half of one."""
+    old = durable.temporary(made.parent)
+    durable.rename(path, old)
+    try:
+        durable.rename(made, path)
+    except BaseException:
+        durable.rename(old, path)
+        raise
+    durable.remove_folder(old)
 
 
 def _check_equal(where: str, found: bytes, wanted: bytes) -> None:
@@ -173,9 +210,15 @@ def _check_equal(where: str, found: bytes, wanted: bytes) -> None:
 # ---- buckets
 
 
-def _put_zip(destination: str, blocks: Iterable[bytes]) -> int:
+def _put_zip(destination: str, blocks: Iterable[bytes], replaces: str) -> int:
     place, key = files.split(destination)
     data = b"".join(blocks)
+    if replaces:
+        assert isinstance(place, ObjectPlace)
+        there = place.fetch(key, MOST_PUT)
+        if there is None or seal_of(destination) != replaces or place.swap(key, data, there.version) is None:
+            raise DestinationExistsError(f"{destination}: was changed meanwhile, and was not replaced")
+        return len(data)
     # A put whose answer was lost is repeated, and then finds its own object.
     new = place.create(key, [data])
     same = files.read(place, key, len(data) + 1) == data

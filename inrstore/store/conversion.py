@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from inrstore import limits
 from inrstore.chunk.decode import decode_chunk, describe_chunk
 from inrstore.chunk.encode import Together
 from inrstore.chunk.quality import Target
@@ -20,12 +21,16 @@ from inrstore.chunk.shared import texts_of
 from inrstore.errors import ConfigurationError, QualityError
 from inrstore.evaluate.metrics import ErrorStatistics, Measures, Ranges
 from inrstore.sources import Source
+from inrstore.sources.strip import stripped
 from inrstore.store import attributes, layout, manifest, masks
 from inrstore.store.container import Member, is_zip, publish, refuse_existing
 from inrstore.store.layout import Array, Grid, ZarrFormat
 from inrstore.store.options import Options
 from inrstore.store.reader import Store, naming
 from inrstore.store.reports import Clock, ConvertReport
+
+_ROWS = 1 << 18
+"""Values that are compared at once where the worst one is looked for."""
 
 
 class Conversion:
@@ -39,21 +44,19 @@ class Conversion:
         Chunks that are encoded.
     """
 
-    def __init__(self, source: Source, destination: str, options: Options, work: str = "") -> None:
-        self.source, self.destination, self.options, self.work = source, destination, options, work
+    def __init__(self, source: Source, destination: str, options: Options, work: str = "", replaces: str = "") -> None:
+        self.dropped: tuple[str, ...] = ()
+        if options.strip:
+            source, self.dropped = stripped(source)
+        self.source, self.destination, self.options = source, destination, options
+        self.work, self.replaces = work, replaces
         if is_zip(destination) and options.zarr_format == 2:
             raise ConfigurationError(f"{destination}: a zipped OME-Zarr is of Zarr format 3")
-        refuse_existing(destination)
+        if not replaces:
+            refuse_existing(destination)
         self.dims = layout.image_dims(source.voxels.ndim)
         leading = layout.measurement_axes(self.dims)
-        several = math.prod(source.voxels.shape[:leading]) > 1
-        least = layout.TRANSFORMED_VALUES if several else min(layout.SINGLE_VALUES, layout.TRANSFORMED_VALUES)
-        voxels = min(layout.TRANSFORMED_VOXELS, layout.CHUNK_VOXELS)
-        if options.quality.lossless or options.quality.max_error is not None:
-            least, voxels = layout.LOSSLESS_VALUES, layout.CHUNK_VOXELS
-        elif options.mode == "network":
-            least, voxels = 0, layout.CHUNK_VOXELS
-        chunks = layout.choose_chunks(source.voxels.shape, self.dims, least, options.chunks, voxels)
+        chunks = chunks_for(source.voxels.shape, self.dims, options, spatial=source.spatial)
         self.grid = Grid(source.voxels.shape, chunks)
         self.inside = masks.read_mask(options.mask, source) if options.mask else None
         self.ranges = Ranges.of(source.voxels, leading, self.inside)
@@ -68,18 +71,26 @@ class Conversion:
         inside = None if self.inside is None else masks.cut(self.inside, self.grid, index)
         return self.grid.cut(self.source.voxels, index), inside
 
-    @property
-    def together(self) -> bool:
-        """Whether all chunks have one target rmse, which they may keep together."""
-        each = list(self.targets.values())
-        if len(each) < 2 or self.options.mode == "network":
-            return False
-        return each[0].rmse is not None and all(target == each[0] for target in each)
+    def together(self) -> list[list[tuple[int, ...]]]:
+        """Return the chunks that keep a target rmse together, those of one target each; nothing if each is for itself.
+
+        Chunks have different targets where they hold different measurements.
+        """
+        groups: dict[Target, list[tuple[int, ...]]] = {}
+        for index, target in self.targets.items():
+            groups.setdefault(target, []).append(index)
+        if len(self.targets) < 2 or self.options.mode == "network" or any(target.rmse is None for target in groups):
+            return []
+        # A group may bring a parameter for each 2^27 values.
+        size = math.prod(self.grid.chunks)
+        parameters = sum(math.ceil(len(group) * size / limits.MAX_CHUNK_VALUES) for group in groups.values())
+        return list(groups.values()) if len(groups) == 1 or parameters <= limits.MAX_SHARED else []
 
     def take(self, indices: Sequence[tuple[int, ...]], made: Together) -> None:
         """Keep the frames of chunks that keep their target together, and what they share."""
         self.frames.update(zip(indices, made.frames, strict=True))
-        self._worst, self._parameters = made.worst, made.parameters
+        self._worst = max(self._worst, made.worst)
+        self._parameters += made.parameters
 
     def key(self, index: tuple[int, ...]) -> str:
         """Return the path of a chunk inside the store."""
@@ -92,7 +103,7 @@ class Conversion:
         if broken:
             raise QualityError(f"{self.source.label}: {broken}; nothing was written")
         members, ome = self._members(measures, worst, decoded)
-        size = publish(self.destination, members, work=self.work, ome=ome)
+        size = publish(self.destination, members, work=self.work, ome=ome, replaces=self.replaces)
         seconds, nbytes = clock.seconds, self.source.voxels.nbytes
         return ConvertReport(
             store=self.destination,
@@ -107,6 +118,11 @@ class Conversion:
             seconds=seconds,
             mb_per_s=nbytes / 1e6 / seconds,
             seal=manifest.read_seal(members[0][1]),
+            shape=self.source.voxels.shape,
+            dims=self.dims,
+            stripped=self.dropped,
+            dtype=self.source.voxels.dtype.name,
+            warnings=self.source.warnings,
         )
 
     def _measure(self, clock: Clock) -> tuple[Measures, tuple[int, ...], str, dict[str, int]]:
@@ -161,6 +177,8 @@ class Conversion:
         tool = f"inrstore {version('inrstore')}"
         group = attributes.group_attributes(self.source, self.dims, zarr_format, tool, quality)
         own = group[layout.ATTRIBUTES]
+        if self.options.strip:
+            own["stripped"] = list(self.dropped)
         if self.inside is not None:
             own["mask"] = masks.describe(self.inside, self.options.mask.rpartition("/")[2])
         content = layout.metadata_files(zarr_format, group, arrays)
@@ -181,20 +199,47 @@ def _worst(
 ) -> tuple[int, ...]:
     """Return the index in the image of the largest error of a block."""
     where = None if inside is None else np.broadcast_to(inside, original.shape)
-    if original.ndim == 1:
-        within = None if where is None else where[None]
-        return _worst(original[None], decoded[None], (slice(0, 1), *region), within)[1:]
     largest, found = -1.0, (0,) * original.ndim
-    for first in range(len(original)):  # of a whole block the differences would be the most memory of a conversion
+    rows = max(1, _ROWS // math.prod(original.shape[1:]))
+    for first in range(0, len(original), rows):  # of a whole block differences would be the most memory of a conversion
+        part = slice(first, first + rows)
         with np.errstate(invalid="ignore"):
-            error = np.abs(original[first].astype(np.float64) - decoded[first].astype(np.float64))
+            error = np.abs(original[part].astype(np.float64) - decoded[part].astype(np.float64))
         np.copyto(error, -1.0, where=np.isnan(error))
         if where is not None:
-            np.copyto(error, -1.0, where=~where[first])
+            np.copyto(error, -1.0, where=~where[part])
         if error.max() > largest:
             largest = float(error.max())
-            found = first, *(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
+            place = np.unravel_index(int(error.argmax()), error.shape)
+            found = first + int(place[0]), *(int(i) for i in place[1:])
     return tuple(i + part.start for i, part in zip(found, region, strict=True))
+
+
+def chunks_for(
+    shape: Sequence[int], dims: tuple[str, ...], options: Options, *, spatial: bool = True
+) -> tuple[int, ...]:
+    """Return the chunk shape of an image.
+
+    Parameters
+    ----------
+    shape, dims : sequence of int, tuple of str
+        Lengths and names of its axes.
+    options : Options
+    spatial : bool
+        As in `Source`.
+    """
+    several = math.prod(shape[: layout.measurement_axes(dims)]) > 1
+    least = layout.TRANSFORMED_VALUES if several else min(layout.SINGLE_VALUES, layout.TRANSFORMED_VALUES)
+    voxels = min(layout.TRANSFORMED_VOXELS, layout.CHUNK_VOXELS)
+    most: int | None = limits.MAX_TRANSFORM_COMPONENTS
+    if options.quality.lossless or options.quality.max_error is not None:
+        least, voxels, most = layout.LOSSLESS_VALUES, layout.CHUNK_VOXELS, None
+    elif options.mode == "network":
+        least, voxels = 0, layout.CHUNK_VOXELS
+    if not spatial and options.mode != "network":
+        # Lines of a matrix have no neighbours in space: smaller chunks lose nothing, and take less memory.
+        least, voxels = min(least, layout.SINGLE_VALUES), 1
+    return layout.choose_chunks(shape, dims, least, options.chunks, voxels, most)
 
 
 def report_of(store: Store) -> ConvertReport:
@@ -214,6 +259,11 @@ def report_of(store: Store) -> ConvertReport:
         seconds=0.0,
         mb_per_s=0.0,
         seal=store.seal,
+        shape=store.grid.shape,
+        dims=store.dims,
+        stripped=tuple(map(str, store.attributes.get("stripped", ()))),
+        dtype=store.source_dtype.name,
+        warnings=store.warnings(),
     )
 
 

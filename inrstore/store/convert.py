@@ -16,7 +16,7 @@ from inrstore.store.reports import Clock, ConvertReport, JobCallback
 
 
 def convert_image(
-    source: Source, destination: str, options: Options, progress: JobCallback | None = None
+    source: Source, destination: str, options: Options, progress: JobCallback | None = None, replaces: str = ""
 ) -> ConvertReport:
     """Convert one image to a store; see `convert_images`.
 
@@ -25,7 +25,7 @@ def convert_image(
     InrstoreError
         What `convert_images` would return.
     """
-    (result,) = convert_images([(source, destination)], [options], progress)
+    (result,) = convert_images([(source, destination)], [options], progress, replaces=[replaces])
     if isinstance(result, InrstoreError):
         raise result
     return result
@@ -36,6 +36,7 @@ def convert_images(
     options: Sequence[Options],
     progress: JobCallback | None = None,
     work: str = "",
+    replaces: Sequence[str] = (),
 ) -> list[ConvertReport | InrstoreError]:
     """Convert images to stores, fitting the networks of all in common batches.
 
@@ -52,6 +53,8 @@ def convert_images(
         Called with a `JobProgress` now and then.
     work : str
         Folder for what is unfinished, on the file system of the stores; beside each store if it is empty.
+    replaces : sequence of str, optional
+        For each image the seal of the store that the new one replaces, or "".
 
     Returns
     -------
@@ -61,9 +64,10 @@ def convert_images(
     results: dict[int, ConvertReport | InrstoreError] = {}
     running: dict[int, Conversion] = {}
     clock = Clock(progress, 0, 0)
-    for number, ((source, destination), wanted) in enumerate(zip(images, options, strict=True)):
+    old = replaces or [""] * len(images)
+    for number, ((source, destination), wanted, seal) in enumerate(zip(images, options, old, strict=True)):
         try:
-            running[number] = Conversion(source, destination, wanted, work)
+            running[number] = Conversion(source, destination, wanted, work, seal)
         except InrstoreError as error:
             results[number] = error
     clock.add(sum(len(c.grid) for c in running.values()), sum(c.source.voxels.nbytes for c in running.values()))
@@ -74,7 +78,7 @@ def convert_images(
             return [results.get(number, error) for number in range(len(images))]
         # Whose chunk it was is found out by converting one at a time.
         for number in running:
-            results[number] = convert_images([images[number]], [options[number]], progress, work)[0]
+            results[number] = convert_images([images[number]], [options[number]], progress, work, [old[number]])[0]
         running.clear()
     for number in list(running):
         try:
@@ -88,17 +92,15 @@ def _encode(conversions: Sequence[Conversion], clock: Clock) -> None:
     """Encode every chunk: those of an image that keep its quality together, the others some at a time."""
     clock.tell("encoding", 0)
     total, done = sum(len(conversion.grid) for conversion in conversions), 0
-    alone = [conversion for conversion in conversions if not conversion.together]
-    for conversion in conversions:
-        if not conversion.together:
-            continue
-        indices = list(conversion.grid)
+    groups = [(conversion, indices) for conversion in conversions for indices in conversion.together()]
+    for conversion, indices in groups:
         cuts = [conversion.cut(index) for index in indices]
         chunks, insides = [chunk for chunk, _ in cuts], [inside for _, inside in cuts]
         show = _show([(conversion, index) for index in indices], clock, done, total)
         target = conversion.targets[indices[0]]
         conversion.take(indices, encode_together(chunks, target, conversion.options, show, insides))
         done += len(indices)
+    alone = [conversion for conversion in conversions if not conversion.frames]
     pending = [(conversion, index) for conversion in alone for index in conversion.grid]
     for batch in _batches(pending, conversions[0].options) if pending else ():
         cuts = [conversion.cut(index) for conversion, index in batch]

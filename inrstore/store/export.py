@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from inrstore.errors import ConfigurationError, StoreError
 from inrstore.sources.format import Around, Output
-from inrstore.sources.registry import format_of_kind
+from inrstore.sources.registry import format_of_kind, stem
 from inrstore.store import layout
 from inrstore.store.container import NewFile, explain
 from inrstore.store.reader import Store
@@ -55,7 +55,7 @@ class ExportReport:
 def export(
     store: str | os.PathLike[str], out: str | os.PathLike[str], *, progress: JobCallback | None = None
 ) -> ExportReport:
-    """Write the image of a store as a file of the format that it was made from.
+    """Write the image of a store as a file of the format that it was made from, with the sidecars that it keeps.
 
     Every byte before the voxels is that of the source; the voxels have its dtype and byte order. A lossless
     store gives back the whole uncompressed file. Memory holds one chunk at a time.
@@ -67,6 +67,7 @@ def export(
     out : path-like
         File to make, with an ending of that format, in small letters or capitals; must not exist. The same store
         always gives the same bytes. Of a format of several files the first: .hdr, which gets its .img beside it.
+        The names of its sidecars (.json, .bval, .bvec, with the stem of this one) must be free, too.
     progress : callable, optional
         Called with a `JobProgress` for each chunk.
 
@@ -81,6 +82,9 @@ def export(
     destination = Path(out)
     opened = Store(store)
     outputs = [(destination.with_name(output.name), output) for output in _outputs(opened, destination)]
+    for ending, data in opened.sidecars().items():
+        beside = Output(name=stem(destination.name) + ending, head=data, voxels=False)
+        outputs.append((destination.with_name(beside.name), beside))
     clock = Clock(progress, len(opened.grid), opened.source_bytes)
     with ExitStack() as stack:
         partials = [stack.enter_context(NewFile(path)) for path, _ in outputs]
@@ -112,6 +116,7 @@ def _outputs(store: Store, destination: Path) -> tuple[Output, ...]:
             f"{destination}: the store was made from a {kind}; the name must end in {' or '.join(found.suffixes[0])}"
         )
     around = Around(
+        kind=kind,
         header=store.header(),
         leading=store.small_bytes(layout.LEADING),
         trailing=store.small_bytes(layout.TRAILING),

@@ -37,7 +37,9 @@ HEADER_BYTES = 1024
 
 LEADING, TRAILING = "leading", "trailing"
 """Bytes before the voxels in the .img file of a pair, and bytes after the voxels; most files have none."""
-SMALL_ARRAYS = frozenset({"x", "y", "z", "t", "bval", "bvec", HEADER, LEADING, TRAILING})
+SIDECARS = "sidecars"
+"""The sidecars of the image, one behind the other; the attribute `files` says which they are, and their sizes."""
+SMALL_ARRAYS = frozenset({"x", "y", "z", "t", "bval", "bvec", HEADER, LEADING, TRAILING, SIDECARS})
 
 DIMS = ("x", "y", "z", "t", "u", "v", "w")
 """Names of the axes of a NIfTI in its own order; a store has them reversed."""
@@ -57,6 +59,8 @@ TRANSFORMED_VOXELS = 1 << 17
 SINGLE_VALUES = 1 << 22
 """Values that a lossy chunk of one measurement should have: with one step for all chunks of an image, those of this
 size cost 1 or 2 % more than the whole, and a slice is read in a tenth of a second."""
+
+_FEW_PIECES = 8
 
 CHUNK_VALUES = 1 << 25
 """Values in one chunk that a reader has to hold at once; far below `limits.MAX_CHUNK_VALUES`."""
@@ -78,9 +82,17 @@ def measurement_axes(dims: Sequence[str]) -> int:
 
 
 def choose_chunks(
-    shape: Sequence[int], dims: Sequence[str], least: int = 0, asked: Chunks = "auto", voxels: int | None = None
+    shape: Sequence[int],
+    dims: Sequence[str],
+    least: int = 0,
+    asked: Chunks = "auto",
+    voxels: int | None = None,
+    most: int | None = None,
 ) -> tuple[int, ...]:
     """Choose the chunk shape of an image: all of t, whole z-slabs of about `CHUNK_VOXELS` voxels.
+
+    Where these are few values, because all axes of space and t are short, a chunk has several places along the axes
+    beyond t: an image never has many more chunks than it has times the values that a chunk should have.
 
     Parameters
     ----------
@@ -94,11 +106,13 @@ def choose_chunks(
         "whole" makes chunks as large as `CHUNK_VALUES`; numbers are lengths along z, y and x, the last one along x.
     voxels : int, optional
         Voxels of space that a chunk should have; `CHUNK_VOXELS` if it is not given.
+    most : int, optional
+        Measurements that a chunk may have along t; a longer axis is cut into equal pieces.
 
     Returns
     -------
     tuple of int
-        One length for each axis. Axes beyond t have length 1.
+        One length for each axis.
 
     Raises
     ------
@@ -107,10 +121,12 @@ def choose_chunks(
     """
     if not isinstance(asked, str):
         wanted = dict(zip("xyz", asked[::-1], strict=False))
+        wanted["t"] = _measurements(shape, dims, most)
         given = tuple(min(wanted.get(name, n), n) if name in "xyzt" else 1 for name, n in zip(dims, shape, strict=True))
+        given = _beyond(given, shape, dims, CHUNK_VOXELS if voxels is None else voxels)
         if math.prod(given) > limits.MAX_TRANSFORM_VALUES:
-            most = f"the most is {limits.MAX_TRANSFORM_VALUES}"
-            raise ConfigurationError(f"chunks of {' x '.join(map(str, given))} have {math.prod(given)} values; {most}")
+            limit = f"the most is {limits.MAX_TRANSFORM_VALUES}"
+            raise ConfigurationError(f"chunks of {' x '.join(map(str, given))} have {math.prod(given)} values; {limit}")
         return given
     if asked == "whole":
         least = CHUNK_VALUES
@@ -118,15 +134,38 @@ def choose_chunks(
     values = min(CHUNK_VALUES, limits.MAX_CHUNK_VALUES)
     if "t" in dims:
         axis = dims.index("t")
-        chunks[axis] = _even(shape[axis], values)
+        chunks[axis] = _even(_measurements(shape, dims, most), values)
         values //= chunks[axis]
-    space = max(1, min(max(CHUNK_VOXELS if voxels is None else voxels, least // math.prod(chunks)), values))
+    voxels = CHUNK_VOXELS if voxels is None else voxels
+    space = max(1, min(max(voxels, least // math.prod(chunks)), values))
     for name in ("x", "y", "z"):
         if name in dims:
             axis = dims.index(name)
             chunks[axis] = _even(shape[axis], space)
             space = max(1, space // chunks[axis])
-    return tuple(chunks)
+    return _beyond(chunks, shape, dims, max(voxels, least))
+
+
+def _measurements(shape: Sequence[int], dims: Sequence[str], most: int | None) -> int:
+    """Return the length of t, or of the fewest equal pieces of at most so many measurements.
+
+    It stays whole where that would make many chunks of few values.
+    """
+    lengths = dict(zip(dims, shape, strict=True))
+    length = lengths.get("t", 1)
+    if most is None:
+        return length
+    pieces = math.ceil(length / most)
+    space = math.prod(n for name, n in lengths.items() if name in "xyz")
+    return length if pieces > _FEW_PIECES and most * space < SINGLE_VALUES else math.ceil(length / pieces)
+
+
+def _beyond(chunks: Sequence[int], shape: Sequence[int], dims: Sequence[str], wanted: int) -> tuple[int, ...]:
+    """Return chunks with more than one place along the axes beyond t, where they have far fewer values than wanted."""
+    grown = list(chunks)
+    for axis in reversed([axis for axis, name in enumerate(dims) if name not in "xyzt"]):
+        grown[axis] = _even(shape[axis], max(1, wanted // math.prod(grown)))
+    return tuple(grown)
 
 
 def _even(length: int, wanted: int) -> int:

@@ -28,6 +28,8 @@ class Options(EncodeOptions):
         Path or URL of an image of the same grid; where it is 0 nothing is kept and 0 is read. Empty for none.
     chunks : "auto", "whole" or tuple of int
         Shape of chunks in space; see `inrstore.store.layout.choose_chunks`.
+    strip : bool
+        Whether what people wrote into the file is left out; see `inrstore.sources.strip`.
     """
 
     quality: Quality
@@ -35,6 +37,7 @@ class Options(EncodeOptions):
     container: Container = "ozx"
     mask: str = ""
     chunks: Chunks = "auto"
+    strip: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

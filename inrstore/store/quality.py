@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from inrstore import limits
 from inrstore.chunk.envelope import coded_values
 from inrstore.chunk.quality import Target
 from inrstore.errors import ConfigurationError
@@ -69,28 +70,29 @@ class Quality:
         names = ("psnr", "rmse", "max_error", "lossless")
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
-    def target(self, ranges: Ranges, dims: tuple[str, ...]) -> Target:
-        """Return the target that the codec of the array is configured with.
+    def _target(self, ranges: Ranges, leading: int, chunks: Sequence[int]) -> Target:
+        """Return what all chunks have in common: with a psnr the error relative to the scales that are still missing.
 
-        Parameters
-        ----------
-        ranges : Ranges
-            Of the original image.
-        dims : tuple of str
-            Its axes.
+        The channel axis is the longest axis of measurements in a chunk; of an image with one such axis, or none, it
+        is not named.
+
+        Raises
+        ------
+        ConfigurationError
+            If a PSNR is asked of an image whose range is no float64.
         """
-        leading = measurement_axes(dims)
-        axis = leading - 1 if leading > 1 else None
+        axis = max(range(leading), key=lambda a: (chunks[a], a)) if leading > 1 else None
         if self.lossless:
             return Target(lossless=True)
         if self.psnr is None:
             return Target(rmse=self.rmse, max_error=self.max_error, channel_axis=axis)
+        if not math.isfinite(ranges.whole):
+            raise ConfigurationError(
+                f"psnr {self.psnr:g}: the values differ by more than float64 can hold, no range for a PSNR; "
+                "such an image can be kept lossless"
+            )
         relative = 10 ** (-self.psnr / 20)
-        if leading == 1:
-            return Target(rmse=relative, scale=tuple(ranges.each.tolist()))
-        # With more axes each chunk has scales of its own; of all chunks only this holds.
-        spread = float(ranges.each.max()) if leading else ranges.whole
-        return Target(rmse=relative * spread, channel_axis=axis)
+        return Target(rmse=relative if leading else relative * ranges.whole, channel_axis=axis)
 
     @staticmethod
     def bound(targets: Sequence[Target], worst: float) -> Target:
@@ -132,7 +134,7 @@ class Quality:
             Returns the chunk at an index of the grid, and its mask or None.
         """
         leading = measurement_axes(dims)
-        base = self.target(ranges, dims)
+        base = self._target(ranges, leading, grid.chunks)
         if base.rmse is None:
             return [base] * len(grid)
         coded = finite = 0
@@ -145,16 +147,20 @@ class Quality:
                 counts &= inside
             finite += int(np.count_nonzero(counts[tuple(slice(s.stop - s.start) for s in grid.region(index))]))
         share = math.sqrt(max(1.0, finite / coded)) if coded else 1.0
-        if self.psnr is None or leading < 2:
-            return [replace(base, rmse=base.rmse * share)] * len(grid)
-        targets = []
+        base = replace(base, rmse=base.rmse * share)
+        if self.psnr is None or not leading:
+            return [base] * len(grid)
+        axis = base.channel_axis or 0
+        others = tuple(a for a in range(leading) if a != axis)
+        targets: dict[tuple[int, ...], Target] = {}
         for index in grid:
-            own = ranges.each[grid.region(index)[:leading]].reshape(-1)
-            scale = np.ones(grid.chunks[leading - 1])
-            scale[: own.size] = own
-            relative = 10 ** (-self.psnr / 20) * share
-            targets.append(Target(rmse=relative, scale=tuple(scale.tolist()), channel_axis=base.channel_axis))
-        return targets
+            if index[:leading] not in targets:
+                # One scale serves measurements that differ along another axis: the smallest, which suffices for all.
+                own = ranges.each[grid.region(index)[:leading]].min(axis=others)
+                scale = np.ones(grid.chunks[axis])
+                scale[: own.size] = own
+                targets[index[:leading]] = _scaled(base, scale)
+        return [targets[index[:leading]] for index in grid]
 
     def broken_by(self, measures: Measures) -> str | None:
         """Return how measured errors break the promise, or None if they keep it."""
@@ -177,3 +183,10 @@ class Quality:
         if self.rmse is not None:
             return 20 * math.log10(ranges.whole / self.rmse)
         return None
+
+
+def _scaled(base: Target, scale: npt.NDArray[np.float64]) -> Target:
+    """Return a target with a scale for each measurement; with the smallest alone where there are too many for that."""
+    if base.rmse is not None and scale.size > limits.MAX_CONFIGURATION_SCALES:
+        return replace(base, rmse=base.rmse * float(scale.min()))
+    return replace(base, scale=tuple(scale.tolist()))

@@ -19,6 +19,7 @@ from inrstore.errors import ConfigurationError, CorruptChunkError, FileTooLargeE
 from inrstore.evaluate.metrics import Measures
 from inrstore.files import Place
 from inrstore.files.stored_zip import StoredZip
+from inrstore.sources.gradients import SIDECARS
 from inrstore.store import layout, manifest
 from inrstore.store.container import open_files
 from inrstore.store.layout import ZarrFormat
@@ -237,6 +238,35 @@ class Store:
     def small_bytes(self, name: str) -> bytes:
         """Return the bytes of a small array, none if the store has no such array."""
         return self.read(name).tobytes() if name in self.small_names() else b""
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what its user should know of how the image was made or read."""
+        found = self.attributes["source"].get("warnings", [])
+        return tuple(str(text) for text in found) if isinstance(found, list) else ()
+
+    def sidecars(self) -> dict[str, bytes]:
+        """Return the sidecars that are kept, byte for byte, by their endings: ".json", ".bval", ".bvec".
+
+        Raises
+        ------
+        StoreError
+            If what the store says of them cannot be.
+        """
+        if layout.SIDECARS not in self.arrays:
+            return {}
+        whole, sizes = self.small_bytes(layout.SIDECARS), self.arrays[layout.SIDECARS].attributes.get("files")
+        where = f"{self.label}: {layout.SIDECARS}: files"
+        if not isinstance(sizes, dict) or not sizes.keys() <= set(SIDECARS):
+            raise StoreError(f"{where}: not sizes of {', '.join(SIDECARS)}")
+        if any(type(n) is not int or not 0 < n <= limits.MAX_SIDECAR_BYTES for n in sizes.values()):
+            raise StoreError(f"{where}: a size that no sidecar has")
+        if sum(sizes.values()) != len(whole):
+            raise StoreError(f"{where}: {sum(sizes.values())} bytes where there are {len(whole)}")
+        found, start = {}, 0
+        for ending, size in sizes.items():
+            found[ending] = whole[start : start + size]
+            start += size
+        return found
 
     def small_names(self) -> list[str]:
         """Return the names of the arrays beside the image."""

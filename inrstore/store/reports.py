@@ -155,11 +155,26 @@ class ConvertReport(StoreReport):
         Where the largest error is: (x, y, z, t, ...).
     seal : str
         Digest of the store's last file, which lists the digests of all others.
+    shape : tuple of int
+        Of the image.
+    dims : tuple of str
+        Names of its axes.
+    dtype : str
+        Type of its voxels.
+    stripped : tuple of str
+        What of the text in the file was left out, as asked.
+    warnings : tuple of str
+        What the user should know of how the image was made or read.
     """
 
     mb_per_s: float
     worst_voxel: tuple[int, ...]
     seal: str
+    shape: tuple[int, ...]
+    dims: tuple[str, ...]
+    dtype: str
+    stripped: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

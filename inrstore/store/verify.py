@@ -11,6 +11,7 @@ from typing import Any
 from inrstore.errors import ConfigurationError, CorruptChunkError, QualityError, StoreError
 from inrstore.evaluate.metrics import ErrorStatistics, Measures, Ranges
 from inrstore.sources import Source, read_source
+from inrstore.sources.strip import stripped
 from inrstore.store import layout, manifest, masks
 from inrstore.store.quality import Quality
 from inrstore.store.reader import Store
@@ -241,6 +242,8 @@ def _same_source(store: Store, source: Source) -> bool:
             f"{where}: the source is {source.voxels.dtype} {source.voxels.shape}, "
             f"the store {store.source_dtype} {store.grid.shape}"
         )
+    if "stripped" in store.attributes:
+        source, _ = stripped(source)
     if source.header != store.header():
         raise StoreError(f"{where}: the header is another one")
     for name, found in ((layout.LEADING, source.leading), (layout.TRAILING, source.trailing)):

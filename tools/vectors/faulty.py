@@ -91,7 +91,7 @@ def _faulty_envelopes(corrupt: str) -> Iterator[tuple[str, bytes, str, str]]:
     values = smooth((5, 6), "<f4", 200)
     plain = planes_frame(values, None)
     rest = payload_of(plain)[1:]
-    yield "envelope-flags-reserved", patch(plain, 0, b"\x08"), corrupt, "envelope.flags"
+    yield "envelope-flags-reserved", patch(plain, 0, b"\x10"), corrupt, "envelope.flags"
     yield "envelope-missing", repack(plain, b""), corrupt, "envelope.flags"
     whole = planes_frame(smooth((5, 6), "<i2", 201), None)
     yield "exceptions-of-integers", patch(whole, 0, b"\2"), corrupt, "envelope.flags"
@@ -298,7 +298,7 @@ def _faulty_planes(corrupt: str) -> Iterator[tuple[str, bytes, str, str]]:
     real = planes_frame(smooth((5, 6), "<f4", 221), grid_of(smooth((5, 6), "<f4", 221), 3.0))
     kind, axis, axes, low, first = 1, 2, 3, 3, 19  # places in the payload
     width = first + 8 * 5
-    yield "planes-kind-3", patch(exact, kind, b"\3"), corrupt, "byteplanes.kind"
+    yield "planes-kind-4", patch(exact, kind, b"\4"), corrupt, "byteplanes.kind"
     yield "planes-kind-missing", repack(exact, b"\0"), corrupt, "byteplanes.kind"
     yield "planes-float-steps-of-integers", patch(steps, kind, b"\2"), corrupt, "byteplanes.kind"
     yield "planes-integer-steps-of-floats", patch(real, kind, b"\1"), corrupt, "byteplanes.kind"

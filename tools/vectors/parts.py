@@ -1,4 +1,4 @@
-"""The one list of modes whose vectors lie in modules of their own."""
+"""The one list of parts of the format whose vectors lie in modules of their own."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from .inloop_faulty import faulty_inloop
 from .inloop_valid import subset_inloop, uncommon_inloop
 from .neural import subset_neural, uncommon_neural
 from .neural_faulty import faulty_neural
+from .numbers import faulty_numbers, subset_numbers, uncommon_numbers
 from .predictor_faulty import faulty_predictor
 from .predictor_valid import subset_predictor, uncommon_predictor
 from .transform_faulty import faulty_transform
 from .transform_valid import subset_transform, uncommon_transform
 
 PARTS = (
+    (subset_numbers, uncommon_numbers, faulty_numbers),
     (subset_predictor, uncommon_predictor, faulty_predictor),
     (subset_neural, uncommon_neural, faulty_neural),
     (subset_transform, uncommon_transform, faulty_transform),

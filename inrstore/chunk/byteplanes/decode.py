@@ -6,6 +6,7 @@ error is at most half a step.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,11 @@ import numpy.typing as npt
 
 from inrstore.chunk import dtypes
 from inrstore.chunk.byteplanes.quantiser import read_quantiser
-from inrstore.chunk.envelope import inflate
 from inrstore.chunk.frame import Reader
+from inrstore.chunk.inflate import inflate
 from inrstore.errors import CorruptChunkError
 
-EXACT, INTEGER, FLOAT = 0, 1, 2
+EXACT, INTEGER, FLOAT, PLAIN = range(4)
 NO_CHANNELS = 0xFF
 
 
@@ -30,10 +31,14 @@ def decode(reader: Reader, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.
         Naming the field.
     """
     kind, axis = reader.number("B", "byteplanes.kind"), reader.number("B", "byteplanes.channel_axis")
-    if kind != EXACT and kind != {"f": FLOAT, "i": INTEGER, "u": INTEGER}.get(dtype.kind):
+    if kind not in (EXACT, PLAIN) and kind != {"f": FLOAT, "i": INTEGER, "u": INTEGER}.get(dtype.kind):
         raise CorruptChunkError("byteplanes.kind", f"{kind} with dtype {dtype}")
-    if axis != NO_CHANNELS and (axis >= len(shape) or kind == EXACT):
+    if axis != NO_CHANNELS and (axis >= len(shape) or kind in (EXACT, PLAIN)):
         raise CorruptChunkError("byteplanes.channel_axis", f"{axis} of {len(shape)} axes")
+    if kind == PLAIN:
+        size = math.prod(shape) * dtype.itemsize
+        raw = inflate(reader.take(reader.remaining, "byteplanes.data"), size, "byteplanes.data")
+        return np.frombuffer(bytearray(raw), dtype).reshape(shape)  # writable
     if kind == EXACT:
         return dtypes.unordered(_indices(reader, dtypes.bits_dtype(dtype.itemsize), shape), dtype)
     quantiser = read_quantiser(reader, dtype, shape, None if axis == NO_CHANNELS else axis)

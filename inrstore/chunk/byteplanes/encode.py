@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from inrstore.chunk import dtypes, envelope, quality
 from inrstore.chunk import mask as masks
-from inrstore.chunk.byteplanes.decode import EXACT, FLOAT, INTEGER, NO_CHANNELS
+from inrstore.chunk.byteplanes.decode import EXACT, FLOAT, INTEGER, NO_CHANNELS, PLAIN
 from inrstore.chunk.byteplanes.quantiser import Quantiser
 from inrstore.chunk.task import Task
 
 _LEVEL = 6  # zlib; 9 takes three times as long for less than a hundredth of the bytes
+_PLAIN_BLOCK = 1 << 17  # values after which it is seen whether bytes as they lie are still worth it
 _STEP_TRIALS = (1.3, 1.2, 1.1, 1.05, 1.02, 1.0, 0.98, 0.94, 0.88, 0.8, 0.6)
 
 
@@ -28,12 +29,29 @@ def bid(task: Task) -> bytes | None:
     """
     if not task.target.lossless:
         return _quantised(task)
-    if task.mask is not None:
-        core, around = task.cropped
-        return task.sealed(encode(core, None, around.mask))
-    # Borders deflate to nothing and non-finite values are bit patterns like any other: no envelope needed.
-    shape = task.chunk.shape
-    return envelope.write(envelope.whole(shape), shape) + encode(task.values, None)
+    shape, real = task.chunk.shape, task.chunk.dtype.kind == "f"
+    around = task.cropped[1] if real or task.mask is not None else None
+    if around is not None and (around.mask is not None or around.numbers is not None):
+        best = task.sealed(encode(task.cropped[0], None, around.mask))
+    else:
+        # Borders deflate to nothing and non-finite values are bit patterns like any other: no envelope needed.
+        best = envelope.write(envelope.whole(shape), shape) + encode(task.values, None)
+    plain = _plain(task.values, len(best)) if real and task.mask is None else None
+    return best if plain is None else envelope.write(envelope.whole(shape), shape) + plain
+
+
+def _plain(values: npt.NDArray[Any], most: int) -> bytes | None:
+    """Return the payload of bytes deflated as they lie, what gzip does, or None if that is no less than `most`."""
+    engine, flat = zlib.compressobj(9), values.reshape(-1)
+    parts = [struct.pack("<BB", PLAIN, NO_CHANNELS)]
+    size = len(parts[0]) + 1
+    for start in range(0, flat.size, _PLAIN_BLOCK):
+        parts.append(engine.compress(flat[start : start + _PLAIN_BLOCK].tobytes()))
+        size += len(parts[-1])
+        if size >= most:
+            return None
+    parts.append(engine.flush())
+    return b"".join(parts) if size + len(parts[-1]) < most else None
 
 
 def _quantised(task: Task) -> bytes | None:

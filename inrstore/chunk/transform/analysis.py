@@ -206,9 +206,16 @@ class Analysis:
         scale = wanted * 2.0**shift
         unit = _COLUMN / np.maximum(self.spread, 1e-3)
         shifts = np.clip(np.floor(np.log2(np.maximum(unit * scale, 1))), 0, 11).astype(np.int64)
-        basis = np.rint(self.vectors * (scale / 2.0**shifts)).astype(np.int64)
-        turn = solved(basis * 2.0**shifts / scale, self.vectors)
-        return basis, shifts, self._gains, shift, turn.astype(np.float32)
+        while True:
+            basis = np.rint(self.vectors * (scale / 2.0**shifts)).astype(np.int64)
+            try:
+                turn = solved(basis * 2.0**shifts / scale, self.vectors)
+            except np.linalg.LinAlgError:  # columns of components without variance were rounded to nothing
+                if not shifts.any():
+                    return None
+                shifts = np.maximum(shifts - 1, 0)
+            else:
+                return basis, shifts, self._gains, shift, turn.astype(np.float32)
 
     def wanted(self, part: Part, step: float, count: int) -> Singles:
         """Return the leading components of a part in the units of readers."""
