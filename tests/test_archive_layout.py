@@ -149,6 +149,7 @@ def test_ome_zarr_metadata_names_axes_units_and_voxel_sizes(tmp_path):
     ome = json.loads((tmp_path / "a.zarr/zarr.json").read_bytes())["attributes"]["ome"]
     assert ome["version"] == "0.5"
     (scale,) = ome["multiscales"]
+    assert scale["name"] == "image" and isinstance(scale["type"], str) and scale["metadata"] == {}  # strict schema
     assert [axis["name"] for axis in scale["axes"]] == ["t", "z", "y", "x"]
     assert [axis["type"] for axis in scale["axes"]] == ["time", "space", "space", "space"]
     assert [axis["unit"] for axis in scale["axes"]] == ["second"] + ["millimeter"] * 3

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore import limits
-from inrstore.chunk import dtypes, frame, quality
+from inrstore.chunk import arithmetic, dtypes, frame, quality
 from inrstore.chunk.boxes import together
 from inrstore.chunk.context import Context
 from inrstore.chunk.decode import values_of
@@ -39,6 +39,7 @@ _TINY = 1e-300
 _PER_PASS = 0.8  # of what is left to do, after each time that all chunks of an image are coded
 
 
+@arithmetic.usual()
 def encode_chunks(
     chunks: Sequence[npt.NDArray[Any]],
     targets: Target | Sequence[Target],
@@ -118,6 +119,7 @@ class Together:
     parameters: tuple[bytes, ...] = ()
 
 
+@arithmetic.usual()
 def encode_together(
     chunks: Sequence[npt.NDArray[Any]],
     target: Target,
@@ -150,7 +152,7 @@ def encode_together(
     """
     options = options or EncodeOptions()
     tasks = _tasks(chunks, [target] * len(chunks), options, masks, None)
-    found: list[bytes | None] = [_simple(task) for task in tasks]
+    found = [_simple(task) if task.target == target else _decide(task) for task in tasks]
     worst, threads, parameters = 1.0, options.threads or available_cores(), list[bytes]()
 
     def tell(stage: str, ahead: float = 0.0) -> None:
@@ -186,6 +188,7 @@ def encode_together(
     return Together(frames, worst, tuple(parameters))
 
 
+@arithmetic.usual()
 def encode_as(mode: Mode, chunk: npt.NDArray[Any], target: Target | None = None, mask: Mask | None = None,
               options: EncodeOptions | None = None, shared: Shared | None = None) -> bytes | None:  # fmt: skip
     """Return the frame that one mode alone makes of a chunk, or None where it makes none that keeps the target.
@@ -245,8 +248,15 @@ def _tasks(chunks: Sequence[npt.NDArray[Any]], targets: Sequence[Target], option
     if options.networks and any(t.rmse is not None for t in targets):
         require_fit()
     context = Context.of(None, None, shared)
-    return [Task(*_masked(np.asarray(chunk), outline), target, options, context)
-            for chunk, target, outline in zip(chunks, targets, given, strict=True)]  # fmt: skip
+    flushes = arithmetic.flushes()
+    tasks = []
+    for chunk, target, outline in zip(chunks, targets, given, strict=True):
+        inside = _masked(np.asarray(chunk), outline)
+        if flushes and not target.lossless and arithmetic.has_tiny(inside[0]):
+            target.channel_scale(inside[0].shape)  # names a scale of the wrong length
+            target = Target(lossless=True)  # integers alone: floats would be others elsewhere
+        tasks.append(Task(*inside, target, options, context))
+    return tasks
 
 
 def _fit(tasks: Sequence[Task], frames: list[bytes], options: EncodeOptions, progress: ProgressCallback | None) -> None:

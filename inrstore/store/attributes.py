@@ -155,8 +155,11 @@ def _ome(source: Source, dims: tuple[str, ...], zarr_format: ZarrFormat) -> dict
     transformations = [{"type": "scale", "scale": scale}]
     multiscales: list[dict[str, Any]] = [
         {
+            "name": layout.IMAGE,
             "axes": axes,
             "datasets": [{"path": layout.IMAGE, "coordinateTransformations": transformations}],
+            "type": "none",  # of downscaling: there is one level
+            "metadata": {},
         }
     ]
     if zarr_format == 3:
