@@ -83,8 +83,8 @@ def convert(
     Parameters
     ----------
     src : path-like or str
-        Path or URL: an image (.nii, .nii.gz, .hdr with its .img), a zip, or a folder: a BIDS dataset, zips, DICOM
-        files, or any tree. FSL gradient files beside an image are taken along.
+        Path or URL: an image (NIfTI, CIFTI, MGH, NRRD), a zip, or a folder: a BIDS dataset, zips, DICOM
+        files, or any tree. Gradients and JSON beside an image are taken along.
     dst : path-like or str
         Path or URL of the store or the archive. A store whose name ends in .ozx is one file, a zipped OME-Zarr; any
         other is a folder. In an archive images lie as stores, `<name>.ozx`, where they lay in the source; other files

@@ -143,7 +143,8 @@ def convert_text(report: ConvertReport) -> str:
     """Return the result of a conversion."""
     time = f"{_seconds(report.seconds)}, {report.mb_per_s:.2f} MB/s"
     dropped = f"\n  taken out {', '.join(report.stripped)}" if report.stripped else ""
-    return f"{report.store}\n{_lines(report)}{dropped}\n  time      {time}"
+    warned = "".join(f"\n  warning   {text}" for text in report.warnings)
+    return f"{report.store}\n{_lines(report)}{dropped}{warned}\n  time      {time}"
 
 
 def verify_text(report: VerifyReport) -> str:
