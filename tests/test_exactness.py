@@ -122,9 +122,9 @@ def _with_torch(data: bytes, device: str) -> np.ndarray:
     import torch
 
     parsed = frame.unpack(data)
-    kind, reader = dtypes.little(parsed.dtype), Reader(parsed.payload)
-    envelope = envelopes.read(reader, parsed.shape, kind)
-    box = envelope.box_shape
+    dtype, reader = dtypes.little(parsed.dtype), Reader(parsed.payload)
+    envelope = envelopes.read(reader, parsed.shape, dtype)
+    box, kind = envelope.box_shape, envelope.coded(dtype)
     made = siren.read(reader, kind, box)
     net = made.network
 
@@ -158,7 +158,7 @@ def _with_torch(data: bytes, device: str) -> np.ndarray:
         values = (result << made.exponent).cpu().numpy().astype(kind)
     core = values.reshape(-1, *space)
     core = core.reshape(box) if made.channel_axis is None else np.moveaxis(core, 0, made.channel_axis).copy()
-    return envelopes.join(core, envelope, parsed.shape)
+    return envelopes.join(envelope.values_of(core, dtype), envelope, parsed.shape)
 
 
 @pytest.mark.fit

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import hashlib
 import json
 import lzma
 import time
@@ -34,7 +35,7 @@ Array = npt.NDArray[Any]
 
 
 def stored(folder: Path, name: str, crop: tuple[slice, ...]) -> Array:
-    """Return integers of an image as they are stored, slices first."""
+    """Return integers of an image as they are stored, axes in the order of a store."""
     (path,) = folder.rglob(f"{name}.nii.gz")
     values = np.asarray(nibabel.load(path).dataobj.get_unscaled()).T  # type: ignore[attr-defined]
     return np.ascontiguousarray(values[crop])
@@ -120,7 +121,12 @@ def measured(values: Array, others: bool) -> dict[str, Any]:
     if back.tobytes() != raw or back.dtype != values.dtype:
         raise SystemExit("a chunk did not come back")
     parsed = unpack(frame)
-    sizes = {"raw": len(raw), "ours": len(frame), "gzip9": len(gzip.compress(raw, 9, mtime=0))}
+    sizes = {
+        "sha256": hashlib.sha256(raw).hexdigest()[:16],
+        "raw": len(raw),
+        "ours": len(frame),
+        "gzip9": len(gzip.compress(raw, 9, mtime=0)),
+    }
     if others:
         sizes |= {"zstd19": len(Zstd(level=19).encode(raw)), "xz": len(lzma.compress(raw, preset=6))}
     return sizes | {"mode": find(parsed.mode).name, "envelope": parsed.payload[0],

@@ -1,6 +1,6 @@
 """Decode a great many damaged chunks: every one must give an array or a `CorruptChunkError`, soon and in little memory.
 
-python -m tools.fuzz_chunks [--cases 1000000] [--seed 1] [--mode av1]
+python -m tools.fuzz_chunks [--cases 1000000] [--seed 1] [--mode av1 | --name numbers]
 
 The golden chunks, the vectors, a few generated transforms and two larger sequences of AV1 are changed (bytes, bits,
 splices, lengths, numbers set to their extremes, contents of zlib streams, fields of some modes, units of AV1) and
@@ -8,8 +8,8 @@ sealed again with a correct checksum, so that the parsers behind it are reached.
 left out for most cases, for the same reason. One case in a hundred is also given to `specs/decoder.py`, which must
 agree on what is valid and on every bit.
 Frames in mode av1 are decoded in a process of its own (`tools.fuzz_apart`): libraries in C decode them, which may crash
-or hang. `--mode` damages the frames of one mode alone.
-Results go to tools/results/fuzz_chunks.json, those of one mode to an entry of its name.
+or hang. `--mode` damages the frames of one mode alone, `--name` those whose name begins so.
+Results go to tools/results/fuzz_chunks.json, those of one mode or name to an entry of it.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULT = Path(__file__).parent / "results" / "fuzz_chunks.json"
 SLOW = 1.0
 """Seconds of processor time that no case may take."""
+NAMES = ("numbers", "planes-plain")
+"""Beginnings of the names of frames that can be damaged alone."""
 GENERATED = 40  # frames in mode transform with random fields
 SMALL = 1 << 16  # values up to which a frame is decoded whose shape nobody vouches for
 
@@ -376,9 +378,16 @@ class Tally:
     said: str = ""
 
 
-def cases(seed: int, count: int, mode: int | None = None) -> Iterator[tuple[random.Random, Base, bytes]]:
-    """Yield a source of chance, a base (of one mode) and its damaged frame, always the same for a seed."""
-    known = [base for base in bases() if mode in (None, base.data[5])]
+def chosen(mode: int | None = None, name: str = "") -> list[Base]:
+    """Return the bases of one mode, or whose name begins so."""
+    return [base for base in bases() if mode in (None, base.data[5]) and base.name.startswith(name)]
+
+
+def cases(
+    seed: int, count: int, mode: int | None = None, name: str = ""
+) -> Iterator[tuple[random.Random, Base, bytes]]:
+    """Yield a source of chance, a chosen base and its damaged frame, always the same for a seed."""
+    known = chosen(mode, name)
     # Large frames take long and say no more than small ones; of transforms there are many.
     weights = [(0.3 if b.data[5] == modes.TRANSFORM.number else 1) / max(100, len(b.data)) for b in known]
     weights = [0.02 if b.name.startswith("av1-rich") else w for b, w in zip(known, weights, strict=True)]
@@ -388,11 +397,13 @@ def cases(seed: int, count: int, mode: int | None = None) -> Iterator[tuple[rand
         yield source, base, damage(source, base.data, other.data)
 
 
-def run(seed: int, count: int, say: Callable[[int], None] = lambda done: None, mode: int | None = None) -> Tally:
+def run(
+    seed: int, count: int, say: Callable[[int], None] = lambda done: None, mode: int | None = None, name: str = ""
+) -> Tally:
     """Try the cases."""
     tally = Tally()
     with Apart() as apart:
-        for index, (source, base, data) in enumerate(cases(seed, count, mode)):
+        for index, (source, base, data) in enumerate(cases(seed, count, mode, name)):
             if data[5:6] == bytes([modes.AV1.number]):
                 _try_apart(tally, apart, f"{seed}/{index}", base, data, both=index % 100 == 0)
             else:
@@ -456,11 +467,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cases", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--mode", choices=[mode.name for mode in modes.MODES])
+    some = parser.add_mutually_exclusive_group()
+    some.add_argument("--mode", choices=[mode.name for mode in modes.MODES])
+    some.add_argument("--name", default="", choices=NAMES)
     options = parser.parse_args()
     number = next((mode.number for mode in modes.MODES if mode.name == options.mode), None)
     warnings.simplefilter("error")
-    frames = sum(number in (None, base.data[5]) for base in bases())
+    frames = len(chosen(number, options.name))
     begin = time.perf_counter()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -468,7 +481,7 @@ def main() -> int:
         rate = done / (time.perf_counter() - begin)
         print(f"\r{done} of {options.cases} cases, {rate:.0f} a second", end="", file=sys.stderr, flush=True)
 
-    tally = run(options.seed, options.cases, say, number)
+    tally = run(options.seed, options.cases, say, number, options.name)
     seconds = time.perf_counter() - begin
     good = not tally.failures and tally.slowest[0] <= SLOW
     by_error = Counter(outcome.split(":")[0] for outcome in tally.outcomes.elements())
@@ -498,10 +511,11 @@ def main() -> int:
             "most_memory_bytes": max(tally.apart),
         }
     before_it = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    if options.mode is not None:
-        result = before_it | {options.mode: result}
+    if options.mode or options.name:
+        result = before_it | {options.mode or options.name: result}
     else:
-        result |= {mode.name: before_it[mode.name] for mode in modes.MODES if mode.name in before_it}
+        kept = (*(mode.name for mode in modes.MODES), *NAMES)
+        result |= {name: before_it[name] for name in kept if name in before_it}
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(f"\n{json.dumps(dict(by_error))} in {seconds:.0f} s, slowest {tally.slowest}", file=sys.stderr)
