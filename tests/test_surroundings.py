@@ -141,6 +141,24 @@ COMMANDS = (
     Command("export {out}.zarr {out}.nii.gz", ("{out}.nii.gz",)),
     Command("export {out} {out}-back", ("{out}-back",)),
     Command("export {out}-zip {out}-back.zip", ("{out}-back.zip",)),
+    # Archives that are changed; the source and other archives are only read.
+    Command("convert {tree} {out}-nothing --dry-run"),
+    Command("ls {out} --json"),
+    Command("update {tree} {out} --dry-run"),
+    Command("update {tree} {out}", ("{out}",)),
+    Command("update {tree} {out}-folders --force * --log {out}.log", ("{out}-folders", "{out}.log")),
+    Command("convert {other} {out}-second --lossless", ("{out}-second",)),
+    Command("merge {out}-second {out}", ("{out}",)),
+    Command("remove {out} sub-01/* --dry-run", ("{out}/.inrstore",)),
+    Command("remove {out} sub-01/*", ("{out}",)),
+    Command("remove {out}-folders sub-01/*", ("{out}-folders",)),
+    Command("prune {out} --dry-run", ("{out}/.inrstore",)),
+    Command("prune {out}", ("{out}",)),
+    Command("update {other} {out}", refused=True),
+    Command("merge {out}-zip {out}", refused=True),
+    Command("remove {tree} *", refused=True),
+    Command("prune {tree}", refused=True),
+    Command("merge {tree} {out}", refused=True),
     # Refused, and then nothing at all is made.
     Command("convert {image} {out}.ozx --lossless", refused=True),
     Command("convert {image} {image} --lossless", refused=True),
@@ -172,6 +190,7 @@ def surroundings(top: Path, placement: str) -> dict[str, str]:
     (tree_of_images / "participants.tsv").write_bytes(b"participant_id\n")
     (tree_of_images / ".bidsignore").write_bytes(b"")
     (tree_of_images / "sub-02/link.txt").symlink_to("../participants.tsv")
+    image(source / "second/x.nii.gz", seed=3)
     one = image(source / "a.nii.gz", seed=2)
     with zipfile.ZipFile(source / "one.zip", "w") as packed:
         packed.write(one, "T1/T1.nii.gz")
@@ -196,8 +215,16 @@ def surroundings(top: Path, placement: str) -> dict[str, str]:
     for path in tree_of_images.rglob("*"):
         if not path.is_symlink():
             path.chmod(0o500 if path.is_dir() else 0o400)  # a source is only read
-    names = {"image": one, "tree": tree_of_images, "zip": source / "one.zip", "out": out, "taken": out.parent / "taken",
-             "page": out.parent / "page.html", "broken": out.parent / "broken.nii.gz"}  # fmt: skip
+    names = {
+        "image": one,
+        "tree": tree_of_images,
+        "other": source / "second",
+        "zip": source / "one.zip",
+        "out": out,
+        "taken": out.parent / "taken",
+        "page": out.parent / "page.html",
+        "broken": out.parent / "broken.nii.gz",
+    }
     return {name: str(path) for name, path in names.items()}
 
 

@@ -161,6 +161,8 @@ class Record(Closing):
                 raise DestinationExistsError(
                     f"{self.place.name}: exists already and is no archive of this program; choose another name"
                 )
+        elif change and job is not None:
+            check_same_source(self.place.name, self.job(), job)  # before the lock, which is a file
         self._lock = self.place.lock(LOCK)
         try:
             self.place.clear(WORK)  # what an earlier run left unfinished
