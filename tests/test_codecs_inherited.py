@@ -68,6 +68,13 @@ def test_lossless_copies_and_fresh_values_are_written_without_a_word(tmp_path, z
         fresh[4:] = VALUES
 
 
+def test_a_copy_without_the_encoding_is_the_same_values(tmp_path):
+    create(tmp_path / "a", **SCALE)
+    source = opened(tmp_path / "a")
+    source.drop_encoding().to_zarr(tmp_path / "b", consolidated=False)
+    assert (opened(tmp_path / "b").image.values == source.image.values).all()
+
+
 def test_a_copy_in_another_process_knows_where_it_comes_from(tmp_path):
     codec = InrCodec.from_dict({"name": "inrstore", "configuration": {"max_error": 9.0}})
     again = pickle.loads(pickle.dumps(codec))
