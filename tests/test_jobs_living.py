@@ -465,3 +465,70 @@ def test_a_log_has_a_line_for_everything(tmp_path):
     assert len((tmp_path / "log.txt").read_text().splitlines()) > len(lines)
     code, text = run("convert", source, tmp_path / "out", "--log", tmp_path)
     assert code == 1 and "cannot be written" in text
+
+
+# ---- what was thought of later
+
+
+@pytest.mark.parametrize("store", ["ozx", "zarr"])
+def test_what_somebody_removed_by_hand_is_removed_from_the_record(tmp_path, store):
+    source = images(tmp_path / "in", 2)
+    convert(source, tmp_path / "out", store=store)
+    path = tmp_path / f"out/sub-0_bold.{store}"
+    path.unlink() if store == "ozx" else shutil.rmtree(path)
+    inrstore.remove(tmp_path / "out", ["sub-0*"])
+    assert inrstore.verify(tmp_path / "out").stores == 1
+
+
+def test_a_file_that_was_packed_meanwhile_takes_the_place_of_what_it_was(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    values = random_image((5, 4, 3))
+    write_nifti(source / "a.nii", values)
+    convert(source, tmp_path / "out")
+    (source / "a.nii").unlink()
+    write_nifti(source / "a.nii.gz", values)
+    report = inrstore.update(source, tmp_path / "out")
+    assert (report.complete, report.gone) == (True, 0), report.failures
+    assert inrstore.verify(tmp_path / "out", source).stores == 1
+    inrstore.export(tmp_path / "out", tmp_path / "back")
+    assert [path.name for path in (tmp_path / "back").iterdir()] == ["a.nii.gz"]
+
+
+def test_a_member_of_a_zip_that_was_removed_whole_comes_back_alone(tmp_path):
+    scans = [write_nifti(tmp_path / f"{n}.nii.gz", random_image((4, 3, 2), seed=n)) for n in range(2)]
+    (tmp_path / "in").mkdir()
+    for name in ("1.zip", "2.zip"):
+        with zipfile.ZipFile(tmp_path / "in" / name, "w") as out:
+            for scan in scans:
+                out.write(scan, scan.name)
+    convert(tmp_path / "in", tmp_path / "out")
+    inrstore.remove(tmp_path / "out", ["1/*"])
+    assert inrstore.update(tmp_path / "in", tmp_path / "out", restore=["1/0*"]).complete
+    for again in (lambda: convert(tmp_path / "in", tmp_path / "out"),
+                  lambda: inrstore.update(tmp_path / "in", tmp_path / "out")):  # fmt: skip
+        report = again()
+        assert (report.complete, report.gone) == (True, 0)
+        assert inrstore.verify(tmp_path / "out").stores == 3
+    inrstore.export(tmp_path / "out", tmp_path / "back")
+    assert zipfile.ZipFile(tmp_path / "back/1.zip").namelist() == ["0.nii.gz"]
+
+
+def test_a_store_that_was_edited_is_not_taken_for_what_was_written(tmp_path):
+    source = images(tmp_path / "in", 1)
+    convert(source, tmp_path / "out", store="zarr")
+    document = tmp_path / "out/sub-0_bold.zarr/zarr.json"
+    document.write_text(document.read_text().replace("sub-0_bold", "sub-9_bold"))
+    with pytest.raises(StoreError, match="is not what this program wrote"):
+        inrstore.remove(tmp_path / "out", ["*"])
+    assert document.exists()
+
+
+def test_stores_of_format_2_are_merged_and_the_journal_names_no_folder(tmp_path):
+    convert(images(tmp_path / "one", 1), tmp_path / "a", zarr_format=2)
+    (tmp_path / "two").mkdir()
+    write_nifti(tmp_path / "two/x.nii", random_image((4, 3, 2)))
+    convert(tmp_path / "two", tmp_path / "b", zarr_format=2)
+    assert inrstore.merge(tmp_path / "b", tmp_path / "a").stores == 1
+    assert inrstore.verify(tmp_path / "a").stores == 2
+    assert str(tmp_path) not in (tmp_path / "a" / JOURNAL).read_text()

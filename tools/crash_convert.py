@@ -225,13 +225,17 @@ class Trial:
             if path.name.startswith(("archive", ".inrstore-")):
                 shutil.rmtree(path)
 
+    def act(self) -> int:
+        """Do what is to be disturbed; return 0, or 1 with a message when something failed."""
+        return convert(self.source, self.archive, self.options)
+
     def run(self, case: Case, keep_log: bool = False) -> int:
-        """Convert once, disturbed."""
+        """Do it once, disturbed."""
 
         def action() -> int:
             watch = Disturbance(self.archive, case, self.folder / "operations.txt" if keep_log else None)
             watch.install()
-            code = convert(self.source, self.archive, self.options)
+            code = self.act()
             if keep_log and watch.log is not None:
                 (self.folder / "operations.txt").write_text("\n".join(watch.log))
             return code

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tools.crash_convert import DIED, ROOT, Case, Disturbance, Trial, beside, convert, in_child, matrix, scratch, tree
+from tools.crash_convert import DIED, ROOT, Case, Trial, convert, in_child, matrix, scratch, tree
 
 COMMANDS = ("update", "remove", "prune", "merge")
 
@@ -105,19 +105,6 @@ class Living(Trial):
             return 1
         return 0
 
-    def run(self, case: Case, keep_log: bool = False) -> int:
-        """Run the command once, disturbed."""
-
-        def action() -> int:
-            watch = Disturbance(self.archive, case, self.folder / "operations.txt" if keep_log else None)
-            watch.install()
-            code = self.act()
-            if keep_log and watch.log is not None:
-                (self.folder / "operations.txt").write_text("\n".join(watch.log))
-            return code
-
-        return in_child(action, self.log)
-
     def check(self, case: Case) -> str:
         """Disturb, then run the same command; return what is wrong, or nothing."""
         self.clear()
@@ -128,16 +115,6 @@ class Living(Trial):
         code = self.run(Case("none", 0))
         said = self.log.read_text()
         return f"the same command failed with {code}: {said}" if code else self.compare()
-
-    def compare(self) -> str:
-        """Return how the archive differs from the undisturbed one, or nothing."""
-        found = tree(self.archive)
-        if found != self.wanted:
-            names = sorted(k for k in {*found, *self.wanted} if found.get(k) != self.wanted.get(k))
-            return f"differs in {names[:6]}"
-        if beside(self.archive):
-            return f"left behind {beside(self.archive)}"
-        return "" if tree(self.source) == self.before else "the source was changed"
 
 
 def run(command: str, store: str, kinds: tuple[str, ...], stride: int, tell: Callable[[str], None]) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class Ledger(Catalogue):
         line = json.dumps(outcome.to_dict(), allow_nan=False)
         values = (outcome.key, outcome.out, item, part, line)
         self._db.execute("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?)", values)
+        if outcome.status != "failed":
+            self.restore(outcome.key, outcome.out)  # it is there again
         if outcome.digest:
             self._db.execute("INSERT OR IGNORE INTO made VALUES (?, ?)", (outcome.out, outcome.digest))
 
@@ -82,6 +84,10 @@ class Ledger(Catalogue):
     def by_out(self, out: str) -> Outcome | None:
         """Return what is known of a path of the archive."""
         return next(self._select("WHERE out = ? ORDER BY rowid DESC", out), None)
+
+    def is_current(self, out: str) -> bool:
+        """Return whether this run made, or came across, what lies at a path of the archive."""
+        return any(one.status != "failed" for one in self._select("WHERE out = ? AND item >= 0", out))
 
     def by_key(self, key: str) -> Iterator[Outcome]:
         """Yield what is known of a file of the source."""

@@ -160,7 +160,8 @@ class Changes(Catalogue):
 
     def _why(self, item: Item) -> Why:
         known = self._known(item)
-        if self._gone_for_good(item.key, item.out) or (not known and self._removed(item)):
+        back = any(key.startswith(self._inside(item)) for key, _ in self._back)
+        if self._gone_for_good(item.key, item.out) or (not known and not back and self._removed(item)):
             return "removed"
         if item.problem or not known:
             return "new"
@@ -171,7 +172,7 @@ class Changes(Catalogue):
             settings = self._rules.settings
         if any(self._is_forced(one) for one in known):
             return "forced"
-        if item.kind in ("zip", "dicom") and any(key.startswith(self._inside(item)) for key, _ in self._back):
+        if item.kind in ("zip", "dicom") and back:
             return "changed"
         if any(one.status == "failed" for one in known):
             return "changed"
@@ -203,7 +204,11 @@ class Changes(Catalogue):
             return [one for one in self._ledger.below(self._inside(item)) if "/" not in one.key[above:]
                     and (one.stamp == stamp or self._place.size(one.key) is None)]  # fmt: skip
         keys = list(image_files(self._place, item.key)) if item.kind == "image" else [item.key]
-        return [one for key in keys for one in self._ledger.by_key(key) if not one.origin]
+        found = [one for key in keys for one in self._ledger.by_key(key) if not one.origin]
+        there = None if found else self._ledger.by_out(item.out)
+        if there is not None and not there.origin and self._place.size(there.key) is None:
+            return [there]  # of a file that has another name now: packed, say
+        return found
 
     @staticmethod
     def _inside(item: Item) -> str:

@@ -19,6 +19,7 @@ from inrstore.archive.rules import matches
 from inrstore.archive.zips import ZIPS
 from inrstore.errors import ConfigurationError, StoreError
 from inrstore.files import Place, WritablePlace, blocks
+from inrstore.store import manifest
 from inrstore.store.container import is_zip, publish, seal_of
 from inrstore.store.conversion import report_of
 from inrstore.store.reader import Store
@@ -97,13 +98,14 @@ def merge(
                 f"{where}: the archive of one zip cannot be merged; export it, or convert a folder"
             )
     with Record(archive_place(other)).known() as known, Record(place) as record:
-        record.begin(None, merging=theirs.name)
+        own = f"{name} ({manifest.digest(absolute(os.fspath(other)).encode())})"  # no folder of this machine
+        record.begin(None, merging=own)
         wanted = [entry for entry in read_manifest(theirs) if _is_wanted(job, entry, exclude)]
         _refuse_conflicts(record, theirs, wanted)
         if not record.ledger.merging:
             for _ in read_manifest(place):  # to the end: it has to be complete
                 pass
-            record.note_merge(theirs.name)
+            record.note_merge(own)
         stores = others = same = size = 0
         for number, entry in enumerate(wanted):
             ours = record.ledger.by_out(entry.out)
@@ -181,7 +183,14 @@ def _take(theirs: Place, place: WritablePlace, entry: ManifestEntry) -> None:
             raise StoreError(f"{where}: is another store than the one in the manifest: its seal differs")
         verify_store(store, fast=True)
     with theirs.open(entry.out) as file:
-        place.write_blocks(entry.out, blocks(file))
+        if entry.kind == "store":
+            new = place.create(entry.out, blocks(file))
+        else:
+            new = place.size(entry.out) is None
+            if new:
+                place.write_blocks(entry.out, blocks(file))
+    if not new:
+        raise StoreError(f"{place.label(entry.out)}: somebody put something there meanwhile")
     if not _is_there(place, entry):
         place.remove(entry.out)
         raise StoreError(f"{where}: was changed: it is not what the manifest says")

@@ -192,7 +192,7 @@ def discard(place: WritablePlace, outcome: Outcome, *, sure: bool = False) -> No
         place.remove(out)
     elif outcome.status != "copied":
         keys = list(_members(place, out, sure=sure))
-        if isinstance(place, Folder) and {entry.key for entry in place.walk(out)} <= set(keys):
+        if keys and isinstance(place, Folder) and {entry.key for entry in place.walk(out)} <= set(keys):
             place.remove_folder(out)
         else:  # somebody else's files lie there, too, or it is a bucket, where the root's document goes last
             for key in reversed(keys):

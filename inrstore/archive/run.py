@@ -230,7 +230,7 @@ def settle(record: Record, rules: Rules, source: files.Place, *, look: bool) -> 
     """
     kept = []
     for outcome in list(record.ledger.earlier()):
-        if outcome.status == "failed":
+        if outcome.status == "failed" or record.ledger.is_current(outcome.out):  # that of a file of another name now
             record.forget(outcome)
             continue
         if look and not outcome.origin and is_taken(rules, outcome):

@@ -81,10 +81,11 @@ def refuse_existing(destination: str | os.PathLike[str]) -> None:
 
 
 def seal_of(where: str) -> str:
-    """Return the seal of the store of this name, "" if there is none that could be read."""
+    """Return the seal of the store of this name, "" if there is none, or one whose document is not what was sealed."""
     for number in (3, 2):
         with suppress(OSError, ValueError, InrstoreError):
-            return manifest.read_seal(files.read(open_files(where), _ROOT[number], _MOST_ROOT))
+            document = files.read(open_files(where), _ROOT[number], _MOST_ROOT)
+            return manifest.read_seal(document) if manifest.sealed(document) else ""
     return ""
 
 
