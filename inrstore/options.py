@@ -12,6 +12,47 @@ from inrstore.errors import ConfigurationError
 Preset: TypeAlias = Literal["fast", "balanced", "small"]
 Mode: TypeAlias = Literal["auto", "network", "transform", "av1"]
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+NetworkName: TypeAlias = Literal[
+    "siren3d", "siren2d", "siren2d-relu", "mlp-relu", "mlp-tanh", "mlp-siren",
+    "lanczos-siren-srdensenet", "fourier-siren-srno",
+]  # fmt: skip
+"""Systems of the papers: networks of a place, and small ones of a coarse grid with a second one that refines it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Which network holds a chunk. What is 0 is chosen: by a search for the fewest bytes, or as is usual.
+
+    Parameters
+    ----------
+    name : str
+        One of `NetworkName`.
+    layers, units : int
+        Hidden layers of the network of a place, and units in each.
+    steps : int
+        Optimiser steps of a fit.
+    omega_0 : float
+        First-layer frequencies of sine layers, radians per unit of coordinate.
+    rate : float
+        Peak learning rate.
+    downsample : {0, 2, 4, 8}
+        How many times coarser the grid of the first network is, for systems with a second one.
+    channels : int
+        Width of the second network: growth of SRDenseNet, feature channels of SRNO.
+    """
+
+    name: NetworkName = "siren3d"
+    layers: int = 0
+    units: int = 0
+    steps: int = 0
+    omega_0: float = 0.0
+    rate: float = 0.0
+    downsample: int = 0
+    channels: int = 0
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(NetworkName):
+            raise ConfigurationError(f"network must be one of {', '.join(get_args(NetworkName))}, not {self.name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
