@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from inrstore.codecs.decoded import cache
     from inrstore.views.archive import open_archive
     from inrstore.views.backend import open
+    from inrstore.views.image import load
 
     __version__: str
 
@@ -23,6 +24,7 @@ __all__ = [
     "convert",
     "export",
     "info",
+    "load",
     "merge",
     "open",
     "open_archive",
@@ -37,6 +39,7 @@ _HOMES = {
     "convert": "inrstore.api",
     "export": "inrstore.api",
     "info": "inrstore.api",
+    "load": "inrstore.views.image",
     "merge": "inrstore.api",
     "open": "inrstore.views.backend",
     "open_archive": "inrstore.views.archive",

@@ -81,10 +81,7 @@ def export(
     """
     destination = Path(out)
     opened = Store(store)
-    outputs = [(destination.with_name(output.name), output) for output in _outputs(opened, destination)]
-    for ending, data in opened.sidecars().items():
-        beside = Output(name=stem(destination.name) + ending, head=data, voxels=False)
-        outputs.append((destination.with_name(beside.name), beside))
+    outputs = [(destination.with_name(output.name), output) for output in outputs_of(opened, destination)]
     clock = Clock(progress, len(opened.grid), opened.source_bytes)
     with ExitStack() as stack:
         partials = [stack.enter_context(NewFile(path)) for path, _ in outputs]
@@ -104,8 +101,16 @@ def export(
     )
 
 
-def _outputs(store: Store, destination: Path) -> tuple[Output, ...]:
-    """Return what the format of a store writes under a name."""
+def outputs_of(store: Store, destination: Path) -> tuple[Output, ...]:
+    """Return the files that a store is written as under a name: those of its format, and its sidecars.
+
+    Raises
+    ------
+    StoreError
+        If its format is not known, or what it says of the bytes around its voxels cannot be.
+    ConfigurationError
+        If the name is none of its format.
+    """
     kind = str(store.attributes["source"].get("kind"))
     found = format_of_kind(kind)
     if found is None:
@@ -121,7 +126,9 @@ def _outputs(store: Store, destination: Path) -> tuple[Output, ...]:
         leading=store.small_bytes(layout.LEADING),
         trailing=store.small_bytes(layout.TRAILING),
     )
-    return found.write(names, around)
+    beside = [Output(name=stem(destination.name) + ending, head=data, voxels=False)
+              for ending, data in store.sidecars().items()]  # fmt: skip
+    return (*found.write(names, around), *beside)
 
 
 def _write(store: Store, output: Output, destination: Path, path: Path, clock: Clock) -> None:
