@@ -35,8 +35,16 @@ _SUBTYPE = "inrstore"
 _PATIENCE = 60.0
 """Seconds for a mount to appear."""
 _MOST_TOLD = 1000
+_THREADS = 10
+"""As libfuse has itself, which from 3.12 on says so on standard error if it is not told."""
 _DEVICE = Path("/dev/fuse")
 _MOUNTS = Path("/proc/self/mountinfo")
+_started: dict[str, subprocess.Popen[bytes]] = {}
+"""By folder the processes in the background that this one began: one that ended is to be asked for."""
+_GOODBYE = 10.0
+"""Seconds for such a process to end after its mount."""
+_LOOP_ENDED = 8
+"""What fuse_main returns when it was mounted and its loop ended by a signal, or an error."""
 
 
 def mount(
@@ -113,6 +121,10 @@ def unmount(folder: str | os.PathLike[str]) -> None:
         with contextlib.suppress(FileNotFoundError):
             done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - own words
             if done.returncode == 0:
+                if path in _started:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        _started[path].wait(_GOODBYE)
+                        del _started[path]
                 return
             problem = done.stderr.strip() or f"{command[0]} failed"
     raise StoreError(f"{path}: cannot be unmounted: {' '.join(problem.split())}")
@@ -143,12 +155,17 @@ class Operations:
     Parameters
     ----------
     vfs : Vfs
+
+    Attributes
+    ----------
+    mounted : bool
+        Whether the kernel has begun to ask.
     """
 
     use_ns = True  # of mfusepy: times are integers
 
     def __init__(self, vfs: Vfs) -> None:
-        self._vfs = vfs
+        self._vfs, self.mounted = vfs, False
         self._open: dict[int, VirtualFile] = {}
         self._numbers = itertools.count(1)
         self._told = set[str]()
@@ -158,7 +175,8 @@ class Operations:
         self._file = {**same, "st_mode": stat.S_IFREG | 0o444, "st_nlink": 1}
 
     def init(self, path: str) -> None:
-        """Load the loops that decode, before they are needed."""
+        """Take note that it is mounted, and load the loops that decode before they are needed."""
+        self.mounted = True
         threading.Thread(target=_warm, name="inrstore mount", daemon=True).start()
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
@@ -234,7 +252,9 @@ def _serve(fuse: Any, vfs: Vfs, folder: str, *, allow_other: bool) -> None:
     """Answer the kernel until it is unmounted."""
     operations = type("InrstoreOperations", (Operations, fuse.Operations), {})(vfs)
     shown = "".join("_" if letter in ",\\" else letter for letter in vfs.label)  # they would end the option
-    options = {"allow_other": True} if allow_other else {}
+    options: dict[str, Any] = {"allow_other": True} if allow_other else {}
+    if (fuse.fuse_version_major, fuse.fuse_version_minor) >= (3, 12):
+        options["max_threads"] = _THREADS
     try:
         fuse.FUSE(
             operations, folder, foreground=True, ro=True, nosuid=True, nodev=True, default_permissions=True,
@@ -242,6 +262,8 @@ def _serve(fuse: Any, vfs: Vfs, folder: str, *, allow_other: bool) -> None:
             negative_timeout=_FOREVER, **options,
         )  # fmt: skip
     except RuntimeError as error:  # libfuse has said why
+        if operations.mounted and error.args == (_LOOP_ENDED,):
+            return
         raise StoreError(f"{folder}: cannot be mounted: FUSE refused ({error})") from error
 
 
@@ -256,6 +278,7 @@ def _start(asked: dict[str, Any], folder: str, log: Path | None) -> None:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True, cwd="/",
             env={**os.environ, "PYTHONPATH": paths},
         )  # fmt: skip
+        _started[folder] = process
         end = time.monotonic() + _PATIENCE
         while process.poll() is None and time.monotonic() < end:
             if is_mounted(folder):
@@ -289,7 +312,7 @@ def _check_folder(folder: str) -> None:
         raise ConfigurationError(f"{folder}: is no folder; make an empty one to mount on")
     if os.path.ismount(folder):
         raise ConfigurationError(f"{folder}: something is mounted there")
-    if next(os.scandir(folder), None) is not None:
+    if os.listdir(folder):
         raise ConfigurationError(f"{folder}: is not empty; what is in it could not be seen while it is mounted on")
 
 
