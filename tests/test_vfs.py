@@ -31,7 +31,7 @@ from inrstore.errors import StoreError
 from inrstore.files.local import Folder
 from inrstore.store.reader import Store
 from inrstore.views import vfs as module
-from inrstore.views.content import Bytes, Gzipped, Joined, boxes
+from inrstore.views.content import Bytes, Gzipped, Joined, Voxels, boxes
 from inrstore.views.vfs import Vfs
 
 
@@ -269,6 +269,7 @@ def test_threads_read_the_same(formats):
 def test_only_the_chunks_that_are_touched_are_decoded(tmp_path, small, monkeypatch):
     source = write_nifti(tmp_path / "a.nii", random_image((5, 4, 8, 3)))
     inrstore.convert(source, tmp_path / "s.zarr", lossless=True)
+    monkeypatch.setattr(Voxels, "_decode_ahead", lambda self, place: None)
     asked = []
     original = Store.frame
     monkeypatch.setattr(Store, "frame", lambda self, index: asked.append(index) or original(self, index))
@@ -474,3 +475,107 @@ def test_a_copied_file_is_read_and_compared_once(tmp_path, monkeypatch):
         assert vfs.open("b.txt").read() == b"other"
         with pytest.raises(OSError, match="missing"):
             vfs.open("a.txt")
+
+
+# Large images, and those who read on and on
+
+
+@pytest.fixture
+def slabs(tmp_path, monkeypatch):
+    """A store of four volumes and six chunks; how often each was decoded."""
+    from inrstore.store import layout
+
+    for name in ("CHUNK_VOXELS", "LOSSLESS_VALUES", "TRANSFORMED_VALUES"):
+        monkeypatch.setattr(layout, name, 20)
+    source = write_nifti(tmp_path / "a.nii", random_image((5, 4, 6, 4)), order=">")
+    inrstore.convert(source, tmp_path / "s.zarr", lossless=True)
+    assert len(Store(tmp_path / "s.zarr").grid) == 6
+    asked: list[tuple[int, ...]] = []
+    original = Store.frame
+    monkeypatch.setattr(Store, "frame", lambda self, index: asked.append(index) or original(self, index))
+    monkeypatch.setattr(decoded, "_recent", decoded._Recent(400))  # two chunks
+    return tmp_path / "s.zarr", source.read_bytes(), asked
+
+
+def volumes(file: io.RawIOBase) -> bytes:
+    return file.read(352) + b"".join(file.read(5 * 4 * 6 * 2) for _ in range(4))
+
+
+def test_an_image_that_is_too_large_to_be_kept_is_decoded_once_if_there_is_a_folder_for_it(slabs, tmp_path):
+    store, whole, asked = slabs
+    (tmp_path / "aside").mkdir()
+    with Vfs(store, scratch=str(tmp_path / "aside")) as vfs, vfs.open("a.nii") as file:
+        assert volumes(file) == whole
+        assert len(asked) == 6
+        rng = np.random.default_rng(0)
+        for start in rng.integers(0, len(whole), 50).tolist():
+            assert file.read_at(start, 77) == whole[start : start + 77]
+        assert len(asked) == 6
+        assert list((tmp_path / "aside").iterdir()) == []
+    asked.clear()
+    with Vfs(store) as vfs, vfs.open("a.nii") as file:
+        assert volumes(file) == whole
+    assert len(asked) == 24
+
+
+@pytest.mark.parametrize("full", ["no room", "at once", "later"])
+def test_where_the_disk_has_no_room_for_it_it_is_decoded_again(slabs, tmp_path, monkeypatch, full):
+    from inrstore.views import content
+
+    store, whole, _ = slabs
+    if full == "no room":
+        monkeypatch.setattr(content.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100}))
+    else:
+        left = [0 if full == "at once" else 7]
+
+        def write(*arguments):
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(errno.ENOSPC, "no room")
+            original(*arguments)
+
+        original = content.write_all
+        monkeypatch.setattr(content, "write_all", write)
+    with Vfs(store, scratch=str(tmp_path)) as vfs, vfs.open("a.nii") as file:
+        assert volumes(file) == whole and file.read_at(400, 300) == whole[400:700]
+
+
+def test_damage_of_a_large_image_is_an_error_of_the_disk(slabs, tmp_path):
+    store, whole, _ = slabs
+    chunks = sorted(path for path in (store / "image/c").rglob("*") if path.is_file())
+    chunks[-1].unlink()
+    with Vfs(store, scratch=str(tmp_path)) as vfs, vfs.open("a.nii") as file:
+        assert file.read_at(352, 40 * 5) == whole[352 : 352 + 40 * 5]
+        for _ in range(2):
+            with pytest.raises(OSError, match="missing") as caught:
+                file.read_at(352, 40 * 6)
+            assert caught.value.errno == errno.EIO
+
+
+def test_the_next_chunk_is_decoded_beside_the_one_that_is_needed(slabs, monkeypatch):
+    store, whole, asked = slabs
+    made = []
+    original = decoded.decode_chunk
+    monkeypatch.setattr(decoded, "decode_chunk", lambda *args: made.append(1) or original(*args))
+    monkeypatch.setattr(decoded, "_recent", decoded._Recent(1 << 20))
+    with Vfs(store) as vfs, vfs.open("a.nii") as file:
+        file.read(352 + 10)
+        wait_until(lambda: len(made) == 2)
+        assert set(asked) == {(0, 0, 0, 0), (0, 1, 0, 0)}
+        assert file.read() == whole[362:]
+        assert set(asked) == set(Store(store).grid)
+        assert len(made) == 6  # by whichever thread came first
+    monkeypatch.setattr(decoded, "_recent", decoded._Recent(1 << 20))
+    with Vfs(store) as vfs, vfs.open("a.nii") as file:
+        monkeypatch.setattr("inrstore.views.content._STREAM", 10)
+        assert file.read_at(352 + 200, 4) == whole[552:556]
+        time.sleep(0.1)
+        assert len(made) == 7  # nobody reads on
+
+
+def wait_until(done) -> None:
+    for _ in range(200):
+        if done():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it did not come")

@@ -25,6 +25,12 @@ def mount(
             metavar="MIB", help="Decoded chunks to keep; a quarter of the memory, at most 1024.", show_default=False
         ),
     ] = None,
+    scratch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="For decoded voxels that exceed the cache; that of the system.", show_default=False
+        ),
+    ] = None,
     log: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Where a background process says why a read failed.", show_default=False),
@@ -35,7 +41,8 @@ def mount(
         from inrstore.views import mount as view
 
         nbytes = None if cache is None else cache << 20
-        view.mount(store, folder, gz=gz, foreground=foreground, allow_other=allow_other, cache=nbytes, log=log)
+        view.mount(store, folder, gz=gz, foreground=foreground, allow_other=allow_other, cache=nbytes,
+                   scratch=scratch, log=log)  # fmt: skip
 
 
 def umount(

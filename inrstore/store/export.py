@@ -134,7 +134,7 @@ def outputs_of(store: Store, destination: Path) -> tuple[Output, ...]:
 def _write(store: Store, output: Output, destination: Path, path: Path, clock: Clock) -> None:
     """Write a file: what is around the voxels, and the voxels if they are in it."""
     with _explained(destination), path.open("xb") as file:
-        _write_all(file.fileno(), output.plain, 0)
+        write_all(file.fileno(), output.plain, 0)
         if not output.packed:
             _write_content(store, output, file, len(output.plain), clock)
             return
@@ -159,7 +159,7 @@ def _explained(destination: Path) -> Iterator[None]:
 def _write_content(store: Store, output: Output, file: BinaryIO, start: int, clock: Clock) -> None:
     """Write all but the plain bytes of a file, from `start` on."""
     handle = file.fileno()
-    _write_all(handle, output.head, start)
+    write_all(handle, output.head, start)
     start += len(output.head)
     if output.voxels:
         axes = output.axes or tuple(range(len(store.grid.shape)))
@@ -167,17 +167,27 @@ def _write_content(store: Store, output: Output, file: BinaryIO, start: int, clo
         for done, index in enumerate(store.grid, 1):
             chunk = store.chunk(index).astype(store.source_dtype, copy=False)
             region = store.grid.region(index)
-            for offset, run in _runs(chunk.transpose(axes), tuple(region[axis] for axis in axes), shape):
-                _write_all(handle, run.tobytes(), start + offset)
+            for offset, run in runs(chunk.transpose(axes), tuple(region[axis] for axis in axes), shape):
+                write_all(handle, run.tobytes(), start + offset)
             clock.tell("exporting", done)
         start += store.source_bytes
-    _write_all(handle, output.tail, start)
+    write_all(handle, output.tail, start)
 
 
-def _runs(
+def runs(
     chunk: npt.NDArray[Any], region: tuple[slice, ...], shape: tuple[int, ...]
 ) -> list[tuple[int, npt.NDArray[Any]]]:
-    """Return the pieces of a chunk that lie together in a C-ordered file, each with its offset in bytes."""
+    """Return the pieces of a chunk that lie together in a C-ordered file, each with its offset in bytes.
+
+    Parameters
+    ----------
+    chunk : ndarray
+        Without padding, its axes as in the file.
+    region : tuple of slice
+        Where it lies.
+    shape : tuple of int
+        Of all.
+    """
     split = len(shape)
     while split > 0 and (split == len(shape) or chunk.shape[split] == shape[split]):
         split -= 1
@@ -190,7 +200,8 @@ def _runs(
     return pieces
 
 
-def _write_all(handle: int, data: bytes, offset: int) -> None:
+def write_all(handle: int, data: bytes, offset: int) -> None:
+    """Write bytes to an open file at an offset."""
     view = memoryview(data)
     while view:
         done = os.pwrite(handle, view, offset)

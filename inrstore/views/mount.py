@@ -55,6 +55,7 @@ def mount(
     foreground: bool = False,
     allow_other: bool = False,
     cache: int | None = None,
+    scratch: str | os.PathLike[str] | None = None,
     log: str | os.PathLike[str] | None = None,
 ) -> None:
     """Show a store or an archive as the files that it was made from, in a folder, until it is unmounted.
@@ -74,6 +75,9 @@ def mount(
         Let other users read, too, which /etc/fuse.conf must allow.
     cache : int, optional
         Bytes of decoded chunks to keep; by default a quarter of the memory, at most 1 GiB.
+    scratch : path-like, optional
+        Folder for the voxels of images that are larger than half of that, as they are decoded; by default that of the
+        system for temporary files. An image for which it has no room is decoded again for each volume that is read.
     log : path-like, optional
         File to which a process in the background appends why a read failed.
 
@@ -89,13 +93,16 @@ def mount(
     folder = os.path.abspath(os.fspath(folder))
     where = os.fspath(where) if files.is_url(where) else os.path.abspath(os.fspath(where))
     _check_folder(folder)
+    aside = os.path.abspath(tempfile.gettempdir() if scratch is None else os.fspath(scratch))
+    if not os.path.isdir(aside):
+        raise ConfigurationError(f"{aside}: is no folder")
     fuse = _fuse()
-    with Vfs(where, gz=gz) as vfs:
+    with Vfs(where, gz=gz, scratch=aside) as vfs:
         if foreground:
             decoded.cache(_cache_bytes() if cache is None else cache)
             _serve(fuse, vfs, folder, allow_other=allow_other)
             return
-    asked = {"where": where, "folder": folder, "gz": gz, "allow_other": allow_other, "cache": cache}
+    asked = {"where": where, "folder": folder, "gz": gz, "allow_other": allow_other, "cache": cache, "scratch": aside}
     _start(asked, folder, None if log is None else Path(log))
 
 
@@ -254,7 +261,7 @@ def _serve(fuse: Any, vfs: Vfs, folder: str, *, allow_other: bool) -> None:
     shown = "".join("_" if letter in ",\\" else letter for letter in vfs.label)  # they would end the option
     options: dict[str, Any] = {"allow_other": True} if allow_other else {}
     if (fuse.fuse_version_major, fuse.fuse_version_minor) >= (3, 12):
-        options["max_threads"] = _THREADS
+        options |= {"max_threads": _THREADS, "max_idle_threads": _THREADS}
     try:
         fuse.FUSE(
             operations, folder, foreground=True, ro=True, nosuid=True, nodev=True, default_permissions=True,
@@ -295,7 +302,7 @@ def _start(asked: dict[str, Any], folder: str, log: Path | None) -> None:
 
 def _run(asked: dict[str, Any]) -> int:
     try:
-        with Vfs(asked["where"], gz=asked["gz"]) as vfs:
+        with Vfs(asked["where"], gz=asked["gz"], scratch=asked["scratch"]) as vfs:
             decoded.cache(_cache_bytes() if asked["cache"] is None else asked["cache"])
             _serve(_fuse(), vfs, asked["folder"], allow_other=asked["allow_other"])
     except (InrstoreError, OSError) as error:

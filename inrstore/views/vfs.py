@@ -159,6 +159,9 @@ class Vfs(Closing):
         Path or URL.
     gz : bool
         Show images that were gzipped so, under the names that they had, in gzip that does not compress; else unpacked.
+    scratch : str, optional
+        A folder for the decoded voxels of images that are too large for `inrstore.cache`, of which every volume would
+        else be decoded anew; they lie there as files without names.
 
     Attributes
     ----------
@@ -173,8 +176,8 @@ class Vfs(Closing):
         If it is neither, is incomplete or damaged, or has a name that leads out of it.
     """
 
-    def __init__(self, where: str | os.PathLike[str], *, gz: bool = False) -> None:
-        self.where, self.gz = os.fspath(where), gz
+    def __init__(self, where: str | os.PathLike[str], *, gz: bool = False, scratch: str | None = None) -> None:
+        self.where, self.gz, self._scratch = os.fspath(where), gz, scratch
         self._place: files.Place = files.place(self.where)
         self._names = _Names()
         self._lock = threading.Lock()
@@ -276,7 +279,7 @@ class Vfs(Closing):
         name = name if self.gz else found.plain(name)
         if check_name(name) or "/" in name:
             raise StoreError(f"{store.label}: source: name: {name[:200]!r} is no name of a file")
-        contents = files_of(store, name)
+        contents = files_of(store, name, self._scratch)
         for part, content in contents.items():
             if not self._names.put(part, _IMAGE, "", content.size, store.seal, name):
                 raise StoreError(f"{store.label}: source: name: two files would be called {part!r}")
@@ -423,7 +426,7 @@ class Vfs(Closing):
                 self._stores.move_to_end(main)
                 return self._stores[main]
         store = self._open_store(out, seal)
-        made = store, files_of(store, main.rpartition("/")[2])
+        made = store, files_of(store, main.rpartition("/")[2], self._scratch)
         with self._lock:
             made = self._stores.setdefault(main, made)
             while len(self._stores) > _MOST_STORES:
