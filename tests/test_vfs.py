@@ -7,6 +7,7 @@ import gzip
 import io
 import math
 import pickle
+import threading
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -564,6 +565,7 @@ def test_the_next_chunk_is_decoded_beside_the_one_that_is_needed(slabs, monkeypa
         assert set(asked) == {(0, 0, 0, 0), (0, 1, 0, 0)}
         assert file.read() == whole[362:]
         assert set(asked) == set(Store(store).grid)
+        wait_until(lambda: all(thread.name != "inrstore ahead" for thread in threading.enumerate()))
         assert len(made) == 6  # by whichever thread came first
     monkeypatch.setattr(decoded, "_recent", decoded._Recent(1 << 20))
     with Vfs(store) as vfs, vfs.open("a.nii") as file:
