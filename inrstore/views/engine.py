@@ -11,6 +11,7 @@ from xarray.backends import BackendEntrypoint
 
 from inrstore.errors import ConfigurationError
 from inrstore.sources.registry import is_image
+from inrstore.store import layout
 from inrstore.store.container import is_zip
 from inrstore.views import backend
 from inrstore.views.archive import open_archive
@@ -59,6 +60,9 @@ class InrstoreBackend(BackendEntrypoint):
             dataset = backend.open_source(where, scaled=scaled)
         else:
             dataset = backend.open(where, scaled=scaled)
+        image = dataset[layout.IMAGE]
+        if image.chunksizes:  # what chunks={} makes of it
+            image.encoding["preferred_chunks"] = {name: sizes[0] for name, sizes in image.chunksizes.items()}
         return dataset.drop_vars([drop_variables] if isinstance(drop_variables, str) else drop_variables or (),
                                  errors="ignore")  # fmt: skip
 
