@@ -101,7 +101,7 @@ def course(archive: Path) -> dict[str, Any]:
     cold, warm, load = [], [], os.getloadavg()[0]
     for _ in range(RUNS):
         with mounted(archive) as there:
-            times = [_timed(lambda voxel=voxel: _course(there, voxel)) for voxel in VOXELS]  # type: ignore[misc]
+            times = [_timed(_course, there, voxel) for voxel in VOXELS]
         cold.append(times[0] * 1e3)
         warm += [seconds * 1e3 for seconds in times[1:]]
     return {"scan": SCAN, "load": load, "cold_ms": _summary(cold), "warm_ms": _summary(warm)}
@@ -119,10 +119,9 @@ def sequential(archive: Path) -> dict[str, Any]:
         with mounted(archive) as there:
             path = there / f"{SCAN}.nii"
             size = path.stat().st_size / 1e6
-            first.append(size / _timed(lambda path=path: _read(path)))  # type: ignore[misc]
-            again.append(size / _timed(lambda path=path: _read(path)))  # type: ignore[misc]
-        command = ["gzip", "-dc", str(source)]
-        unzipped.append(size / _timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)))  # type: ignore[arg-type, return-value]
+            first.append(size / _timed(_read, path))
+            again.append(size / _timed(_read, path))
+        unzipped.append(size / _timed(_gunzip, source))
     return {"scan": SCAN, "load": load, "mb": round(size, 1), "mount_mb_per_s": _summary(first),
             "mount_again_mb_per_s": _summary(again), "gzip_dc_mb_per_s": _summary(unzipped)}  # fmt: skip
 
@@ -131,6 +130,10 @@ def _read(path: Path) -> None:
     with path.open("rb", buffering=0) as file:
         while file.read(_BLOCK):
             pass
+
+
+def _gunzip(path: Path) -> None:
+    subprocess.run(["gzip", "-dc", str(path)], check=True, stdout=subprocess.DEVNULL)
 
 
 def many(folder: Path, count: int) -> Path:
@@ -162,10 +165,10 @@ def found(folder: Path) -> dict[str, Any]:
     names, sizes, mounting, load = [], [], [], os.getloadavg()[0]
     for _ in range(3):
         with tempfile.TemporaryDirectory() as there:
-            mounting.append(_timed(lambda there=there: mount(archive, there)))  # type: ignore[misc]
+            mounting.append(_timed(mount, archive, there))
             try:
-                names.append(_timed(lambda there=there: _find(there)))  # type: ignore[misc]
-                sizes.append(_timed(lambda there=there: _find(there, "-size", "+0")))  # type: ignore[misc]
+                names.append(_timed(_find, there))
+                sizes.append(_timed(_find, there, "-size", "+0"))
             finally:
                 unmount(there)
     return {"images": MANY, "load": load, "mount_s": _summary(mounting), "find_s": _summary(names),
@@ -222,9 +225,9 @@ def _fa_dipy(folder: Path) -> Any:
     return TensorModel(gradient_table(bvals, bvecs=bvecs)).fit(nibabel.load(scan).get_fdata()[:, :, 10:16]).fa
 
 
-def _timed(action: Callable[[], Any]) -> float:
+def _timed(action: Callable[..., Any], *arguments: Any) -> float:
     start = time.perf_counter()
-    action()
+    action(*arguments)
     return time.perf_counter() - start
 
 
