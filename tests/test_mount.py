@@ -30,7 +30,7 @@ from inrstore.cli.app import app
 from inrstore.errors import ConfigurationError, MissingDependencyError, StoreError
 from inrstore.store import layout
 from inrstore.views import mount as module
-from inrstore.views.mount import Operations, is_mounted, mount, unmount
+from inrstore.views.mount import Operations, is_mounted, mount, process_of, unmount
 from inrstore.views.vfs import Vfs
 
 _MISSING = (
@@ -89,15 +89,6 @@ def digests(folder: Path) -> dict[str, str]:
     names = sorted(listed.stdout.split("\n"))[1:]
     said = subprocess.run(["sha256sum", *names], cwd=folder, check=True, capture_output=True, text=True)
     return {line[66:]: line[:64] for line in said.stdout.splitlines()}
-
-
-def process_of(folder: Path) -> int:
-    """Return the process that answers for a mount."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        words = path.read_bytes().split(b"\0")
-        if b"inrstore.views.mount" in words and f'"{folder}"'.encode() in b" ".join(words):
-            return int(path.parent.name)
-    raise AssertionError("no process")
 
 
 # Every program reads it

@@ -153,6 +153,17 @@ def is_mounted(folder: str | os.PathLike[str]) -> bool:
     return False
 
 
+def process_of(folder: str | os.PathLike[str]) -> int:
+    """Return the number of the process in the background that this one began for a mount.
+
+    Raises
+    ------
+    KeyError
+        If it began none.
+    """
+    return _started[os.path.abspath(os.fspath(folder))].pid
+
+
 # ---- the process that answers
 
 
