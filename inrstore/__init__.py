@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from inrstore.codecs.decoded import cache
     from inrstore.views.archive import open_archive
     from inrstore.views.backend import open
+    from inrstore.views.field import field
 
     __version__: str
 
@@ -22,6 +23,7 @@ __all__ = [
     "cache",
     "convert",
     "export",
+    "field",
     "info",
     "merge",
     "open",
@@ -36,6 +38,7 @@ _HOMES = {
     "cache": "inrstore.codecs.decoded",
     "convert": "inrstore.api",
     "export": "inrstore.api",
+    "field": "inrstore.views.field",
     "info": "inrstore.api",
     "merge": "inrstore.api",
     "open": "inrstore.views.backend",

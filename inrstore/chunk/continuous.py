@@ -6,6 +6,7 @@ place that is nearest to such a voxel.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from inrstore.chunk.envelope import Envelope
 from inrstore.chunk.inr.real import Floats, RealNetwork
 from inrstore.chunk.inr.siren import Siren
 from inrstore.chunk.numbers import Linear, Table
+from inrstore.errors import ConfigurationError
 
 Places = npt.NDArray[np.int64]
 
@@ -106,6 +108,44 @@ class Continuous:
         if gradient:
             slopes[np.ix_(here, among)] = moved
         return values, slopes
+
+    def module(self, first: Sequence[int], scale: float = 1.0, offset: float = 0.0) -> tuple[Any, Places]:
+        """Return the network as a module of torch, and which measurements of the chunk its outputs are.
+
+        Parameters
+        ----------
+        first : sequence of int
+            Of the first voxel of the chunk along its axes of space.
+        scale, offset : float
+            What a stored value is multiplied by, and what is added.
+
+        Raises
+        ------
+        ConfigurationError
+            For values that come from a table, and for measurements that are inputs of the network.
+        """
+        from inrstore.chunk.inr.fit.module import Place
+
+        made, around, box, lead = self.siren, self.envelope, self.envelope.box_shape, self.lead
+        if any(box[axis] > 1 for axis in range(lead) if axis != made.channel_axis):
+            raise ConfigurationError("module: the network takes measurements for coordinates")
+        factor, added = 1.0, 0.0
+        if isinstance(around.numbers, Linear):
+            kind = around.numbers
+            factor, added = kind.factor if kind.coding == numbers.PRODUCT else 1 / kind.factor, kind.offset
+        elif isinstance(around.numbers, Table):
+            raise ConfigurationError("module: the values of the chunk come from a table, which has no gradients")
+        axes: list[int | None] = []
+        centres = []
+        for axis in (axis for axis in range(len(box)) if axis != made.channel_axis):
+            axes.append(len(box) - 1 - axis if axis >= lead and box[axis] > 1 else None)
+            begin = first[axis - lead] + around.start[axis] if axis >= lead else 0
+            centres.append(begin + (box[axis] - 1) / 2)
+        longest = float(max([1, *(box[axis] - 1 for axis in range(lead, len(box)))]))
+        place = Place(self.real, axes, centres, longest, made.low, made.high, 2.0**made.exponent,
+                      factor * scale, added * scale + offset)  # fmt: skip
+        measured = np.indices(box[:lead]).reshape(lead, -1).T + np.array(around.start[:lead], np.int64)
+        return place, measured
 
     def _network(self, places: Floats, wanted: Places, gradient: bool) -> tuple[Floats, Floats]:
         """Return values (points, measurements) and slopes (.., axes) of the network alone, at positions in the box."""
