@@ -109,13 +109,15 @@ class Continuous:
             slopes[np.ix_(here, among)] = moved
         return values, slopes
 
-    def module(self, first: Sequence[int], scale: float = 1.0, offset: float = 0.0) -> tuple[Any, Places]:
+    def module(
+        self, first: Sequence[int], shape: Sequence[int], scale: float = 1.0, offset: float = 0.0
+    ) -> tuple[Any, Places]:
         """Return the network as a module of torch, and which measurements of the chunk its outputs are.
 
         Parameters
         ----------
-        first : sequence of int
-            Of the first voxel of the chunk along its axes of space.
+        first, shape : sequence of int
+            Where the chunk begins in the image, and the shape of that; of measurements beyond it there are no outputs.
         scale, offset : float
             What a stored value is multiplied by, and what is added.
 
@@ -139,13 +141,14 @@ class Continuous:
         centres = []
         for axis in (axis for axis in range(len(box)) if axis != made.channel_axis):
             axes.append(len(box) - 1 - axis if axis >= lead and box[axis] > 1 else None)
-            begin = first[axis - lead] + around.start[axis] if axis >= lead else 0
+            begin = first[axis] + around.start[axis]
             centres.append(begin + (box[axis] - 1) / 2)
         longest = float(max([1, *(box[axis] - 1 for axis in range(lead, len(box)))]))
-        place = Place(self.real, axes, centres, longest, made.low, made.high, 2.0**made.exponent,
-                      factor * scale, added * scale + offset)  # fmt: skip
         measured = np.indices(box[:lead]).reshape(lead, -1).T + np.array(around.start[:lead], np.int64)
-        return place, measured
+        inside = (measured < np.array(shape[:lead], np.int64) - np.array(first[:lead], np.int64)).all(1)
+        place = Place(self.real, np.flatnonzero(inside), axes, centres, longest, (made.low, made.high),
+                      2.0**made.exponent * factor * scale, added * scale + offset)  # fmt: skip
+        return place, measured[inside]
 
     def _network(self, places: Floats, wanted: Places, gradient: bool) -> tuple[Floats, Floats]:
         """Return values (points, measurements) and slopes (.., axes) of the network alone, at positions in the box."""

@@ -20,7 +20,7 @@ _SHOWN = ("affine", "affine_from", "scl_slope", "scl_inter", "units", "quality",
 """Attributes that a Dataset has. The manifest is for checking, not for reading."""
 
 
-def open(store: str | os.PathLike[str], *, scaled: bool = False) -> xarray.Dataset:
+def open(store: str | os.PathLike[str], *, scaled: bool = False, level: int = 0) -> xarray.Dataset:
     """Open a store as a Dataset; chunks are decoded when their values are needed.
 
     The Dataset can be written with `to_netcdf` and `to_zarr`. Nothing of how the store is coded goes along, so that
@@ -35,6 +35,9 @@ def open(store: str | os.PathLike[str], *, scaled: bool = False) -> xarray.Datas
         and rounded once: to float32 where the stored ones are integers of at most 16 bits, float16, or float32 with
         slope 1 and intercept 0, unless the slope would take them out of the range of (normal) float32; else they
         stay float64.
+    level : int
+        Level of the image's pyramid, 2^level times as coarse along each axis: nothing of it is stored, it is evaluated
+        when its values are needed; see `inrstore.views.field.Field.level`.
 
     Returns
     -------
@@ -81,7 +84,14 @@ def open(store: str | os.PathLike[str], *, scaled: bool = False) -> xarray.Datas
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{opened.label}: its arrays do not fit together: {error}") from error
     slope, inter = (_number(opened, name) for name in ("scl_slope", "scl_inter"))
-    if scaled:
+    if level:
+        from inrstore.views.field import Field
+
+        coarse = Field(opened, scaled=scaled).level(level)
+        dataset = dataset.drop_vars([layout.IMAGE, *(name for name in "xyz" if name in dataset.coords)])
+        dataset[layout.IMAGE] = coarse.variable
+        dataset = dataset.assign_coords({name: coarse[name] for name in "xyz" if name in coarse.coords})
+    elif scaled:
         from inrstore.views.scaled import Scaled
 
         real = dask.array.from_array(Scaled(SealedStore(opened), slope, inter), chunks=opened.grid.chunks,
@@ -90,6 +100,9 @@ def open(store: str | os.PathLike[str], *, scaled: bool = False) -> xarray.Datas
     values = "real: stored x scl_slope + scl_inter" if scaled else "stored: x scl_slope + scl_inter gives real ones"
     dataset[layout.IMAGE].attrs = {"values": values, "scl_slope": slope, "scl_inter": inter}
     dataset.attrs = plain({name: opened.attributes[name] for name in _SHOWN if name in opened.attributes})
+    if level:
+        dataset[layout.IMAGE].attrs["kind"] = coarse.attrs["kind"]
+        dataset.attrs["affine"] = coarse.attrs["affine"]
     for variable in dataset.variables.values():
         variable.encoding = {}  # else xarray would code copies with the lossy settings of this store
     return dataset

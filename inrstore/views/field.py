@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     import torch
     import xarray
 
+    from inrstore.store.reports import JobCallback
+    from inrstore.views.resampled import ResampledReport
+
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 Measurements: TypeAlias = int | slice | Sequence[int] | npt.NDArray[Any] | None
@@ -228,7 +231,7 @@ class Field:
             raise ConfigurationError(f"{self.store.label}: chunk: {self.store.key(index)} is no network")
         first = [i * n for i, n in zip(index, self.store.grid.chunks, strict=True)]
         try:
-            found, measured = made.module(first[self._lead :], self._slope, self._inter)
+            found, measured = made.module(first, self.store.grid.shape, self._slope, self._inter)
         except ImportError as error:
             raise MissingDependencyError('a module needs torch: pip install "inrstore[fit]"') from error
         whole = tuple((measured + np.array(first[: self._lead], np.int64)).T)
@@ -260,7 +263,8 @@ class Field:
         Returns
         -------
         xarray.DataArray
-            With the dimensions (..., t, z, y, x) that the image has, and coordinates in mm along the grid. Attributes:
+            With the dimensions (..., t, z, y, x) that the image has, and coordinates in mm along the grid: from the
+            centre of the image's first voxel, as `inrstore.open` has them; of any other grid from its own. Attributes:
             `affine` (16 numbers, row by row, of this grid), `kind` ("network", "spline", "mixed"), `values`.
             `nibabel.Nifti1Image(grid.values.T, numpy.reshape(grid.affine, (4, 4)))` is an image of it.
 
@@ -271,7 +275,7 @@ class Field:
         if (shape is None) != (affine is None) or (shape is not None and spacing is not None):
             raise ConfigurationError("grid: a spacing is wanted, or shape and affine together")
         if shape is not None:
-            return self._labelled(self.grid_of(*grids.checked(shape, affine), axes=3))
+            return self._labelled(self.grid_of(*grids.checked(shape, affine), axes=3), parallel=False)
         return self._labelled(self.grid_of(*grids.spaced(self.shape, self.affine, 1.0 if spacing is None else spacing)))
 
     def level(self, level: int) -> xarray.DataArray:
@@ -293,6 +297,45 @@ class Field:
         made = grids.coarser(self.shape, self.affine, level)
         return self._labelled(self.grid_of(*made, average=level > 0))
 
+    def export(
+        self,
+        out: str | os.PathLike[str],
+        spacing: float | Sequence[float] = 1.0,
+        *,
+        progress: JobCallback | None = None,
+    ) -> ResampledReport:
+        """Write the field on a grid of another spacing as a NIfTI; memory holds a few planes at a time.
+
+        Parameters
+        ----------
+        out : path-like
+            File to make, .nii or .nii.gz; must not exist, and has its name when it is whole.
+        spacing : float or sequence of three floats
+            As in `grid`.
+        progress : callable, optional
+            Called with a `JobProgress` now and then.
+
+        Returns
+        -------
+        ResampledReport
+
+        Notes
+        -----
+        Voxels have the type of the source, integers are rounded; scaling, units and the rest of a NIfTI's header stay,
+        as far as they are true of another grid: `inrstore.views.resampled.header`. Gradients (.bval, .bvec) are written
+        beside it, since the axes are the same; a .json, which says how voxels were taken, is not.
+
+        Raises
+        ------
+        ConfigurationError, DestinationExistsError, WriteError, StoreError, CorruptChunkError, MissingDependencyError
+        """
+        from inrstore.views import resampled
+
+        if self.scaled:
+            raise ConfigurationError("export: stored values are written, with their scaling in the header")
+        grid = self.grid_of(*grids.spaced(self.shape, self.affine, spacing))
+        return resampled.export(grid, self.store, out, self.chunks, self.kind, progress)
+
     def grid_of(
         self, shape: grids.Shape, affine: Floats, *, axes: int | None = None, average: bool = False
     ) -> grids.Grid:
@@ -301,14 +344,16 @@ class Field:
         dtype = dtype_of(self.store.dtype, self._slope, self._inter)
         return grids.Grid(self, shape, affine, leading, axes or self._axes, dtype, average=average)
 
-    def _labelled(self, grid: grids.Grid) -> xarray.DataArray:
+    def _labelled(self, grid: grids.Grid, *, parallel: bool = True) -> xarray.DataArray:
         try:
             import xarray
         except ImportError as error:
             raise MissingDependencyError('a grid is a DataArray: pip install "inrstore[xarray]"') from error
         dims = (*self.store.dims[: self._lead], *"zyx"[3 - (grid.ndim - self._lead) :])
         steps = np.linalg.norm(grid.affine[:3, :3], axis=0)
-        coordinates = {name: (name, steps["xyz".index(name)] * np.arange(n), {"units": "mm"})
+        first = (self._inverse @ grid.affine)[:3, 3] * np.linalg.norm(self.affine[:3, :3], axis=0) * parallel
+        along = {name: (begin, step) for name, begin, step in zip("xyz", first, steps, strict=True)}
+        coordinates = {name: (name, along[name][0] + along[name][1] * np.arange(n), {"units": "mm"})
                        for name, n in zip(dims, grid.shape, strict=True) if name in "xyz"}  # fmt: skip
         how = (
             "real: stored x scl_slope + scl_inter" if self.scaled else "stored: x scl_slope + scl_inter gives real ones"
@@ -359,7 +404,8 @@ class Field:
         owner = np.ravel_multi_index(tuple(nearest // chunks[self._lead :, None]), over)
         order = np.argsort(owner, kind="stable")
         owners, starts = np.unique(owner[order], return_index=True)
-        for number, part in zip(owners.tolist(), np.split(order, starts[1:]), strict=True):
+        for number, start, stop in zip(owners.tolist(), starts, [*starts[1:], len(order)][: len(starts)], strict=True):
+            part = order[start:stop]
             at = tuple(int(i) for i in np.unravel_index(number, over))
             for lead, ahead in enumerate(leading.tolist()):
                 columns = np.flatnonzero(which.reshape(-1) == lead)

@@ -151,8 +151,10 @@ class Grid:
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         """Return the values of a basic selection."""
-        parts = (*(key if isinstance(key, tuple) else (key,)),)
-        parts = (*parts, *(slice(None),) * (self.ndim - len(parts)))
+        parts = key if isinstance(key, tuple) else (key,)
+        where = parts.index(Ellipsis) if Ellipsis in parts else len(parts)
+        first, last = parts[:where], parts[where + 1 :]
+        parts = (*first, *(slice(None),) * (self.ndim - len(first) - len(last)), *last)
         lead = len(self.leading)
         measured = np.arange(math.prod(self.leading)).reshape(self.leading)[parts[:lead]]
         ranges = [range(n)[part] if isinstance(part, slice) else range(n)[part : part + 1 or None]

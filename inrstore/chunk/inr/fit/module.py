@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -30,16 +31,18 @@ class Place(nn.Module):
     Parameters
     ----------
     real : RealNetwork
+    outputs : ndarray of int
+        Those wanted.
     axes : sequence of (int or None)
         For each input of the network the index (0 is i, 1 is j, 2 is k) that it follows; None is held at the centre.
     centres : sequence of float
         The index, along each of these, that an input of 0 stands for.
     longest : float
         Half voxels that a coordinate of 1 stands for: all parameters then have usual sizes.
-    low, high : float
+    limits : tuple of float
         Outputs are limited to this range, as they are in the image; what is limited has no gradient.
-    grain, factor, offset : float
-        A value is (output x grain) x factor + offset.
+    scale, offset : float
+        A value is output x scale + offset.
 
     Attributes
     ----------
@@ -51,14 +54,14 @@ class Place(nn.Module):
     """
 
     def __init__(
-        self, real: RealNetwork, axes: Sequence[int | None], centres: Sequence[float], longest: float,
-        low: float, high: float, grain: float, factor: float, offset: float, dtype: torch.dtype = torch.float32,
+        self, real: RealNetwork, outputs: npt.NDArray[np.intp], axes: Sequence[int | None], centres: Sequence[float],
+        longest: float, limits: tuple[float, float], scale: float, offset: float, dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
         super().__init__()
         self.limited = True
         self._names, self._axes = [layer.name for layer in real.layers], list(axes)
-        self._output = grain * factor, offset
-        self._range = low, high
+        self._output, self._range = (scale, offset), limits
+        low, high = limits
         self._middle, self._half = (high + low) / 2, max(high - low, 1.0) / 2
         self._centres, self._longest = list(centres), longest
         weights, biases = [], []
@@ -68,8 +71,8 @@ class Place(nn.Module):
             biases.append(
                 (np.remainder(layer.biases + 0.5, 1.0) - 0.5 if layer.name == "sine" else layer.biases) * turn
             )
-        weights.append(real.readout / self._half)
-        biases.append((real.offsets - self._middle) / self._half)
+        weights.append(real.readout[outputs] / self._half)
+        biases.append((real.offsets[outputs] - self._middle) / self._half)
         self.weights = nn.ParameterList([nn.Parameter(torch.tensor(w, dtype=dtype)) for w in weights])
         self.biases = nn.ParameterList([nn.Parameter(torch.tensor(b, dtype=dtype)) for b in biases])
 
