@@ -139,7 +139,7 @@ class Continuous:
             raise ConfigurationError("module: the values of the chunk come from a table, which has no gradients")
         axes: list[int | None] = []
         centres = []
-        for axis in (axis for axis in range(len(box)) if axis != made.channel_axis):
+        for axis in self._inputs:
             axes.append(len(box) - 1 - axis if axis >= lead and box[axis] > 1 else None)
             begin = first[axis] + around.start[axis]
             centres.append(begin + (box[axis] - 1) / 2)
@@ -150,10 +150,19 @@ class Continuous:
                       2.0**made.exponent * factor * scale, added * scale + offset)  # fmt: skip
         return place, measured[inside]
 
+    @property
+    def _inputs(self) -> list[int]:
+        """The axes that the inputs of the network follow."""
+        box = self.envelope.box_shape
+        axes = [axis for axis in range(len(box)) if axis != self.siren.channel_axis]
+        if len(axes) == self.real.inputs:
+            return axes
+        return [axis for axis in axes if box[axis] > 1]  # along others a network needs none
+
     def _network(self, places: Floats, wanted: Places, gradient: bool) -> tuple[Floats, Floats]:
         """Return values (points, measurements) and slopes (.., axes) of the network alone, at positions in the box."""
         made, box, lead = self.siren, self.envelope.box_shape, self.lead
-        space = [axis for axis in range(len(box)) if axis != made.channel_axis]
+        space = self._inputs
         # Nothing says what a network does along an axis on which it has seen one position.
         held = [axis for axis in range(lead, len(box)) if box[axis] > 1]
         along = [space.index(axis) for axis in held] if gradient else []
@@ -166,7 +175,8 @@ class Continuous:
             outputs = np.zeros(1, np.intp) if made.channel_axis is None else wanted[columns, made.channel_axis]
             inputs = np.zeros((len(space), places.shape[1]))
             for axis, position in zip(others, fixed, strict=True):
-                inputs[space.index(axis)] = 2 * position - (box[axis] - 1)
+                if axis in space:
+                    inputs[space.index(axis)] = 2 * position - (box[axis] - 1)
             for axis in held:
                 inputs[space.index(axis)] = 2 * places[axis - lead] - (box[axis] - 1)
             found, moved = self.real(inputs, outputs, along)

@@ -92,7 +92,20 @@ def _clamped(low: float) -> Real:
     return Real(float(AMPLITUDE << UNIT_BITS), 0.0, value, slope)
 
 
-REAL = {"linear": _clamped(-1.0), "sine": Real(2.0**32, -0.25, _cosine, _cosine_slope), "relu": _clamped(0.0)}
+def _tanh(sums: Floats, work: Floats) -> Floats:
+    return np.tanh(sums, out=work)
+
+
+def _tanh_slope(sums: Floats) -> Floats:
+    return 1.0 - np.square(np.tanh(sums))
+
+
+REAL = {
+    "linear": _clamped(-1.0),
+    "sine": Real(2.0**32, -0.25, _cosine, _cosine_slope),
+    "relu": _clamped(0.0),
+    "tanh": Real(2.0**29, 0.0, _tanh, _tanh_slope),
+}
 """By name, as in `layers.BY_NAME`."""
 
 
@@ -141,6 +154,11 @@ class RealNetwork:
             unit = float(AMPLITUDE)
         gains = network.gains.astype(np.float64)[:, None] * (AMPLITUDE / 2.0**network.shift)
         return cls(tuple(layers), network.readout.astype(np.float64) * gains, network.offsets / 16.0)
+
+    @property
+    def inputs(self) -> int:
+        """Numbers that it takes at each point."""
+        return int(self.layers[0].weights.shape[1])
 
     @property
     def nbytes(self) -> int:
