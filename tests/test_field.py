@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -295,7 +296,7 @@ def test_only_the_chunks_that_are_touched_are_read_and_once(tmp_path, monkeypatc
     for _ in range(3):
         field.sample([[1, 1, 2.4], [2, 2, 6]], space="voxel")
     assert sorted(read) == ["image/c/1/0/0", "image/c/3/0/0"]
-    field._kept._most = 1
+    field._kept.most = 1
     field.sample([[1, 1, 2.4], [2, 2, 6]], space="voxel")
     assert len(field._kept._found) == 2
     field.sample([[1, 1, 4]], space="voxel")
@@ -515,9 +516,10 @@ def test_level_1_is_the_mean_of_eight_voxels(tmp_path):
 def test_a_store_opens_at_a_level(tmp_path):
     shape = (3, 5, 6, 7)
     store = store_of(tmp_path, networks(shape, shape), shape, shape, slope=(2.0, 1.0))
-    dataset, field = inrstore.open(store, level=1), inrstore.field(store)
+    dataset, field = inrstore.open(store, level=1), pickle.loads(pickle.dumps(inrstore.field(store)))
     assert dataset.image.dims == ("t", "z", "y", "x") and dataset.image.chunks is not None
     assert np.array_equal(dataset.image.values, field.level(1).values)
+    assert np.array_equal(pickle.loads(pickle.dumps(dataset.image)).values, dataset.image.values)
     assert np.reshape(dataset.affine, (4, 4)) == pytest.approx(np.reshape(field.level(1).affine, (4, 4)))
     assert dataset.x.values[:2] == pytest.approx([0.75, 3.75]) and dataset.image.attrs["kind"] == "network"
     assert np.allclose(inrstore.open(store, level=1, scaled=True).image.values, 2 * dataset.image.values + 1, atol=1e-3)

@@ -208,11 +208,12 @@ class Continuous:
         around = self.envelope
         index = (*(wanted[:, axis][None, :] for axis in range(self.lead)), *(row[:, None] for row in voxel))
         if around.exceptions is not None and around.values is not None:
-            exact = np.zeros(around.box_shape, self.dtype)
-            exact[around.exceptions] = around.values
             odd = np.broadcast_to(around.exceptions[index], values.shape)
-            values[odd] = np.broadcast_to(exact[index], values.shape)[odd]
-            slopes[odd] = np.nan
+            if odd.any():
+                exact = np.zeros(around.box_shape, self.dtype)
+                exact[around.exceptions] = around.values
+                values[odd] = np.broadcast_to(exact[index], values.shape)[odd]
+                slopes[odd] = np.nan
         if around.mask is not None:
             narrow = [np.minimum(part, n - 1) for part, n in zip(index, around.mask.shape, strict=True)]
             outside = np.broadcast_to(~around.mask[tuple(narrow)], values.shape)

@@ -23,6 +23,7 @@ from inrstore.chunk.continuous import Continuous
 from inrstore.chunk.decode import decode_inside, mode_of
 from inrstore.errors import ConfigurationError, MissingDependencyError, StoreError
 from inrstore.store import layout
+from inrstore.store.attributes import TO_MM
 from inrstore.store.reader import Store, naming
 from inrstore.store.sealed import SealedStore
 from inrstore.views import grids, splines
@@ -90,7 +91,8 @@ class Field:
     Attributes
     ----------
     affine : ndarray of float64, shape (4, 4)
-        Voxel indices (i, j, k, 1) -> millimetres of the world, as nibabel gives it.
+        Voxel indices (i, j, k, 1) -> millimetres of the world, as nibabel gives it (of a source that says so another
+        unit).
     shape : tuple of int
         Voxels along i, j, k.
     measurements : int
@@ -117,6 +119,9 @@ class Field:
         self._image: Any = None
         self._inverse = np.linalg.inv(self.affine)
         self._counts: dict[str, int] | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., Field], tuple[Store, bool, int]]:
+        return _again, (self.store, self.scaled, self._kept.most)
 
     def __repr__(self) -> str:
         return f"<field of {self.store.label}: {' x '.join(map(str, self.shape))}, {self.measurements} measurements>"
@@ -193,7 +198,7 @@ class Field:
             return Samples(values, None, dict(counts))
         slopes *= self._slope
         if space == "world":
-            slopes = slopes @ self._inverse[:3, :3]
+            slopes = (slopes.reshape(-1, 3) @ self._inverse[:3, :3]).reshape(slopes.shape)
         return Samples(values, slopes, dict(counts))
 
     def module(self, chunk: Sequence[int] | None = None) -> torch.nn.Module:
@@ -350,8 +355,9 @@ class Field:
         except ImportError as error:
             raise MissingDependencyError('a grid is a DataArray: pip install "inrstore[xarray]"') from error
         dims = (*self.store.dims[: self._lead], *"zyx"[3 - (grid.ndim - self._lead) :])
-        steps = np.linalg.norm(grid.affine[:3, :3], axis=0)
-        first = (self._inverse @ grid.affine)[:3, 3] * np.linalg.norm(self.affine[:3, :3], axis=0) * parallel
+        unit = TO_MM.get(str(self.store.attributes["units"].get("space")), 1.0)
+        steps, own = (np.linalg.norm(affine[:3, :3], axis=0) * unit for affine in (grid.affine, self.affine))
+        first = (self._inverse @ grid.affine)[:3, 3] * own * parallel
         along = {name: (begin, step) for name, begin, step in zip("xyz", first, steps, strict=True)}
         coordinates = {name: (name, along[name][0] + along[name][1] * np.arange(n), {"units": "mm"})
                        for name, n in zip(dims, grid.shape, strict=True) if name in "xyz"}  # fmt: skip
@@ -461,11 +467,11 @@ class Field:
     def _reader(self, measured: Places) -> splines.Read:
         """Return what reads voxels of some measurements: chunks are decoded once, and kept, by the codec."""
         image = self._decoded()
-        lead = tuple(measured.T)
 
-        def read(parts: tuple[slice, ...]) -> npt.NDArray[Any]:
+        def read(some: slice, parts: tuple[slice, ...]) -> npt.NDArray[Any]:
+            lead = tuple(measured[some].T)
             if not lead:
-                return np.broadcast_to(np.asarray(image[parts]), (len(measured), *(p.stop - p.start for p in parts)))
+                return np.repeat(np.asarray(image[parts])[None], some.stop - some.start, axis=0)
             spans = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in lead)
             block = np.asarray(image[(*spans, *parts)])
             return np.asarray(block[tuple(axis - span.start for axis, span in zip(lead, spans, strict=True))])
@@ -495,7 +501,7 @@ class _Kept:
     """What chunks are, those used last, up to so many bytes and at least one."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._found = most, OrderedDict[tuple[int, ...], "Continuous | _Voxels"]()
+        self.most, self._found = most, OrderedDict[tuple[int, ...], "Continuous | _Voxels"]()
         self._lock = threading.Lock()
 
     def get(self, key: tuple[int, ...], make: Callable[[], Continuous | _Voxels]) -> Continuous | _Voxels:
@@ -507,9 +513,13 @@ class _Kept:
         found = make()
         with self._lock:
             self._found[key] = found
-            while len(self._found) > 1 and sum(one.nbytes for one in self._found.values()) > self._most:
+            while len(self._found) > 1 and sum(one.nbytes for one in self._found.values()) > self.most:
                 self._found.popitem(last=False)
         return found
+
+
+def _again(store: Store, scaled: bool, keep: int) -> Field:
+    return Field(store, scaled=scaled, keep=keep)
 
 
 def _kind(frame: bytes) -> str:

@@ -7,6 +7,7 @@ only what points need is made: their voxels with a margin, beyond which a voxel 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,11 +17,12 @@ import numpy.typing as npt
 from inrstore.errors import MissingDependencyError
 
 Floats = npt.NDArray[np.float64]
-Read = Callable[[tuple[slice, ...]], npt.NDArray[Any]]
-"""Part of each axis of space -> voxels, (measurements, *parts)."""
+Read = Callable[[slice, tuple[slice, ...]], npt.NDArray[Any]]
+"""Some of the measurements, part of each axis of space -> voxels, (measurements, *parts)."""
 
 _MARGIN = 14  # the filter forgets by a factor of 2 - sqrt(3) a voxel
 _TILE = 64  # voxels along an axis that are filtered at once
+_AT_ONCE = 1 << 23  # values that are filtered at once, of as many measurements as that are
 _DEGREE = 3
 
 
@@ -65,22 +67,25 @@ def interpolate(
         low, high = nearest[:, here].min(1), nearest[:, here].max(1)
         parts = tuple(slice(max(0, int(a) - _MARGIN), min(n, int(b) + _MARGIN + 1))
                       for a, b, n in zip(low, high, lengths, strict=True))  # fmt: skip
-        voxels = np.asarray(read(parts), np.float64)
-        start = np.array([part.start for part in parts])
-        finite = np.isfinite(voxels)
-        spline = _spline(np.where(finite, voxels, 0.0), axes)
-        at = np.ascontiguousarray((inner[:, here] - start[:, None]).T)
-        values[here] = spline(at)
-        for axis in range(axes) if gradient else ():
-            slopes[here, :, axis] = spline(at, nu=[int(axis == other) for other in range(axes)])
-        if gradient:  # constant beyond the centres
-            beyond = ((places < 0) | (places > last))[:, here]
-            slopes[here] *= ~beyond.T[:, None, :]
-        if not finite.all():
-            index = (slice(None), *(nearest[:, here] - start[:, None]))
-            odd = ~finite[index].T
-            values[here] = np.where(odd, voxels[index].T, values[here])
-            slopes[here] = np.where(odd[..., None], np.nan, slopes[here])
+        start = np.array([part.start for part in parts])[:, None]
+        at = np.ascontiguousarray((inner[:, here] - start).T)
+        beyond = ((places < 0) | (places > last))[:, here].T[:, None, :]
+        some = max(1, _AT_ONCE // math.prod(part.stop - part.start for part in parts))
+        for begin in range(0, count, some):
+            measured = slice(begin, min(begin + some, count))
+            voxels = np.asarray(read(measured, parts), np.float64)
+            finite = np.isfinite(voxels)
+            spline = _spline(voxels if finite.all() else np.where(finite, voxels, 0.0), axes)
+            found, moved = spline(at), np.zeros((len(here), measured.stop - begin, slopes.shape[2]))
+            for axis in range(slopes.shape[2]):
+                moved[..., axis] = spline(at, nu=[int(axis == other) for other in range(axes)])
+            if gradient:  # constant beyond the centres
+                moved[np.broadcast_to(beyond, moved.shape)] = 0.0
+            if not finite.all():
+                index = (slice(None), *(nearest[:, here] - start))
+                odd = ~finite[index].T
+                found, moved[odd] = np.where(odd, voxels[index].T, found), np.nan
+            values[here, measured], slopes[here, measured] = found, moved
     return values, slopes
 
 

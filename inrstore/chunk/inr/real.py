@@ -213,9 +213,15 @@ class RealNetwork:
             np.matmul(layer.weights, values, out=sums)
             sums += (layer.biases + real.shift)[:, None]
             if axes:
-                slope = real.slope(sums)[:, None, :]
-                inner = layer.weights[:, axes, None] if moved is None else layer.weights @ moved
-                moved = (slope * inner.reshape(units, len(axes), -1)).reshape(units, -1)
+                inner = _place(room, "inner", units, len(axes) * points)
+                if inner is moved:  # which is read while the other is written
+                    inner = _place(room, "outer", units, len(axes) * points)
+                if moved is None:
+                    inner.reshape(units, len(axes), points)[:] = layer.weights[:, axes, None]
+                else:
+                    np.matmul(layer.weights, moved, out=inner)
+                moved = inner
+                moved.reshape(units, len(axes), points)[:] *= real.slope(sums)[:, None, :]
             values = real.value(sums, work)
         return values, moved
 
