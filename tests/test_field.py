@@ -403,6 +403,17 @@ def test_other_chunks_are_interpolated_by_splines_and_say_so(image):
         field.module()
 
 
+def test_networks_are_interpolated_where_that_is_asked_for(tmp_path):
+    ndimage = pytest.importorskip("scipy.ndimage")
+    shape, chunks = (8, 9, 10), (4, 9, 10)
+    store = store_of(tmp_path, networks(shape, chunks), shape, chunks)
+    field, image = inrstore.field(store, splines=True), inrstore.open(store).image.values.T.astype(float)
+    points = np.random.default_rng(0).uniform(0, [9, 8, 7], (100, 3))
+    found = field.sample(points, space="voxel")
+    assert field.kind == found.kind == "spline" and pickle.loads(pickle.dumps(field)).splines
+    assert np.allclose(found.values[:, 0], ndimage.map_coordinates(image, points.T, order=3, mode="mirror"), atol=1e-5)
+
+
 def test_splines_do_not_depend_on_the_chunks(tmp_path, image):
     store, _ = image
     inrstore.convert(tmp_path / "a.nii", tmp_path / "b.ozx", lossless=True, chunks=(5, 9, 20))

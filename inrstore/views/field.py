@@ -26,8 +26,9 @@ from inrstore.store import layout
 from inrstore.store.attributes import TO_MM
 from inrstore.store.reader import Store, naming
 from inrstore.store.sealed import SealedStore
-from inrstore.views import grids, splines
+from inrstore.views import grids
 from inrstore.views.scaled import dtype_of
+from inrstore.views.splines import Read, interpolate
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +85,7 @@ class Field:
     Parameters
     ----------
     store : Store
-    scaled : bool
+    scaled, splines : bool
     keep : int
         Bytes of networks that are kept.
 
@@ -99,10 +100,14 @@ class Field:
         Values at each place: of axes beyond the third, the last one of a NIfTI slowest.
     scaled : bool
         Whether values are stored x scl_slope + scl_inter.
+    splines : bool
+        Whether networks are interpolated like other chunks.
     """
 
-    def __init__(self, store: Store, *, scaled: bool = False, keep: int = KEEP_BYTES) -> None:
-        self.store, self.scaled = store, scaled
+    def __init__(
+        self, store: Store, *, scaled: bool = False, splines: bool = False, keep: int = KEEP_BYTES
+    ) -> None:  # fmt: skip
+        self.store, self.scaled, self.splines = store, scaled, splines
         if store.attributes["source"].get("kind") == "CIFTI":
             raise ConfigurationError(f"{store.label}: a CIFTI matrix is no function of place")
         self.affine = affine_of(store)
@@ -120,8 +125,8 @@ class Field:
         self._inverse = np.linalg.inv(self.affine)
         self._counts: dict[str, int] | None = None
 
-    def __reduce__(self) -> tuple[Callable[..., Field], tuple[Store, bool, int]]:
-        return _again, (self.store, self.scaled, self._kept.most)
+    def __reduce__(self) -> tuple[Callable[..., Field], tuple[Store, bool, bool, int]]:
+        return _again, (self.store, self.scaled, self.splines, self._kept.most)
 
     def __repr__(self) -> str:
         return f"<field of {self.store.label}: {' x '.join(map(str, self.shape))}, {self.measurements} measurements>"
@@ -130,7 +135,7 @@ class Field:
     def chunks(self) -> dict[str, int]:
         """How many chunks are a "network", are interpolated by a "spline", are "constant"; all frames are looked at."""
         if self._counts is None:
-            counts = Counter(_kind(self.store.frame(index)) for index in self.store.grid)
+            counts = Counter(_kind(self.store.frame(index), self.splines) for index in self.store.grid)
             self._counts = dict(counts)
         return self._counts
 
@@ -231,7 +236,7 @@ class Field:
         index = (0,) * len(counts) if chunk is None else tuple(int(i) for i in chunk)
         if len(index) != len(counts) or any(not 0 <= i < n for i, n in zip(index, counts, strict=True)):
             raise ConfigurationError(f"{self.store.label}: chunk: {index} is not inside {counts}")
-        made = self._known(index)
+        made = self._read(index, False)
         if not isinstance(made, Continuous):
             raise ConfigurationError(f"{self.store.label}: chunk: {self.store.key(index)} is no network")
         first = [i * n for i, n in zip(index, self.store.grid.chunks, strict=True)]
@@ -438,21 +443,19 @@ class Field:
         if made.kind == "constant" and not self.chunks.get("spline"):
             values = self.store.chunk(index)[_index(measured - lead, nearest - space)].astype(np.float64)
             return "constant", values, np.zeros((*values.shape, self._axes if gradient else 0))
-        values, slopes = splines.interpolate(
-            self._reader(measured), self._lengths, places, nearest, len(measured), gradient
-        )
+        values, slopes = interpolate(self._reader(measured), self._lengths, places, nearest, len(measured), gradient)
         if made.inside is not None:
             out = ~made.inside[_index(measured - lead, nearest - space)]
             values[out], slopes[out] = 0.0, 0.0
         return "spline", values, slopes
 
     def _known(self, index: tuple[int, ...]) -> Continuous | _Voxels:
-        return self._kept.get(index, lambda: self._read(index))
+        return self._kept.get(index, lambda: self._read(index, self.splines))
 
-    def _read(self, index: tuple[int, ...]) -> Continuous | _Voxels:
+    def _read(self, index: tuple[int, ...], splines: bool) -> Continuous | _Voxels:
         """Read the frame of a chunk, as far as a field has to know it."""
         frame = self.store.frame(index)
-        kind = _kind(frame)
+        kind = _kind(frame, splines)
         with naming(self.store.key(index)):
             made = None
             if kind == "network":
@@ -464,7 +467,7 @@ class Field:
                 inside = decode_inside(frame, self.store.grid.chunks, self.store.dtype)
             return _Voxels("constant" if kind == "constant" else "spline", inside)
 
-    def _reader(self, measured: Places) -> splines.Read:
+    def _reader(self, measured: Places) -> Read:
         """Return what reads voxels of some measurements: chunks are decoded once, and kept, by the codec."""
         image = self._decoded()
 
@@ -518,15 +521,16 @@ class _Kept:
         return found
 
 
-def _again(store: Store, scaled: bool, keep: int) -> Field:
-    return Field(store, scaled=scaled, keep=keep)
+def _again(store: Store, scaled: bool, splines: bool, keep: int) -> Field:
+    return Field(store, scaled=scaled, splines=splines, keep=keep)
 
 
-def _kind(frame: bytes) -> str:
-    """Return what a field makes of a frame."""
+def _kind(frame: bytes, splines: bool) -> str:
+    """Return what a field makes of a frame; `splines` says that networks are interpolated."""
     mode = mode_of(frame)
     name = "" if mode is None else mode.name
-    return {"siren": "network", "constant": "constant"}.get(name, "spline")
+    kinds = {"constant": "constant"} if splines else {"constant": "constant", "siren": "network"}
+    return kinds.get(name, "spline")
 
 
 def _index(measured: Places, nearest: Places) -> tuple[Places, ...]:
@@ -562,7 +566,7 @@ def affine_of(store: Store) -> Floats:
     return affine
 
 
-def field(store: str | os.PathLike[str], *, scaled: bool = False) -> Field:
+def field(store: str | os.PathLike[str], *, scaled: bool = False, splines: bool = False) -> Field:
     """Open a store as a function of place: values and gradients anywhere, not at voxels alone.
 
     Where chunks are networks the network itself is evaluated at real coordinates, in float64, with its derivatives; at
@@ -575,6 +579,8 @@ def field(store: str | os.PathLike[str], *, scaled: bool = False) -> Field:
         Path or URL of the store.
     scaled : bool
         Give real values, stored value x scl_slope + scl_inter, instead of stored ones.
+    splines : bool
+        Interpolate decoded voxels where chunks are networks, too.
 
     Returns
     -------
@@ -594,4 +600,4 @@ def field(store: str | os.PathLike[str], *, scaled: bool = False) -> Field:
     >>> found.values.shape, found.gradients.shape, found.kind                 # doctest: +SKIP
     ((1, 33), (1, 33, 3), 'network')
     """
-    return Field(Store(store), scaled=scaled)
+    return Field(Store(store), scaled=scaled, splines=splines)
