@@ -603,6 +603,33 @@ def test_an_export_on_a_grid_is_a_nifti_of_it(tmp_path, image, ending, monkeypat
     assert not list(tmp_path.glob(".inrstore-*"))
 
 
+@pytest.mark.parametrize("kind", ["pixdim", "qform", "NIfTI-2", "big-endian", "MGH"])
+def test_the_affine_of_an_export_is_right_whatever_the_source_says(tmp_path, kind):
+    pytest.importorskip("scipy")
+    values, path = random_image((11, 10, 9)), tmp_path / ("a.mgz" if kind == "MGH" else "a.nii")
+    if kind == "MGH":
+        made = nib.MGHImage(values, OBLIQUE)
+    else:
+        header = nib.Nifti1Header(endianness=">") if kind == "big-endian" else None
+        made = (nib.Nifti2Image if kind == "NIfTI-2" else nib.Nifti1Image)(values, OBLIQUE, header, dtype=values.dtype)
+        if kind == "qform":
+            made.set_sform(None, 0)
+            made.set_qform(OBLIQUE, 1)
+        if kind == "pixdim":
+            made.set_sform(None, 0)
+            made.set_qform(None, 0)
+    nib.save(made, path)
+    source = nib.load(path)
+    inrstore.convert(path, tmp_path / "a.ozx", lossless=True)
+    field = inrstore.field(tmp_path / "a.ozx")
+    assert np.allclose(field.affine, source.affine, atol=1e-4)
+    field.export(tmp_path / "o.nii.gz", (2.0, 1.2, 1.7))
+    found, grid = nib.load(tmp_path / "o.nii.gz"), field.grid((2.0, 1.2, 1.7))
+    assert np.allclose(found.affine, np.reshape(grid.affine, (4, 4)), atol=1e-3) and found.get_data_dtype() == np.int16
+    assert np.array_equal(np.asarray(found.dataobj), np.rint(grid.values).T)
+    assert found.header.get_zooms() == pytest.approx((2.0, 1.2, 1.7), abs=1e-4)
+
+
 def test_an_export_that_fails_leaves_nothing(tmp_path, image, monkeypatch):
     store, _ = image
     field = inrstore.field(store)
