@@ -1,6 +1,6 @@
 """What a field costs, how well it agrees with the integers, and whether networks interpolate better than cubic splines.
 
-    python -m tools.bench_field                    # all, some 20 minutes on a core; writes tools/results/field.json
+    python -m tools.bench_field                    # all, some 15 minutes on a core; writes tools/results/field.json
     python -m tools.bench_field --only speed       # printed only
     python -m tools.bench_field --only left-out --preset balanced
 
@@ -271,30 +271,33 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--scans", default=",".join(PATCHES))
     parser.add_argument("--preset", default="fast", help="effort of the fits")
     parser.add_argument("--psnr", default=",".join(map(str, TARGETS)), help="dB of the voxels that are kept")
-    parser.add_argument("--add", action="store_true", help="add the rows of one part to those that are there")
+    parser.add_argument("--add", action="store_true", help="write the rows of one part, too")
     arguments = parser.parse_args(words)
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as folder:
-        if arguments.only != "left-out":
-            rows += speed(Path(folder))
+    printed = arguments.only and not arguments.add
+    keep = (lambda rows: None) if printed else write
+    if arguments.only != "left-out":
+        with tempfile.TemporaryDirectory() as folder:
+            keep(speed(Path(folder)))
     for name in arguments.scans.split(",") if arguments.only != "speed" else ():
         for held in HELD:
             for psnr in map(float, arguments.psnr.split(",")):
-                rows += left_out(name, held, psnr, arguments.preset)
-    if arguments.only and not arguments.add:
-        return 0
+                keep(left_out(name, held, psnr, arguments.preset))
+    return 0
+
+
+def write(rows: list[Row]) -> None:
+    """Put rows into the result file, in the place of those of the same measurement."""
     path = RESULTS / "field.json"
-    if arguments.add and path.exists():
-        key = [
-            (r["part"], r.get("scan"), r.get("left_out"), r.get("asked"), r.get("store"), r.get("what")) for r in rows
-        ]
-        before = json.loads(path.read_text())["rows"]
-        rows = [r for r in before if (r["part"], r.get("scan"), r.get("left_out"), r.get("asked"), r.get("store"),
-                                      r.get("what")) not in key] + rows  # fmt: skip
+    before = json.loads(path.read_text())["rows"] if path.exists() else []
+    new = [_key(row) for row in rows]
+    rows = [row for row in before if _key(row) not in new] + rows
     data = {"environment": describe("scipy", "nibabel"), "seed": SEED,
             "data": {part: sha256(DATA / part) for part, _ in PATCHES.values()}, "rows": rows}  # fmt: skip
     path.write_text(json.dumps(data, indent=1) + "\n")
-    return 0
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in ("part", "scan", "left_out", "asked", "preset", "store", "what"))
 
 
 if __name__ == "__main__":
