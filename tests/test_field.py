@@ -99,7 +99,8 @@ def decoded(store: Path) -> np.ndarray:
 @pytest.mark.parametrize("activations", [*BY_NAME, "relu sine linear", "sine relu"])
 def test_at_voxel_centres_a_network_is_what_is_decoded_within_one_step(tmp_path, activations):
     shape, chunks = (5, 7, 8, 9), (5, 4, 8, 5)
-    store = store_of(tmp_path, networks(shape, chunks, activations=activations), shape, chunks)
+    frames = networks(shape, chunks, activations=activations, layers=2, amplitude=30.0)
+    store = store_of(tmp_path, frames, shape, chunks)
     field = inrstore.field(store)
     assert field.kind == "network" and field.chunks == {"network": 4}
     assert (field.shape, field.measurements) == ((9, 8, 7), 5)
