@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from inrstore.codecs.decoded import cache
     from inrstore.views.archive import open_archive
     from inrstore.views.backend import open
+    from inrstore.views.field import field
     from inrstore.views.image import load
 
     __version__: str
@@ -23,6 +24,7 @@ __all__ = [
     "cache",
     "convert",
     "export",
+    "field",
     "info",
     "load",
     "merge",
@@ -38,6 +40,7 @@ _HOMES = {
     "cache": "inrstore.codecs.decoded",
     "convert": "inrstore.api",
     "export": "inrstore.api",
+    "field": "inrstore.views.field",
     "info": "inrstore.api",
     "load": "inrstore.views.image",
     "merge": "inrstore.api",

@@ -22,7 +22,7 @@ _SHOWN = ("affine", "affine_from", "scl_slope", "scl_inter", "units", "quality",
 """Attributes that a Dataset has. The manifest is for checking, not for reading."""
 
 
-def open(store: str | os.PathLike[str], *, scaled: bool = False) -> xarray.Dataset:
+def open(store: str | os.PathLike[str], *, scaled: bool = False, level: int = 0) -> xarray.Dataset:
     """Open a store as a Dataset; chunks are decoded when their values are needed.
 
     The Dataset can be written with `to_netcdf` and `to_zarr`. Nothing of how the store is coded goes along, so that
@@ -37,6 +37,9 @@ def open(store: str | os.PathLike[str], *, scaled: bool = False) -> xarray.Datas
         and rounded once: to float32 where the stored ones are integers of at most 16 bits, float16, or float32 with
         slope 1 and intercept 0, unless the slope would take them out of the range of (normal) float32; else they
         stay float64.
+    level : int
+        Level of the image's pyramid, 2^level times as coarse along each axis: nothing of it is stored, it is evaluated
+        when its values are needed; see `inrstore.views.field.Field.level`.
 
     Returns
     -------
@@ -79,13 +82,24 @@ def open(store: str | os.PathLike[str], *, scaled: bool = False) -> xarray.Datas
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{opened.label}: its arrays do not fit together: {error}") from error
     slope, inter = (_number(opened, name) for name in ("scl_slope", "scl_inter"))
-    if scaled:
+    if level:
+        from inrstore.views.field import Field
+
+        coarse = Field(opened, scaled=scaled).level(level)
+        dataset = dataset.drop_vars([layout.IMAGE, *(name for name in "xyz" if name in dataset.coords)])
+        dataset[layout.IMAGE] = coarse.variable
+        dataset = dataset.assign_coords({name: coarse[name] for name in "xyz" if name in coarse.coords})
+    elif scaled:
         from inrstore.views.scaled import Scaled
 
         real = dask.array.from_array(Scaled(SealedStore(opened), slope, inter), chunks=opened.grid.chunks,
                                      meta=np.empty(0))  # type: ignore[no-untyped-call]  # fmt: skip
         dataset[layout.IMAGE] = dataset[layout.IMAGE].copy(data=real)
-    return _described(dataset, opened.attributes, slope, inter, scaled=scaled)
+    dataset = _described(dataset, opened.attributes, slope, inter, scaled=scaled)
+    if level:
+        dataset[layout.IMAGE].attrs["kind"] = coarse.attrs["kind"]
+        dataset.attrs["affine"] = coarse.attrs["affine"]
+    return dataset
 
 
 def open_source(source: str | os.PathLike[str], *, scaled: bool = False) -> xarray.Dataset:
