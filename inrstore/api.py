@@ -32,9 +32,10 @@ from inrstore.archive.record import Record, archive_info, archive_place, is_arch
 from inrstore.archive.removal import RemovalReport
 from inrstore.archive.removal import prune as prune_archive
 from inrstore.archive.removal import remove as remove_from
-from inrstore.archive.rules import Rule, Rules
+from inrstore.archive.rules import Rule, Rules, parameters_of
 from inrstore.archive.run import Executor, Local, Update, plan_update, run_job
 from inrstore.archive.verify import ArchiveVerifyReport, verify_archive
+from inrstore.chunk.neural.train import Architecture, Recipe, Training
 from inrstore.errors import ConfigurationError
 from inrstore.options import Device, Mode, Preset
 from inrstore.store import export as store_export
@@ -43,8 +44,10 @@ from inrstore.store.container import ENDING, Container, is_zip
 from inrstore.store.export import ExportReport
 from inrstore.store.layout import ZarrFormat
 from inrstore.store.options import Options, chunks_of
+from inrstore.store.parameter import read_parameters
 from inrstore.store.quality import Quality
 from inrstore.store.reports import ConvertReport, InfoReport, VerifyReport
+from inrstore.store.train import TrainReport, train_images
 
 
 def convert(
@@ -64,6 +67,7 @@ def convert(
     seed: int = 0,
     mask: str | os.PathLike[str] | None = None,
     strip: bool = False,
+    shared: Sequence[str | os.PathLike[str]] = (),
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     rules: str | os.PathLike[str] | None = None,
@@ -118,6 +122,9 @@ def convert(
     strip : bool
         Leave out what people wrote into the files: free text of headers, extensions, tags. The report says what it was;
         an export gives the image without it.
+    shared : sequence of path-like or str
+        Files of `train`: networks that chunks of lossless images may name. A store holds a network only where it
+        saves more than it takes.
     include, exclude : sequence of str
         Globs on paths in the archive; see `inrstore.archive.rules.Rules`.
     rules : path-like or str, optional
@@ -159,8 +166,11 @@ def convert(
         mask="" if mask is None else os.fspath(mask),
         chunks=chunks_of(chunks),
         strip=strip,
+        shared=_parameters(shared),
     )
     asked = bool(lossless) or any(value is not None for value in (psnr, rmse, max_error))
+    if options.shared and asked and not lossless and rules is None:
+        raise ConfigurationError("shared: networks of predictors serve lossless images alone; ask for lossless")
     include, exclude = _globs("include", include), _globs("exclude", exclude)
     source, destination = os.fspath(src), os.fspath(dst)
     one_store = destination.rstrip("/").lower().endswith(tuple(ENDING.values())) or nature(source) == "file"
@@ -236,6 +246,7 @@ def update(
     lossless: bool = False,
     preset: Preset | None = None,
     mask: str | os.PathLike[str] | None = None,
+    shared: Sequence[str | os.PathLike[str]] = (),
     include: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
     rules: str | os.PathLike[str] | None = None,
@@ -265,6 +276,8 @@ def update(
         Source and archive. The source may lie elsewhere than it did, under the same name.
     psnr, rmse, max_error, lossless, preset, mask
         As in `convert`; for all images that no rule speaks of, or with `only` for those.
+    shared : sequence of path-like or str
+        As in `convert`. The files that the archive was made with, again, or others instead of them.
     include, exclude : sequence of str, optional
         As in `convert`; instead of those of the archive. What is not selected any more stays.
     rules : path-like or str, optional
@@ -301,7 +314,9 @@ def update(
     quality = Quality.of(psnr, rmse, max_error, lossless) if asked else None
     given = "" if mask is None else mask_path(os.fspath(mask))
     only = _globs("only", only)
-    found = recorded_rules(destination, recorded, "" if only else given)
+    parameters = _parameters(shared)
+    others = () if rules is None else parameters_of(os.fspath(rules))
+    found = recorded_rules(destination, recorded, "" if only else given, parameters, others)
     base = replace(found.base, device=device)
     if only:
         own = tuple(Rule(name=name, quality=quality, preset=preset, mask=given or None) for name in only)
@@ -333,6 +348,67 @@ def update(
     wanted = Update(show=tell, force=force, restore=restore, reread=reread)
     return _run(job, report=report, scheduler=scheduler, workers=workers, progress=progress,
                 allow_unmatched=allow_unmatched, update=wanted, kind=kind)  # fmt: skip
+
+
+def train(
+    images: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    architecture: Architecture = "cube",
+    radius: int | None = None,
+    layers: int | None = None,
+    units: int | str | Sequence[int] | None = None,
+    steps: int | None = None,
+    recipe: Recipe = "usual",
+    device: Device = "auto",
+    seed: int = 0,
+    progress: StepCallback | None = None,
+) -> TrainReport:
+    """Train a network that predicts voxels from their neighbours, for lossless stores of images like these.
+
+    Parameters
+    ----------
+    images : sequence of path-like or str
+        Paths or URLs of images.
+    out : path-like or str
+        The file to write; `convert` takes it as `shared`. It must not exist.
+    architecture : {"cube", "pyramid"}
+        The neighbours that it sees; see `inrstore.chunk.neural.train.Training`, as for what follows.
+    radius : int, optional
+        Of the cube.
+    layers : int, optional
+        Hidden layers, if `units` is one number.
+    units : int, text with commas, or sequence of int, optional
+        Of each layer, or one number for all.
+    steps : int, optional
+        Of the optimiser.
+    recipe : {"usual", "paper"}
+        "paper" takes layers, inputs, loss, batch and rate as published.
+    device : {"auto", "cpu", "cuda"}
+    seed : int
+        The same images, seed, kind of device and number of torch's threads give the same file.
+    progress : callable, optional
+        Called now and then with a `JobProgress`.
+
+    Raises
+    ------
+    SourceError, ConfigurationError, DestinationExistsError, MissingDependencyError
+    """
+    for name, value in (("radius", radius), ("layers", layers), ("steps", steps)):
+        if value is not None and value < 1:
+            raise ConfigurationError(f"{name} must be 1 or more, not {value}")
+    widths = _widths(units)
+    if layers is not None and len(widths) > 1 and len(widths) != layers:
+        raise ConfigurationError(f"units are of {len(widths)} layers, and {layers} are asked for")
+    if len(widths) < 2 and (widths or layers is not None):
+        if recipe == "paper" and not widths:
+            raise ConfigurationError("layers: say how many units they have; the published ones are of four layers")
+        widths = (widths or (32,)) * (layers or 2)
+    if isinstance(images, str | os.PathLike):
+        images = [images]
+    training = Training(architecture=architecture, radius=radius or 0, units=widths, steps=steps or 0, recipe=recipe,
+                        device=device, seed=seed)  # fmt: skip
+    return train_images(images, out, training, progress)
 
 
 def info(store: str | os.PathLike[str]) -> InfoReport | ArchiveInfo:
@@ -443,6 +519,26 @@ def merge(
 ) -> MergeReport:
     """Take everything of another archive into an archive; see `inrstore.archive.merge.merge`."""
     return merge_into(other, archive, exclude=_globs("exclude", exclude))
+
+
+def _parameters(shared: Sequence[str | os.PathLike[str]]) -> tuple[bytes, ...]:
+    if isinstance(shared, str | os.PathLike):
+        raise ConfigurationError(f"shared must be a list of files, not {shared!r}")
+    return read_parameters(shared)
+
+
+def _widths(units: int | str | Sequence[int] | None) -> tuple[int, ...]:
+    """Return units of layers, given as a number, as text with commas, or one by one."""
+    if units is None:
+        return ()
+    parts = units.split(",") if isinstance(units, str) else [units] if isinstance(units, int) else units
+    try:
+        widths = tuple(int(part) for part in parts)
+    except (TypeError, ValueError):
+        widths = ()
+    if not widths or min(widths) < 1:
+        raise ConfigurationError(f"units must be numbers like 32 or 64,32, not {units!r}")
+    return widths
 
 
 class _Counting(Protocol):

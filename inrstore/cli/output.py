@@ -26,6 +26,7 @@ from inrstore.archive.verify import ArchiveVerifyReport
 from inrstore.errors import ConfigurationError, InrstoreError
 from inrstore.store.export import ExportReport
 from inrstore.store.reports import ConvertReport, InfoReport, StoreReport, VerifyReport
+from inrstore.store.train import TrainReport
 
 _SHOWN_CHUNKS = 12
 _SHOWN_FAILURES = 50
@@ -181,6 +182,19 @@ def export_text(report: ExportReport) -> str:
     return f"{report.file}: {size} in {_seconds(report.seconds)}, {rate}"
 
 
+def train_text(report: TrainReport) -> str:
+    """Return what was trained."""
+    sees, units = ", ".join(map(str, report.radii)), ", ".join(map(str, report.units)) or "none"
+    return (
+        f"{report.file}\n"
+        f"  network   radii {sees}, hidden units {units}: {report.parameters:,} parameters, {size_text(report.bytes)}\n"
+        f"  learned   {report.values:,} values of {report.images:,} images in {report.steps:,} steps: mean error "
+        f"{report.first_error:.2f} -> {report.last_error:.2f} units of the input\n"
+        f"  digest    {report.digest}\n"
+        f"  time      {_seconds(report.seconds)}"
+    )
+
+
 def archive_convert_text(report: ArchiveConvertReport) -> str:
     """Return the result of a job."""
     text = f"{report.archive}\n{_archive_lines(report)}"
@@ -297,6 +311,7 @@ def archive_export_text(report: ArchiveExportReport) -> str:
 
 _TEXTS: dict[type[Any], Callable[[Any], str]] = {
     ConvertReport: convert_text,
+    TrainReport: train_text,
     VerifyReport: verify_text,
     InfoReport: info_text,
     ExportReport: export_text,
