@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inrstore.api import convert, export, info, merge, prune, remove, train, update, verify
+    from inrstore.api import convert, export, info, merge, prune, remove, tradeoff, train, update, verify
     from inrstore.codecs.decoded import cache
     from inrstore.views.archive import open_archive
     from inrstore.views.backend import open
@@ -28,6 +28,7 @@ __all__ = [
     "open_archive",
     "prune",
     "remove",
+    "tradeoff",
     "train",
     "update",
     "verify",
@@ -43,6 +44,7 @@ _HOMES = {
     "open_archive": "inrstore.views.archive",
     "prune": "inrstore.api",
     "remove": "inrstore.api",
+    "tradeoff": "inrstore.api",
     "train": "inrstore.api",
     "update": "inrstore.api",
     "verify": "inrstore.api",

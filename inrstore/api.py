@@ -37,7 +37,8 @@ from inrstore.archive.run import Executor, Local, Update, plan_update, run_job
 from inrstore.archive.verify import ArchiveVerifyReport, verify_archive
 from inrstore.chunk.neural.train import Architecture, Recipe, Training
 from inrstore.errors import ConfigurationError
-from inrstore.options import Device, Mode, Preset
+from inrstore.evaluate.tradeoff import BETA
+from inrstore.options import Device, Mode, NetworkName, Preset
 from inrstore.store import export as store_export
 from inrstore.store import verify as store_verify
 from inrstore.store.container import ENDING, Container, is_zip
@@ -47,6 +48,9 @@ from inrstore.store.options import Options, chunks_of
 from inrstore.store.parameter import read_parameters
 from inrstore.store.quality import Quality
 from inrstore.store.reports import ConvertReport, InfoReport, VerifyReport
+from inrstore.store.tradeoff import NEURONS, TradeoffReport
+from inrstore.store.tradeoff import Plan as TradeoffPlan
+from inrstore.store.tradeoff import run as run_tradeoff
 from inrstore.store.train import TrainReport, train_images
 
 
@@ -397,7 +401,7 @@ def train(
     for name, value in (("radius", radius), ("layers", layers), ("steps", steps)):
         if value is not None and value < 1:
             raise ConfigurationError(f"{name} must be 1 or more, not {value}")
-    widths = _widths(units)
+    widths = _numbers("units", units)
     if layers is not None and len(widths) > 1 and len(widths) != layers:
         raise ConfigurationError(f"units are of {len(widths)} layers, and {layers} are asked for")
     if len(widths) < 2 and (widths or layers is not None):
@@ -409,6 +413,80 @@ def train(
     training = Training(architecture=architecture, radius=radius or 0, units=widths, steps=steps or 0, recipe=recipe,
                         device=device, seed=seed)  # fmt: skip
     return train_images(images, out, training, progress)
+
+
+def tradeoff(
+    image: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    network: NetworkName = "fourier-siren-srno",
+    downsample: int | str | Sequence[int] | None = None,
+    channels: int | str | Sequence[int] | None = None,
+    neurons: int | str | Sequence[int] | None = None,
+    layers: int = 3,
+    steps: int | None = None,
+    size: int = 64,
+    patch: str | Sequence[int] = "auto",
+    volume: int = 0,
+    beta: float = BETA,
+    device: Device = "auto",
+    seed: int = 0,
+    threads: int = 0,
+    progress: StepCallback | None = None,
+) -> TradeoffReport:
+    """Measure a grid of networks on a patch of an image, and find its trade-off point (Sheibanifard et al. 2025).
+
+    What is measured of a cell is on the disk before the next one is begun: the same call again goes on from there.
+
+    Parameters
+    ----------
+    image : path-like or str
+        Path or URL of an image.
+    out : path-like or str, optional
+        Folder for the table, the drawings and the summary; `<image>.tradeoff` in the current one otherwise.
+    network : str
+        One of `inrstore.options.NetworkName`.
+    downsample, channels, neurons : int, text with commas, or sequence of int, optional
+        Values of the grid; the published ones otherwise: 2, 4, 8; 4, 8, 16; 30 to 230 in steps of 20. The first two
+        are for networks with a second one.
+    layers, steps : int
+        Of the first network; of the optimiser, 5,000 if none are given.
+    size : int
+        Edge of the patch.
+    patch : "auto" or three numbers
+        First voxel (z, y, x); "auto" takes the patch with the most voxels that are not 0.
+    volume : int
+        Which measurement of an image with several.
+    beta : float
+        Penalty of the constraints; see `inrstore.evaluate.tradeoff`.
+    device : {"auto", "cpu", "cuda"}
+    seed, threads : int
+        As in `convert`; so many cells are fitted at a time on a CPU, all cores for 0.
+    progress : callable, optional
+        Called now and then with a `JobProgress`.
+
+    Raises
+    ------
+    SourceError, ConfigurationError, DestinationExistsError, DestinationHeldError, MissingDependencyError
+    """
+    if steps is not None and steps < 1:
+        raise ConfigurationError(f"steps must be 1 or more, not {steps}")
+    plan = TradeoffPlan(
+        network=network,
+        downsample=_numbers("downsample", downsample),
+        channels=_numbers("channels", channels),
+        neurons=_numbers("neurons", neurons) or NEURONS,
+        layers=layers,
+        steps=steps or 0,
+        size=size,
+        patch=() if patch == "auto" else _numbers("patch", patch),
+        volume=volume,
+        beta=beta,
+        device=device,
+        seed=seed,
+        threads=threads,
+    )
+    return run_tradeoff(image, out, plan, progress)
 
 
 def info(store: str | os.PathLike[str]) -> InfoReport | ArchiveInfo:
@@ -527,18 +605,15 @@ def _parameters(shared: Sequence[str | os.PathLike[str]]) -> tuple[bytes, ...]:
     return read_parameters(shared)
 
 
-def _widths(units: int | str | Sequence[int] | None) -> tuple[int, ...]:
-    """Return units of layers, given as a number, as text with commas, or one by one."""
-    if units is None:
+def _numbers(name: str, given: str | int | Sequence[int] | None) -> tuple[int, ...]:
+    """Return whole numbers, given as text with commas, as one, or one by one; none as ()."""
+    if given is None:
         return ()
-    parts = units.split(",") if isinstance(units, str) else [units] if isinstance(units, int) else units
+    parts = given.split(",") if isinstance(given, str) else [given] if isinstance(given, int) else given
     try:
-        widths = tuple(int(part) for part in parts)
+        return tuple(int(part) for part in parts)
     except (TypeError, ValueError):
-        widths = ()
-    if not widths or min(widths) < 1:
-        raise ConfigurationError(f"units must be numbers like 32 or 64,32, not {units!r}")
-    return widths
+        raise ConfigurationError(f"{name} must be numbers like 4 or 4,8, not {given!r}") from None
 
 
 class _Counting(Protocol):

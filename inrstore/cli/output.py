@@ -26,6 +26,7 @@ from inrstore.archive.verify import ArchiveVerifyReport
 from inrstore.errors import ConfigurationError, InrstoreError
 from inrstore.store.export import ExportReport
 from inrstore.store.reports import ConvertReport, InfoReport, StoreReport, VerifyReport
+from inrstore.store.tradeoff import TradeoffReport
 from inrstore.store.train import TrainReport
 
 _SHOWN_CHUNKS = 12
@@ -195,6 +196,35 @@ def train_text(report: TrainReport) -> str:
     )
 
 
+def tradeoff_text(report: TradeoffReport) -> str:
+    """Return the table of a trade-off, and its point."""
+    place = ", ".join(map(str, report.patch))
+    lines = [
+        report.out,
+        f"  patch     {report.size} voxels along each axis from z, y, x = {place}; {report.filled:.1%} not 0",
+        "  scale channels neurons     PSNR    SSIM  parameters      CR %  bits/voxel |    bytes      CR %  bits/voxel",
+    ]
+    for row in report.rows:
+        cell = {axis: row[axis] for axis in ("downsample", "channels", "neurons")}
+        marks = "*" * (cell == report.point) + "p" * (cell in report.front) + "s" * (cell in report.stored_front)
+        psnr = "  exact" if row["psnr"] is None else f"{row['psnr']:7.2f}"
+        lines.append(
+            f"  1/{cell['downsample']:<3} {cell['channels']:8} {cell['neurons']:7}  {psnr}  {row['ssim']:6.4f}"
+            f"  {row['parameters']:10,} {100 * row['cr']:9.3f} {row['bit_rate']:11.3f} | {row['bytes']:8,}"
+            f" {100 * row['stored_cr']:9.3f} {row['stored_bit_rate']:11.3f}  {marks}".rstrip()
+        )
+    point, cheapest = (" ".join(f"{name} {value}" for name, value in cell.items() if value)
+                       for cell in (report.point, report.cheapest))  # fmt: skip
+    lines += [
+        "  left of |: a parameter counts as a voxel, and 32 bits, as in the paper; right of it: bytes on the disk",
+        f"  point     {point} (*: equation 8, beta {report.beta:g}); without constraints {cheapest}",
+        "  front     p: PSNR and parameters, s: PSNR and bytes on the disk",
+    ]
+    if report.resumed:
+        lines.append(f"  resumed   {report.resumed:,} cells were there from earlier runs")
+    return "\n".join([*lines, f"  time      {_seconds(report.seconds)}"])
+
+
 def archive_convert_text(report: ArchiveConvertReport) -> str:
     """Return the result of a job."""
     text = f"{report.archive}\n{_archive_lines(report)}"
@@ -312,6 +342,7 @@ def archive_export_text(report: ArchiveExportReport) -> str:
 _TEXTS: dict[type[Any], Callable[[Any], str]] = {
     ConvertReport: convert_text,
     TrainReport: train_text,
+    TradeoffReport: tradeoff_text,
     VerifyReport: verify_text,
     InfoReport: info_text,
     ExportReport: export_text,
