@@ -38,7 +38,7 @@ from inrstore.archive.verify import ArchiveVerifyReport, verify_archive
 from inrstore.chunk.neural.train import Architecture, Recipe, Training
 from inrstore.errors import ConfigurationError
 from inrstore.evaluate.tradeoff import BETA
-from inrstore.options import Device, Mode, NetworkName, Preset
+from inrstore.options import Device, Mode, Network, NetworkName, Preset
 from inrstore.store import export as store_export
 from inrstore.store import verify as store_verify
 from inrstore.store.container import ENDING, Container, is_zip
@@ -64,6 +64,7 @@ def convert(
     lossless: bool = False,
     preset: Preset = "balanced",
     mode: Mode = "auto",
+    network: Network | str | None = None,
     device: Device = "auto",
     store: Container | None = None,
     zarr_format: ZarrFormat = 3,
@@ -103,12 +104,18 @@ def convert(
         Quality in stored units instead.
     lossless : bool
         Keep every bit instead. Images of labels are always kept so, unless a rule names them.
-    preset : {"fast", "balanced", "small"}
-        Time to spend. "small" also fits a network to each chunk, which takes minutes.
-    mode : {"auto", "network", "transform", "av1"}
+    preset : {"fast", "balanced", "small", "paper"}
+        Time to spend. "small" also fits a network to each chunk, which takes minutes. "paper" fits SIRENs as they were
+        published: 3 layers of 256 sines for each slice, or the network asked for, and 2,000 steps.
+    mode : {"auto", "siren", "transform", "av1"}
         What chunks with a target psnr or rmse may be: the smallest that is found (AV1 for one channel, wavelets
-        for many), or networks, or wavelets, or AV1. A chunk that the mode asked for does not hold is coded by
-        another that keeps the target; `modes` of the report counts what chunks became.
+        for many), or wavelets, or AV1. A chunk that the mode asked for does not hold is coded by another that keeps the
+        target; `modes` of the report counts what chunks became. With "siren" networks hold all chunks that are not of
+        one value, or the image fails with a `QualityError` that says which chunk, and how near it came.
+    network : Network or str, optional
+        Which network, which makes the mode "siren": one of `inrstore.options.NetworkName`, or a `Network` with its
+        layers, units and steps. If these are given and no quality is, the store keeps what the network reaches,
+        and promises that.
     device : {"auto", "cpu", "cuda"}
         Where networks are fitted.
     store : {"ozx", "zarr"}, optional
@@ -163,6 +170,7 @@ def convert(
         quality=Quality.of(psnr, rmse, max_error, lossless),
         preset=preset,
         mode=mode,
+        network=Network.of(network),
         device=device,
         seed=seed,
         zarr_format=zarr_format,
@@ -172,6 +180,9 @@ def convert(
         strip=strip,
         shared=_parameters(shared),
     )
+    if lossless and options.strict:
+        raise ConfigurationError("lossless: networks hold chunks with an error; give no network, mode siren or "
+                                 "preset paper")  # fmt: skip
     asked = bool(lossless) or any(value is not None for value in (psnr, rmse, max_error))
     if options.shared and asked and not lossless and rules is None:
         raise ConfigurationError("shared: networks of predictors serve lossless images alone; ask for lossless")

@@ -318,3 +318,19 @@ def test_the_command_prints_the_table(tmp_path, image, monkeypatch):
     assert "point     downsample 2 channels 4 neurons 8" in result.stdout
     again = CliRunner().invoke(app, ["tradeoff", str(image), *options, "--json"])
     assert json.loads(again.stdout)["resumed"] == 4
+
+
+@pytest.mark.fit
+def test_a_cell_is_what_a_reader_decodes_from_a_chunk_of_the_network_asked_for(tmp_path):
+    rng = np.random.default_rng(6)
+    values = (500 + 300 * np.sin(np.arange(10) / 2)[:, None, None] + rng.normal(0, 4, (10, 11, 12))).astype(np.int16)
+    source = write_nifti(tmp_path / "a.nii.gz", values)
+    options = {"network": "siren3d", "size": 8, "neurons": (4, 8), "layers": 1, "steps": 60, "device": "cpu"}
+    report = inrstore.tradeoff(source, tmp_path / "out", threads=2, **options)
+    small, large = report.rows
+    assert (small["downsample"], small["channels"]) == (1, 0)
+    assert 4 * 4 + 5 - 1 <= small["parameters"] <= 4 * 4 + 5 and 8 * 4 + 9 - 1 <= large["parameters"] <= 8 * 4 + 9
+    assert small["bytes"] < large["bytes"] < 8**3 * 2
+    assert small["psnr"] > small["psnr_patch"] > 5 and small["bit_rate"] == 32 * small["parameters"] / 8**3
+    again = inrstore.tradeoff(source, tmp_path / "more", threads=1, **options)
+    assert [{**r, "seconds": 0} for r in again.rows] == [{**r, "seconds": 0} for r in report.rows]

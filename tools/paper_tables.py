@@ -104,7 +104,7 @@ def converted(path: Path, values: Array, folder: Path, **asked: Any) -> dict[str
 
     store = folder / "made.zarr"
     shutil.rmtree(store, ignore_errors=True)
-    report = inrstore.convert(path, store, chunks="whole", **asked)
+    report = inrstore.convert(path, store, **{"chunks": "whole", **asked})
     info = inrstore.info(store)
     began = time.perf_counter()
     decoded = zarr.open(str(store), mode="r")["image"][...]
@@ -159,6 +159,8 @@ def network_row(results: Results, table: str, settings: dict[str, Any], options:
         print(f"{table}: not run, this version has no networks of the papers")
         return None
     asked = {"preset": settings["preset"]} if "preset" in settings else {}
+    if settings["network"]["name"] in PLANAR:
+        asked["chunks"] = "auto"  # a slice each
     name, cut = settings["scan"], settings["cut"]
     curve = curve_of(results, name, cut, folder)
 

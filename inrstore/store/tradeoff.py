@@ -129,8 +129,9 @@ class Plan:
 
     def network_of(self, cell: Cell) -> Network:
         """Return the network of a cell."""
-        second = {"downsample": cell.downsample, "channels": cell.channels} if self.network in SECOND else {}
-        return Network(name=self.network, layers=self.layers, units=cell.neurons, steps=self.steps or 5000, **second)
+        scale = cell.downsample if self.network in SECOND else 0
+        return Network(name=self.network, layers=self.layers, units=cell.neurons, steps=self.steps or 5000,
+                       downsample=scale, channels=cell.channels)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -423,9 +424,7 @@ def measure(
         Called with the cell and a `Progress` now and then.
     """
     began = time.perf_counter()
-    options = EncodeOptions(  # type: ignore[call-arg]
-        network=plan.network_of(cell), found=True, device=plan.device, seed=plan.seed, threads=1
-    )
+    options = EncodeOptions(network=plan.network_of(cell), found=True, device=plan.device, seed=plan.seed, threads=1)
     target = Target(rmse=max(span, 1.0) / 100)  # what is reached is kept
     (frame,) = encode_chunks([patch], target, options, lambda progress: step(cell, progress))
     seconds = time.perf_counter() - began
