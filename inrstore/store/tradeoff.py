@@ -425,7 +425,7 @@ def measure(
     """
     began = time.perf_counter()
     options = EncodeOptions(network=plan.network_of(cell), found=True, device=plan.device, seed=plan.seed, threads=1)
-    target = Target(rmse=max(span, 1.0) / 100)  # what is reached is kept
+    target = Target(rmse=float(patch.max()) - float(patch.min()))  # networks are nearer: what is reached is kept
     (frame,) = encode_chunks([patch], target, options, lambda progress: step(cell, progress))
     seconds = time.perf_counter() - began
     decoded = decode_chunk(frame)
