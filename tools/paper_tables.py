@@ -115,9 +115,8 @@ def converted(path: Path, values: Array, folder: Path, **asked: Any) -> dict[str
         "ratio": round(values.nbytes / info.image_bytes, 3), "modes": report.modes,
         "encode_seconds": round(report.seconds, 2), "decode_seconds": round(seconds, 3),
     }  # fmt: skip
-    parameters = [chunk.get("parameters") for chunk in info.chunk_list]
-    if all(parameters):
-        found["parameters"] = sum(parameters)
+    if all("parameters" in chunk for chunk in info.chunk_list):
+        found["parameters"] = sum(chunk["parameters"] + chunk.get("refiner_parameters", 0) for chunk in info.chunk_list)
     shutil.rmtree(store)
     return found
 

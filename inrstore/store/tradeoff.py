@@ -428,13 +428,13 @@ def measure(
     target = Target(rmse=float(patch.max()) - float(patch.min()))  # networks are nearer: what is reached is kept
     (frame,) = encode_chunks([patch], target, options, lambda progress: step(cell, progress))
     seconds = time.perf_counter() - began
-    decoded = decode_chunk(frame)
+    decoded, details = decode_chunk(frame), describe_chunk(frame).details
     error = float(np.sqrt(np.mean(np.square(patch.astype(np.float64) - decoded.astype(np.float64)))))
     own = float(patch.max()) - float(patch.min())
     psnr, psnr_patch = (20 * math.log10(whole / error) if error else math.inf for whole in (span, own))
     return Row(
         cell=cell, psnr=psnr, psnr_patch=psnr_patch, ssim=ssim(patch, decoded, span),
-        parameters=int(describe_chunk(frame).details["parameters"]), voxels=patch.size, bytes=len(frame),
+        parameters=int(details["parameters"]) + int(details.get("refiner_parameters", 0)), voxels=patch.size, bytes=len(frame),
         bits_raw=8 * patch.dtype.itemsize, seconds=seconds,
     )  # fmt: skip
 
