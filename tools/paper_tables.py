@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 import inrstore
+from inrstore.errors import QualityError
 from inrstore.evaluate.similarity import WINDOW, ssim
 from inrstore.files import durable
 from tools.environment import DATA, describe, sha256
@@ -147,8 +148,8 @@ def beside(curve: Sequence[tuple[float, int]], psnr: float | None, size: int) ->
 
 
 def network_row(results: Results, table: str, settings: dict[str, Any], options: argparse.Namespace, folder: Path
-            ) -> dict[str, Any]:  # fmt: skip
-    """Return the row of a network of the papers on a cut."""
+            ) -> None:  # fmt: skip
+    """Measure a network of the papers on a cut; what cannot be fitted is said, and leaves no row."""
     from inrstore.options import Network
 
     if (
@@ -161,6 +162,8 @@ def network_row(results: Results, table: str, settings: dict[str, Any], options:
     if settings["network"]["name"] in PLANAR:
         asked["chunks"] = "auto"  # a slice each
     name, cut = settings["scan"], settings["cut"]
+    if options.scans and name not in options.scans:
+        return
     curve = curve_of(results, name, cut, folder)
 
     def measure() -> dict[str, Any]:
@@ -170,7 +173,10 @@ def network_row(results: Results, table: str, settings: dict[str, Any], options:
         found["values"], found["sha256"] = values.size, sha256(scan_path(name))
         return {**found, **beside(curve, found["psnr"], found["bytes"])}
 
-    return results.row(table, {**settings, "device": options.device, "seed": options.seed}, measure)
+    try:
+        results.row(table, {**settings, "device": options.device, "seed": options.seed}, measure)
+    except QualityError as error:
+        print(f"{table}: {json.dumps(settings)}: {error}", flush=True)
 
 
 # ---- tables ------------------------------------------------------------------------------------------------
@@ -314,6 +320,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--units", type=numbers, default=(32, 64), help="of the networks of fig2b; published 128,256,512"
     )
     parser.add_argument("--neurons", type=numbers, default=(30, 70), help="of siren and grid; published 30 to 230")
+    parser.add_argument(
+        "--scans", type=lambda text: text.split(","), default=[], help="of networks; all if none is named"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="forget the rows of the named tables first")

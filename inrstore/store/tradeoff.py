@@ -434,8 +434,8 @@ def measure(
     psnr, psnr_patch = (20 * math.log10(whole / error) if error else math.inf for whole in (span, own))
     return Row(
         cell=cell, psnr=psnr, psnr_patch=psnr_patch, ssim=ssim(patch, decoded, span),
-        parameters=int(details["parameters"]) + int(details.get("refiner_parameters", 0)), voxels=patch.size, bytes=len(frame),
-        bits_raw=8 * patch.dtype.itemsize, seconds=seconds,
+        parameters=int(details["parameters"]) + int(details.get("refiner_parameters", 0)), voxels=patch.size,
+        bytes=len(frame), bits_raw=8 * patch.dtype.itemsize, seconds=seconds,
     )  # fmt: skip
 
 
