@@ -74,7 +74,7 @@ def test_every_table_can_be_drawn_without_and_with_rows(monkeypatch, tmp_path):
         {"settings": {"scan": s, "slices": [0, 4], "coder": "default"}, "bits_per_voxel": 4.0} for s in ("a", "b")
     ]
     lossless += [{"settings": {"scan": s, "slices": [0, 4], "coder": "cube", "trained_on": "a", "device": "cpu",
-                               "seed": 0}, "bits_with_network": 3.0 if s == "a" else 5.0} for s in ("a", "b")]  # fmt: skip
+                               "seed": 0}, "bits_with_network": bits} for s, bits in (("a", 3.0), ("b", 5.0))]  # fmt: skip
     document = {name: {"environment": environment, "rows": rows} for name in ("fig2b", "seed2", "siren", "grid")}
     document["lossless"] = {"environment": environment, "rows": lossless}
     (place / "paper_tables.json").write_text(json.dumps(document))
