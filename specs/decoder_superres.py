@@ -229,13 +229,14 @@ def decode_superres(payload: Reader, dtype: np.dtype, box: tuple[int, ...], shar
         check(max(high - c, c - low) * short(g) < 2**52, "gain", f"{g} with a centre of {c}")
     network = Network(payload)
     check(len(payload.rest) == 0, "network", "bytes are left over")
-    check(network.coordinates and network.inputs == len(space), "inputs", "they are not the coordinates of the box")
-    check(network.outputs == channels, "outputs", f"{network.outputs} for {channels} channels")
     coarse = refiner.lengths(volume, 0)
-    network.check_sums([m - 1 for m in coarse[added:]])
+    long = [m for m in coarse if m != 1]
+    check(network.coordinates and network.inputs == len(long), "inputs", "they are not the coordinates of the grid")
+    check(network.outputs == channels, "outputs", f"{network.outputs} for {channels} channels")
+    network.check_sums([m - 1 for m in long])
 
-    m = np.array(coarse[added:]).reshape(-1, 1)  # section 17.3
-    places = np.indices(coarse[added:]).reshape(len(space), -1)
+    m = np.array(long, int).reshape(-1, 1)  # section 17.3
+    places = np.indices(long).reshape(len(long), math.prod(long))
     k = np.clip(network.evaluate(2 * places - (m - 1)), low, high).reshape(-1, *coarse)
     values = np.empty((channels, *volume), dtype)
     for number, (c, g, r) in enumerate(rows):

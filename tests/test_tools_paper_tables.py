@@ -70,11 +70,12 @@ def test_every_table_can_be_drawn_without_and_with_rows(monkeypatch, tmp_path):
     assert all("Not measured yet" in TABLES[name]() for name in TABLES)
     environment = {"processor": "a", "python": "3", "versions": {"numpy": "1", "torch": "2"}}
     rows = [row("fourier-siren-srno", downsample=d, channels=4) for d in (2, 4)]
-    lossless = [
-        {"settings": {"scan": s, "slices": [0, 4], "coder": "default"}, "bits_per_voxel": 4.0} for s in ("a", "b")
+    whole = {"slices": [0, 4], "coder": "default"}
+    lossless = [{"settings": {"scan": scan, **whole}, "bits_per_voxel": 4.0} for scan in ("a", "b")]
+    trained = {"slices": [0, 4], "coder": "cube", "trained_on": "a", "device": "cpu", "seed": 0}
+    lossless += [
+        {"settings": {"scan": scan, **trained}, "bits_with_network": bits} for scan, bits in (("a", 3.0), ("b", 5.0))
     ]
-    lossless += [{"settings": {"scan": s, "slices": [0, 4], "coder": "cube", "trained_on": "a", "device": "cpu",
-                               "seed": 0}, "bits_with_network": bits} for s, bits in (("a", 3.0), ("b", 5.0))]  # fmt: skip
     document = {name: {"environment": environment, "rows": rows} for name in ("fig2b", "seed2", "siren", "grid")}
     document["lossless"] = {"environment": environment, "rows": lossless}
     (place / "paper_tables.json").write_text(json.dumps(document))

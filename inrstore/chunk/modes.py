@@ -152,7 +152,7 @@ def _fit_siren(
 
 def _fit_superres(
     tasks: Sequence[Task], sizes: Sequence[int], options: EncodeOptions, progress: ProgressCallback | None
-) -> Iterator[tuple[int, bytes]]:
+) -> Iterator[Fitted]:
     from inrstore.chunk.superres.encode import fit
 
     return fit(tasks, sizes, options, progress)
@@ -182,7 +182,7 @@ AV1 = Mode(number=7, name="av1", decode=lambda r, d, b, _: av1.decode(r, d, b), 
            turn=SEQUENCE, describe=lambda r, d, b, _: av1.describe(r, d, b))  # fmt: skip
 SUPERRES = Mode(number=8, name="superres", decode=lambda r, d, b, c: superres.decode(r, d, b, c.shared),
                 describe=lambda r, d, b, c: superres.describe(r, d, b, c.shared),
-                check_shared=superres.check_shared, fit=_fit_superres)  # fmt: skip
+                check_shared=superres.check_shared, fit=_fit_superres, network=True)  # fmt: skip
 
 MODES = (RAW, CONSTANT, BYTEPLANES, SIREN, TRANSFORM, PREDICTOR, NEURAL, AV1, SUPERRES)
 BY_NUMBER = {mode.number: mode for mode in MODES}

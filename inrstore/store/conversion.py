@@ -236,6 +236,10 @@ def _worst(
     return tuple(i + part.start for i, part in zip(found, region, strict=True))
 
 
+PATCH = 64
+"""Voxels along each axis of a chunk, where networks are for cubes."""
+
+
 def chunks_for(
     shape: Sequence[int], dims: tuple[str, ...], options: Options, *, spatial: bool = True
 ) -> tuple[int, ...]:
@@ -253,6 +257,8 @@ def chunks_for(
         planes = options.chunks if isinstance(options.chunks, tuple) else tuple(shape[-2:])
         single = (1, *planes[-2:]) if len(shape) > 2 else planes
         return layout.choose_chunks(shape, dims, asked=single, voxels=1)
+    if options.cubes and options.chunks == "auto" and not options.quality.lossless:
+        return layout.choose_chunks(shape, dims, asked=(PATCH,) * 3, voxels=1)
     several = math.prod(shape[: layout.measurement_axes(dims)]) > 1
     least = layout.TRANSFORMED_VALUES if several else min(layout.SINGLE_VALUES, layout.TRANSFORMED_VALUES)
     voxels = min(layout.TRANSFORMED_VOXELS, layout.CHUNK_VOXELS)

@@ -133,11 +133,12 @@ def read(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...], shared: Sha
         raise LimitExceededError("superres.units", "a difference from a centre leaves the range of exact float64")
     network = bitstream.read(reader)
     reader.finish("superres.network")
-    if network.inputs != Coordinates(len(lengths)):
-        raise CorruptChunkError("superres.inputs", f"{network.inputs} for {len(lengths)} axes")
+    places = [m for m in coarse_lengths(refiner, lengths) if m != 1]
+    if network.inputs != Coordinates(len(places)):
+        raise CorruptChunkError("superres.inputs", f"{network.inputs} for {len(places)} axes")
     if network.outputs != channels:
         raise CorruptChunkError("superres.outputs", f"{network.outputs} in a box of {box}")
-    network.check_reach([n - 1 for n in coarse_lengths(refiner, lengths)])
+    network.check_reach([m - 1 for m in places])
     return Payload(axis, exponent, low, high, refiner, place == SHARED, input_shift, output_shift, centres, gains,
                    refinements, network)  # fmt: skip
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from inrstore.chunk.boxes import Fitted
 from inrstore.chunk.fit_task import FitTask
-from inrstore.chunk.superres.decode import shared_refiner, write
-from inrstore.chunk.superres.systems import NAMES
+from inrstore.chunk.superres.decode import evaluate, shared_refiner, write
 from inrstore.chunk.task import Task
-from inrstore.options import EncodeOptions, Network, ProgressCallback
+from inrstore.options import EncodeOptions, ProgressCallback
 
 _LARGEST = 1e30  # magnitudes whose squares leave float32 are not for networks
 _AXES = 3
+_REFUSED = f"it is not one that two networks hold: numbers up to {_LARGEST:g} along one to three axes of space"
 
 
 def fit(
     tasks: Sequence[Task], _sizes: Sequence[int], options: EncodeOptions, progress: ProgressCallback | None
-) -> Iterator[tuple[int, bytes]]:
-    """Yield the index of a task and the payload of the networks fitted to it: as close as they come to the values.
+) -> Iterator[Fitted]:
+    """Yield the payload of the networks that are fitted to a task: as close as they come to its values.
 
     Parameters
     ----------
@@ -27,21 +29,32 @@ def fit(
         A shared parameter of their context that is a refining network is taken as it is.
     _sizes : sequence of int
     options : EncodeOptions
-        Nothing is fitted unless its network is one of `NAMES`.
+        Nothing is fitted unless its network has a second one.
     progress : callable, optional
     """
-    network: Network | None = getattr(options, "network", None)
-    if network is None or network.name not in NAMES:
+    network = options.network
+    if network is None or not network.has_second:
         return
-    found = [one for index, task in enumerate(tasks) if (one := fit_task(index, task)) is not None]
+    found: list[FitTask] = []
+    for index, task in enumerate(tasks):
+        one = fit_task(index, task)
+        if one is None:
+            yield Fitted(index=index, payload=None, reason=_REFUSED)
+        else:
+            found.append(one)
     if not found:
         return
     from inrstore.chunk.inr.fit.superres import fit_payloads
 
     given = shared_refiner(tasks[found[0].index].context.shared)
     for one, payload in fit_payloads(found, network, options, given, progress):
-        if payload is not None:
-            yield one.index, tasks[one.index].sealed(write(payload), split=True)
+        if payload is None:
+            yield Fitted(index=one.index, payload=None, reason="the networks' numbers do not fit the format")
+            continue
+        task, target = tasks[one.index], one.target.rmse
+        error = task.box.error(evaluate(payload, one.core.dtype, one.core.shape))
+        over = math.inf if target is None or not error else 20 * math.log10(target / error)
+        yield Fitted(index=one.index, payload=task.sealed(write(payload), split=True), decibels=over)
 
 
 def fit_task(index: int, task: Task) -> FitTask | None:

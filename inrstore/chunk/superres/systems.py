@@ -14,7 +14,6 @@ from inrstore.errors import ConfigurationError
 from inrstore.options import Network
 
 DENSE, OPERATOR = "lanczos-siren-srdensenet", "fourier-siren-srno"
-NAMES = (DENSE, OPERATOR)
 CHANNELS, MOST_CHANNELS = 8, 64
 _BLOCKS, _LAYERS = 2, 4
 _CONVOLUTIONS, _ATTENTIONS, _HEAD = 2, 1, 16
@@ -63,13 +62,11 @@ def system_of(network: Network, axes: int, lengths: Lengths) -> System:
     ConfigurationError
         Naming the field of the options.
     """
-    if network.name not in NAMES:
-        raise ConfigurationError(f"network {network.name} has no refining network; {' and '.join(NAMES)} have one")
-    if network.downsample not in (0, 2, 4, 8):
-        raise ConfigurationError(f"downsample must be 2, 4 or 8, not {network.downsample}")
+    if not network.has_second:
+        raise ConfigurationError(f"network {network.name} has no refining network; {DENSE} and {OPERATOR} have one")
     channels = network.channels or CHANNELS
     if not 1 <= channels <= MOST_CHANNELS:
-        raise ConfigurationError(f"channels must be 1 to {MOST_CHANNELS}, not {channels}")
+        raise ConfigurationError(f"network: channels must be 1 to {MOST_CHANNELS}, not {channels}")
     exponent = (network.downsample or 2).bit_length() - 1
     flat = network.name == DENSE
     first = max(_AXES - axes, 1 if flat else 0)

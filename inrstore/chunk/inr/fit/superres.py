@@ -25,9 +25,10 @@ from inrstore.chunk.inr.fit.activations import ACTIVATIONS
 from inrstore.chunk.inr.fit.data import Batch, Measurements, prepare
 from inrstore.chunk.inr.fit.networks import Networks, initialise, uniform
 from inrstore.chunk.inr.fit.quantise import Quantiser, equal_slope_steps, finest_steps, to_format
+from inrstore.chunk.inr.fit.recipe import RATE
 from inrstore.chunk.inr.fit.refiner import UNIT, RefinerModel, place
-from inrstore.chunk.inr.fit.search import RATE, RATE_WIDTH, _use_one_thread, choose_device
-from inrstore.chunk.inr.fit.trainer import Schedule, Trainer
+from inrstore.chunk.inr.fit.search import RATE_WIDTH, _use_one_thread, choose_device
+from inrstore.chunk.inr.fit.trainer import WORSE, Schedule, Trainer
 from inrstore.chunk.inr.network import pack_gain, unpack_gain
 from inrstore.chunk.superres.decode import MAX_SHIFT, Payload, coarse_image, volume_of
 from inrstore.chunk.superres.evaluate import Evaluator, Inputs
@@ -53,16 +54,19 @@ class Effort:
 
 
 EFFORTS: dict[Preset, Effort] = {
-    "fast": Effort(coarse=400, joint=600, rounding=300),
-    "balanced": Effort(coarse=1000, joint=2500, rounding=1000),
-    "small": Effort(coarse=2000, joint=8000, rounding=3000),
+    "fast": Effort(coarse=1000, joint=600, rounding=300),
+    "balanced": Effort(coarse=2000, joint=2500, rounding=1000),
+    "small": Effort(coarse=4000, joint=8000, rounding=3000),
+    "paper": Effort(coarse=2000, joint=5000, rounding=2000),
 }
 LAYERS, UNITS, OMEGA_0 = 4, 48, 20.0
 """Of the network of the place, if nothing else is asked for."""
-JOINT_RATE, REFINER_RATE = 3e-3, 4e-3
+JOINT_RATE, REFINER_RATE = 1e-2, 4e-3
 BETA_1, BETA_2, CLIP = 0.9, 0.99, 1.0
 ROUNDED = 0.15
 """What rounding the weights of the network of the place may add to the mean square error, before it is learnt away."""
+_LOOKS = 8
+"""Looks at the error in a phase; the best that is seen is kept."""
 _MANY, _FEW = 4, 2
 """Patches in a step, in two dimensions and in three."""
 _MEASUREMENTS = 4
@@ -219,6 +223,9 @@ class _Fit:
         error = loop.error()
         _log.info("float: relative mean square error %s", error)
         self.batch.noise[:] = max(ROUNDED * error, 1e-12)
+        spread = float((item.unit / item.problem.scale).min())
+        reached = replace(item.problem.target, rmse=max(spread * math.sqrt(error), 1e-30))
+        self.item = replace(item, problem=replace(item.problem, target=reached))  # as fine are numbers counted
         probe = (torch.arange(min(16384, len(item.values)), device=self.device) + 0.5) / min(16384, len(item.values))
         base, floor = equal_slope_steps(self.batch, loop.networks, probe), finest_steps(loop.networks)
         loop.quantiser = Quantiser(base, torch.ones(1, device=self.device), floor)
@@ -343,7 +350,7 @@ class _Loop:
         self.fit, self.networks, self.model, self.patches = fit, networks, model, patches
         self.random = np.random.default_rng(fit.seed)
         self.quantiser: Quantiser | None = None
-        self.points = fit.batch.coordinates[0].reshape(*fit.coarse_lengths, -1)
+        self.points = fit.batch.coordinates[0].reshape(*fit.coarse_lengths, len(fit.item.extents))
         self.ratios = torch.from_numpy(fit.item.unit / fit.deviations).float().to(fit.device)
         item, core = fit.item, fit.problem.core
         low, high = float(core.min()), float(core.max())
@@ -363,9 +370,21 @@ class _Loop:
         learnt, rates = learnt + refining, rates + [REFINER_RATE * rate] * len(refining)
         groups = [{"params": [t], "base": r} for t, r in zip(learnt, rates, strict=True)]
         optimiser = torch.optim.Adam(groups, lr=own, betas=(BETA_1, BETA_2))
-        for step in range(steps):
+        best, kept, slower = math.inf, [t.detach().clone() for t in learnt], 1.0
+        for step in range(steps + 1):
+            if step == steps or step % max(1, steps // _LOOKS) == 0:
+                error = self.error()
+                if error < best:
+                    best, kept = error, [t.detach().clone() for t in learnt]
+                elif step == steps or not error < best * WORSE:  # a divergence: back, and slower from there
+                    slower /= 2
+                    with torch.no_grad():
+                        for tensor, before in zip(learnt, kept, strict=True):
+                            tensor.copy_(before)
+                if step == steps:
+                    break
             for group in optimiser.param_groups:
-                group["lr"] = group["base"] * _shape(step, steps)
+                group["lr"] = group["base"] * _shape(step, steps) * slower
             drawn = self.patches.draw(self.random)
             chosen = self._chosen()
             found = self.found(drawn, chosen)
