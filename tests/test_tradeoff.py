@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import inrstore
 from inrstore.cli.app import app
-from inrstore.errors import ConfigurationError, DestinationExistsError, StoreError
+from inrstore.errors import ConfigurationError, DestinationExistsError, NotHeldError, QualityError, StoreError
 from inrstore.evaluate.similarity import ssim
 from inrstore.evaluate.tradeoff import Cell, Row, marginals, pareto, trade_off
 from inrstore.store import tradeoff
@@ -271,6 +271,26 @@ def test_a_patch_that_cannot_be_is_refused_by_name(tmp_path, shape, values, opti
     with pytest.raises(ConfigurationError, match=rf"a\.nii\.gz: .*{says}"):
         inrstore.tradeoff(source, tmp_path / "out", **{**OPTIONS, **options})
     assert not (tmp_path / "out").exists()
+
+
+def test_a_cell_that_no_network_holds_is_said_and_the_others_go_on(tmp_path, image, monkeypatch):
+    def some(cell, *rest):
+        if cell.neurons == 16:
+            raise NotHeldError(0, "too small")
+        return fake(cell, *rest)
+
+    monkeypatch.setattr(tradeoff, "measure", some)
+    report = inrstore.tradeoff(image, tmp_path / "out", **OPTIONS)
+    assert len(report.rows) == 2 and set(report.failed.values()) == {"too small"} and len(report.failed) == 2
+    assert "too small" in (tmp_path / "out/summary.md").read_text()
+    options = ["--size", "8", "--downsample", "2,4", "--channels", "4", "--neurons", "8,16"]
+    result = CliRunner().invoke(app, ["tradeoff", str(image), "-o", str(tmp_path / "out"), *options])
+    assert result.exit_code == 1 and "16 neurons: too small" in result.stdout
+    with pytest.raises(QualityError, match="no cell could be fitted; too small"):
+        inrstore.tradeoff(image, tmp_path / "none", **{**OPTIONS, "neurons": 16})
+    monkeypatch.setattr(tradeoff, "measure", fake)
+    again = inrstore.tradeoff(image, tmp_path / "out", **OPTIONS)
+    assert again.resumed == 2 and not again.failed and len(again.rows) == 4
 
 
 SLOW = """

@@ -116,6 +116,8 @@ def _printable(value: _T) -> _T:
 
 def exit_of(report: Report, *, allow_gone: bool = False) -> None:
     """End with code 1 if a job did not do all, or found that the source lacks what the archive has."""
+    if isinstance(report, TradeoffReport) and report.failed:
+        raise typer.Exit(1)
     if not isinstance(report, ArchiveConvertReport):
         return
     if not report.complete or report.unmatched or (report.gone and not allow_gone):
@@ -213,6 +215,7 @@ def tradeoff_text(report: TradeoffReport) -> str:
             f"  {row['parameters']:10,} {100 * row['cr']:9.3f} {row['bit_rate']:11.3f} | {row['bytes']:8,}"
             f" {100 * row['stored_cr']:9.3f} {row['stored_bit_rate']:11.3f}  {marks}".rstrip()
         )
+    lines += [f"  failed    {name}: {why}" for name, why in report.failed.items()]
     point, cheapest = (" ".join(f"{name} {value}" for name, value in cell.items() if value)
                        for cell in (report.point, report.cheapest))  # fmt: skip
     lines += [

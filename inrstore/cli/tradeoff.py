@@ -52,7 +52,8 @@ def tradeoff(
 ) -> None:
     """Measure a grid of networks on a patch and find the trade-off point; the same command again goes on.
 
-    The folder gets a table (CSV), a drawing of each marginal (SVG) and a summary.
+    The folder gets a table (CSV), a drawing of each marginal (SVG) and a summary. Exit code 1 says that a network
+    could not be fitted.
     """
     with output.errors(as_json), logged(log), progress(quiet=as_json) as step:
         from inrstore import api
@@ -64,3 +65,4 @@ def tradeoff(
             threads=threads, progress=step,
         )  # fmt: skip
     output.show(result, as_json)
+    output.exit_of(result)

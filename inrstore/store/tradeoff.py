@@ -27,7 +27,7 @@ from inrstore import files
 from inrstore.chunk.decode import decode_chunk, describe_chunk
 from inrstore.chunk.encode import encode_chunks, require_fit
 from inrstore.chunk.quality import Target
-from inrstore.errors import ConfigurationError, DestinationExistsError, StoreError
+from inrstore.errors import ConfigurationError, DestinationExistsError, NotHeldError, QualityError, StoreError
 from inrstore.evaluate.similarity import WINDOW, ssim
 from inrstore.evaluate.tradeoff import AXES, BETA, Cell, Marginal, Row, marginals, pareto, trade_off
 from inrstore.evaluate.tradeoff_plot import draw_marginals, require_drawing
@@ -152,6 +152,8 @@ class TradeoffReport:
         Each cell with its measures.
     resumed : int
         Cells that were there from earlier runs.
+    failed : dict of str to str
+        Cells that could not be fitted, and why; the next run tries them again.
     point, cheapest : dict
         Cell of the trade-off point, and the one of the least cost without constraints (beta 0).
     beta : float
@@ -167,6 +169,7 @@ class TradeoffReport:
     filled: float
     rows: tuple[dict[str, Any], ...]
     resumed: int
+    failed: dict[str, str]
     point: dict[str, int]
     cheapest: dict[str, int]
     beta: float
@@ -225,6 +228,8 @@ def run(
         The folder holds something else.
     DestinationHeldError
         Another process works in it.
+    QualityError
+        No cell could be fitted.
     MissingDependencyError
         torch or matplotlib is missing.
     """
@@ -252,11 +257,17 @@ def run(
             if next(records(folder / JOURNAL), None) is None:
                 journal.append({"job": document})
             watch = _Watch(progress, began, resumed, resumed + len(todo))
-            for row in _measure(todo, plan, patch, span, watch):
+            failed = dict[str, str]()
+            for cell, row in _measure(todo, plan, patch, span, watch):
+                if isinstance(row, str):
+                    failed[_name(cell)] = row
+                    continue
                 journal.append({"row": _record(row)})
-                done[row.cell] = row
-        rows = [done[cell] for cell in plan.cells()]
-        report = _report(rows, plan, str(folder), source.label, patch, corner, resumed, began)
+                done[cell] = row
+        if not done:
+            raise QualityError(f"{source.label}: no cell could be fitted; {next(iter(failed.values()))}")
+        rows = [done[cell] for cell in plan.cells() if cell in done]
+        report = _report(rows, plan, str(folder), source.label, patch, corner, resumed, failed, began)
         _write(folder, rows, report, document)
     return report
 
@@ -354,12 +365,17 @@ class _Watch:
             self._parts[cell] = step.fraction
             self._tell()
 
-    def finish(self, row: Row) -> None:
+    def finish(self, cell: Cell, row: Row | str) -> None:
         """Count a cell."""
         with self._guard:
-            self._parts.pop(row.cell, None)
+            self._parts.pop(cell, None)
             self._done += 1
-            self._last = f"{_name(row.cell)}: {row.psnr:.2f} dB, SSIM {row.ssim:.3f}, {row.parameters:,} parameters"
+            what = (
+                row
+                if isinstance(row, str)
+                else (f"{row.psnr:.2f} dB, SSIM {row.ssim:.3f}, {row.parameters:,} parameters")
+            )
+            self._last = f"{_name(cell)}: {what}"
             self._tell()
 
     def _tell(self) -> None:
@@ -380,11 +396,19 @@ def _name(cell: Cell) -> str:
     )
 
 
-def _measure(cells: Sequence[Cell], plan: Plan, patch: npt.NDArray[Any], span: float, watch: _Watch) -> Iterator[Row]:
-    """Yield the row of each cell as it is done: a thread for each of several on a CPU."""
+def _measure(cells: Sequence[Cell], plan: Plan, patch: npt.NDArray[Any], span: float, watch: _Watch
+          ) -> Iterator[tuple[Cell, Row | str]]:  # fmt: skip
+    """Yield each cell as it is done, and its row, or why it has none: a thread for each of several on a CPU."""
+
+    def attempt(cell: Cell) -> tuple[Cell, Row | str]:
+        try:
+            return cell, measure(cell, plan, patch, span, watch.step)
+        except NotHeldError as error:
+            return cell, error.reason
+
     workers = 1 if plan.device == "cuda" else min(plan.threads or available_cores(), max(1, len(cells)))
     with ThreadPoolExecutor(workers) as pool:
-        waiting = {pool.submit(measure, cell, plan, patch, span, watch.step) for cell in cells}
+        waiting = {pool.submit(attempt, cell) for cell in cells}
         failure: BaseException | None = None
         try:
             while waiting:
@@ -398,9 +422,9 @@ def _measure(cells: Sequence[Cell], plan: Plan, patch: npt.NDArray[Any], span: f
                         for other in waiting:
                             other.cancel()
                         continue
-                    row = one.result()
-                    watch.finish(row)
-                    yield row
+                    found = one.result()
+                    watch.finish(*found)
+                    yield found
         finally:
             watch.stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -440,10 +464,10 @@ def measure(
 
 
 def _report(rows: list[Row], plan: Plan, out: str, label: str, patch: npt.NDArray[Any], corner: tuple[int, int, int],
-            resumed: int, began: float) -> TradeoffReport:  # fmt: skip
+            resumed: int, failed: dict[str, str], began: float) -> TradeoffReport:  # fmt: skip
     return TradeoffReport(
         out=out, image=label, patch=corner, size=plan.size, filled=float((patch != 0).mean()),
-        rows=tuple(_shown(row) for row in rows), resumed=resumed,
+        rows=tuple(_shown(row) for row in rows), resumed=resumed, failed=failed,
         point=asdict(trade_off(rows, beta=plan.beta).cell), cheapest=asdict(trade_off(rows, beta=0.0).cell),
         beta=plan.beta, front=tuple(asdict(row.cell) for row in pareto(rows)),
         stored_front=tuple(asdict(row.cell) for row in pareto(rows, stored=True)),
@@ -496,6 +520,7 @@ def summary(report: TradeoffReport, means: Sequence[Marginal], document: dict[st
             f"| {100 * row['cr']:.3f} | {row['bit_rate']:.3f} | {row['bytes']} | {100 * row['stored_cr']:.3f} "
             f"| {row['stored_bit_rate']:.3f} | {cost} | {front} |"
         )
+    lines += [f"| {name} | {reason}" + " | " * 11 for name, reason in report.failed.items()]
     lines += ["", "Means over the other two axes (equation 9):", "", "| axis | value | 1/PSNR | 1 - SSIM | 1 - CR |",
               "|---|---|---|---|---|"]  # fmt: skip
     lines += [f"| {one.axis} | {one.value} | {one.inverse_psnr:.5f} | {one.dissimilarity:.5f} | {one.rest:.5f} |"
