@@ -44,8 +44,8 @@ def error_of(values: np.ndarray, frame: bytes, **given) -> float:
 
 @pytest.mark.parametrize("name", [DENSE, OPERATOR])
 def test_a_chunk_is_held_by_two_networks_with_what_they_reach(name):
-    values = image()
-    [frame] = encode_chunks([values], TARGET, options(name, 150))
+    values = image((8, 12, 14))
+    [frame] = encode_chunks([values], TARGET, options(name, 110))
     told = describe_chunk(frame)
     assert told.mode == "superres" and told.details["scales"] == ((1, 2, 2) if name == DENSE else (2, 2, 2))
     assert error_of(values, frame) < 0.4 * values.std()
