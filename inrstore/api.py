@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from inrstore import files
@@ -37,7 +38,9 @@ from inrstore.archive.run import Executor, Local, Update, plan_update, run_job
 from inrstore.archive.verify import ArchiveVerifyReport, verify_archive
 from inrstore.chunk.neural.train import Architecture, Recipe, Training
 from inrstore.errors import ConfigurationError
+from inrstore.evaluate.fits import HEADER, FitTable, require_matplotlib
 from inrstore.evaluate.tradeoff import BETA
+from inrstore.files import durable
 from inrstore.options import Device, Mode, Network, NetworkName, Preset
 from inrstore.store import export as store_export
 from inrstore.store import verify as store_verify
@@ -81,6 +84,7 @@ def convert(
     workers: int | None = None,
     batch: int = 1,
     allow_unmatched: bool = False,
+    log_fit: str | os.PathLike[str] | None = None,
     dry_run: bool = False,
     progress: StepCallback | None = None,
 ) -> ConvertReport | ArchiveConvertReport | ConvertPlan:
@@ -150,6 +154,9 @@ def convert(
         Images that are fitted together; more than one pays on a GPU.
     allow_unmatched : bool
         Go on though no image fits a rule, or no file an inclusion; such a rule is otherwise an error before any work.
+    log_fit : path-like or str, optional
+        CSV file to write about the networks of one image: loss and PSNR of each chunk against steps, also where
+        they miss their target. Beside it comes a picture, whose name ends in .png instead.
     dry_run : bool
         Write nothing, and only say what would become of each image, with sizes and times estimated from a few chunks.
     progress : callable, optional
@@ -183,6 +190,10 @@ def convert(
     if lossless and options.strict:
         raise ConfigurationError("lossless: networks hold chunks with an error; give no network, mode siren or "
                                  "preset paper")  # fmt: skip
+    table = None if log_fit is None else FitTable()
+    if log_fit is not None:
+        _check_log(Path(log_fit), options)
+        options = replace(options, log_fit=table)
     asked = bool(lossless) or any(value is not None for value in (psnr, rmse, max_error))
     if options.shared and asked and not lossless and rules is None:
         raise ConfigurationError("shared: networks of predictors serve lossless images alone; ask for lossless")
@@ -195,7 +206,15 @@ def convert(
     if one_store and dry_run:
         return _estimate_single(source, found, progress)
     if one_store:
-        return convert_single(source, destination, found, progress)
+        try:
+            return convert_single(source, destination, found, progress)
+        finally:
+            if table is not None and table.steps and log_fit is not None:
+                path = Path(log_fit)
+                durable.write_file(path, table.csv())
+                durable.write_file(path.with_suffix(".png"), table.picture(os.path.basename(source)))
+    if table is not None:
+        raise ConfigurationError("log_fit: only for a single store")
     job = make_job(source, destination, found, batch=batch, pictures=report is not None)
     if dry_run:
         with ExitStack() as stack:
@@ -639,6 +658,22 @@ def _globs(name: str, globs: Sequence[str]) -> tuple[str, ...]:
     if isinstance(globs, str):
         raise ConfigurationError(f"{name} must be a list of globs, not the text {globs!r}")
     return tuple(globs)
+
+
+def _check_log(path: Path, options: Options) -> None:
+    """Refuse a log of fits that there are none of, that could not be drawn, or that would replace another file."""
+    if not options.networks:
+        raise ConfigurationError("log_fit: nothing is fitted; give a network, mode siren, or preset small or paper")
+    if path.suffix.lower() == ".png":
+        raise ConfigurationError(f"{path}: is for the numbers; the picture beside it ends in .png")
+    require_matplotlib()
+    own = False
+    if path.is_file():
+        with path.open("rb") as file:
+            own = file.read(len(HEADER)) == HEADER
+    for one in (path, path.with_suffix(".png")):
+        if os.path.lexists(one) and not own:
+            raise ConfigurationError(f"{one}: exists already and is no log of this program; choose another name")
 
 
 def _refuse_many(**options: Any) -> None:

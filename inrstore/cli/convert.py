@@ -157,6 +157,15 @@ def convert(
     batch: Annotated[
         int, typer.Option(metavar="N", help="Images that are fitted together on a GPU.", rich_help_panel=_MANY)
     ] = 1,
+    log_fit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="CSV of loss and PSNR of each chunk against steps; a .png beside it.",
+            show_default=False,
+            rich_help_panel=_NETWORKS,
+        ),
+    ] = None,
     allow_unmatched: Unmatched = False,
     dry_run: DryRun = False,
     log: LogFile = None,
@@ -206,6 +215,7 @@ def convert(
             workers=workers,
             batch=batch,
             allow_unmatched=allow_unmatched,
+            log_fit=log_fit,
             dry_run=dry_run,
             progress=step,
         )

@@ -359,6 +359,8 @@ _TEXTS: dict[type[Any], Callable[[Any], str]] = {
     MergeReport: merge_text,
 }
 
+_SHOWN_KINDS = 4
+
 _KINDS = {
     "new": "to be converted or copied",
     "changed": "changed in the source: made anew",
@@ -389,8 +391,16 @@ def _lines(report: StoreReport) -> str:
 
 
 def _networks(report: StoreReport) -> str:
-    """Return a line on the networks inside transforms and behind AV1, which are part of these chunks."""
+    """Return a line on the networks that chunks are, or on those inside transforms and behind AV1, a part of them."""
     chunks = report.chunk_list if isinstance(report, InfoReport) else ()
+    alone = [chunk for chunk in chunks if "bits_per_parameter" in chunk]
+    if alone:
+        kinds = sorted({f"{one['layers']} x {one['width']} {one['activations']}" for one in alone})
+        named, more = ", ".join(kinds[:_SHOWN_KINDS]), len(kinds) - _SHOWN_KINDS
+        named += f" and {more} more" if more > 0 else ""
+        total = sum(one["parameters"] for one in alone)
+        bits = sum(one["bits_per_parameter"] * one["parameters"] for one in alone) / max(1, total)
+        return f"\n  networks  {named} in {len(alone)} chunks, {total:,} parameters of {bits:.1f} bits"
     held = [chunk for chunk in chunks if "network_bytes" in chunk]
     if not held:
         return ""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from importlib.util import find_spec
 
-from inrstore.errors import MissingDependencyError
 from inrstore.evaluate.tradeoff import AXES, Marginal
 
 _NAMES = {"downsample": "scale of the coarse grid, 1/DS", "channels": "channels of the second network",
@@ -16,12 +14,6 @@ _LINES = (
     ("1 - SSIM", "dissimilarity", "#2c8a4b"),
     ("1 - CR", "rest", "#8a2c7d"),
 )
-
-
-def require_drawing() -> None:
-    """Raise `MissingDependencyError` unless drawings can be made."""
-    if find_spec("matplotlib") is None:
-        raise MissingDependencyError('drawing needs matplotlib: pip install "inrstore[all]"')
 
 
 def draw_marginals(found: Sequence[Marginal], chosen: dict[str, int]) -> dict[str, bytes]:

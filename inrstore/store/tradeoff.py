@@ -28,9 +28,10 @@ from inrstore.chunk.decode import decode_chunk, describe_chunk
 from inrstore.chunk.encode import encode_chunks, require_fit
 from inrstore.chunk.quality import Target
 from inrstore.errors import ConfigurationError, DestinationExistsError, NotHeldError, QualityError, StoreError
+from inrstore.evaluate.fits import require_matplotlib
 from inrstore.evaluate.similarity import WINDOW, ssim
 from inrstore.evaluate.tradeoff import AXES, BETA, Cell, Marginal, Row, marginals, pareto, trade_off
-from inrstore.evaluate.tradeoff_plot import draw_marginals, require_drawing
+from inrstore.evaluate.tradeoff_plot import draw_marginals
 from inrstore.files import durable
 from inrstore.files.journal import Journal, records
 from inrstore.files.lock import Lock
@@ -235,7 +236,7 @@ def run(
     """
     began = time.perf_counter()
     require_fit()
-    require_drawing()
+    require_matplotlib()
     source = read_source(image)
     volume = _volume(source.voxels, plan, source.label)
     folder = Path(f"{stem(files.split(image)[1])}.tradeoff" if out is None else os.fspath(out))

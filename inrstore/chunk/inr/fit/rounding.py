@@ -66,7 +66,7 @@ def round_in_the_loop(
         As in the fit.
     report : callable
     """
-    trainer = Trainer(batch, networks, replace(schedule, warm_up=10), omega_0)
+    trainer = Trainer(batch, networks, replace(schedule, warm_up=10, turned=False), omega_0)
     float_distortion = distortion(batch, networks)
     base = equal_slope_steps(batch, networks, trainer.probe)
     slack = (1 - float_distortion).clamp(min=0.02)
@@ -79,8 +79,8 @@ def round_in_the_loop(
 
     def steer(step: int, seen: Tensor) -> None:
         part = step / schedule.steps
-        now = distortion(batch, quantiser(trainer.networks)) if part > 0.6 else seen * bias
-        if part > 0.6:
+        now = distortion(batch, quantiser(trainer.networks)) if part > 0.7 else seen * bias
+        if part > 0.7:
             for i, value in enumerate(now.tolist()):
                 old = found[i]
                 coarse = float(quantiser.coarseness[i])
@@ -119,7 +119,7 @@ def _settle(
         if excess > 1.2 or attempt == REPAIRS:
             return None
         quantiser.coarseness = quantiser.coarseness * (0.94 if attempt == 0 else 0.88)
-        mend = replace(schedule, steps=max(60, schedule.steps // 8), warm_up=5, rate=schedule.rate / 4)
+        mend = replace(schedule, steps=max(60, schedule.steps // 8), warm_up=5, rate=schedule.rate / 4, turned=False)
         Trainer(batch, networks, mend, omega_0, quantiser).run()
     return None
 

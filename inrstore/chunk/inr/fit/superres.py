@@ -34,7 +34,7 @@ from inrstore.chunk.superres.decode import MAX_SHIFT, Payload, coarse_image, vol
 from inrstore.chunk.superres.evaluate import Evaluator, Inputs
 from inrstore.chunk.superres.network import Lengths, Refiner
 from inrstore.chunk.superres.systems import System, system_of
-from inrstore.errors import LimitExceededError
+from inrstore.errors import ConfigurationError, LimitExceededError
 from inrstore.limits import EXACT_SUM
 from inrstore.options import EncodeOptions, Network, Preset, Progress, ProgressCallback, available_cores
 
@@ -73,6 +73,7 @@ _MEASUREMENTS = 4
 """Measurements that the refining network sees in a step."""
 _LARGE, _SMALL = 64, 16
 """Fine positions along an axis of a patch in two dimensions, and in three."""
+_POINTS = 1 << 14
 _GAIN_BITS, _SUM_BITS = 26.9, 51.9
 
 
@@ -145,7 +146,16 @@ def train_shared(
         The system has no refining network, or an image is not of three axes.
     """
     options = options or EncodeOptions()
-    device, random = choose_device(options), np.random.default_rng(options.seed)
+    device = choose_device(options)
+    with ThreadPoolExecutor(1, initializer=None if device.type == "cuda" else _use_one_thread) as pool:
+        return pool.submit(_train_shared, images, network, options, report, device).result()
+
+
+def _train_shared(images: Sequence[npt.NDArray[Any]], network: Network, options: EncodeOptions,
+                  report: Callable[[int, float], None] | None, device: torch.device) -> bytes:  # fmt: skip
+    if any(image.ndim != 3 for image in images) or not images:
+        raise ConfigurationError("images to train a refining network with have slices, rows and columns")
+    random = np.random.default_rng(options.seed)
     system = system_of(network, 3, tuple(min(image.shape[axis] for image in images) for axis in range(3)))
     model = RefinerModel(system.plan, system.reach, system.scales, options.seed, device)
     patches = []
@@ -222,12 +232,13 @@ class _Fit:
         loop.train(self.effort.joint, 1.0)
         error = loop.error()
         _log.info("float: relative mean square error %s", error)
-        self.batch.noise[:] = max(ROUNDED * error, 1e-12)
+        own = self._own_outputs(loop.networks)
+        own.noise[:] = max(ROUNDED * error, 1e-12)
         spread = float((item.unit / item.problem.scale).min())
         reached = replace(item.problem.target, rmse=max(spread * math.sqrt(error), 1e-30))
         self.item = replace(item, problem=replace(item.problem, target=reached))  # as fine are numbers counted
         probe = (torch.arange(min(16384, len(item.values)), device=self.device) + 0.5) / min(16384, len(item.values))
-        base, floor = equal_slope_steps(self.batch, loop.networks, probe), finest_steps(loop.networks)
+        base, floor = equal_slope_steps(own, loop.networks, probe), finest_steps(loop.networks)
         loop.quantiser = Quantiser(base, torch.ones(1, device=self.device), floor)
         if self.given is None:
             model.round()
@@ -256,11 +267,24 @@ class _Fit:
         omega_0 = network.omega_0 or OMEGA_0
         made = initialise(size, *item.key, omega_0, [self.seed], self.device)
         rate = (network.rate or RATE) * min(1.0, RATE_WIDTH / width)
-        schedule = Schedule(steps=self.effort.coarse, samples=min(4096, len(item.values)), rate=rate, warm_up=50,
+        schedule = Schedule(steps=self.effort.coarse, samples=min(4096, len(item.values)), rate=rate,
+                            warm_up=min(50, 1 + self.effort.coarse // 5),
                             check_every=max(20, self.effort.coarse // 20))  # fmt: skip
         trainer = Trainer(self.batch, made, schedule, omega_0)
         trainer.run()
         return trainer.kept
+
+    @torch.no_grad()
+    def _own_outputs(self, networks: Networks) -> Batch:
+        """Return the coarse image that a network gives, from which disturbed weights lead away.
+
+        That is not the one that it was fitted to at first, so that disturbing them may lead nearer to that.
+        """
+        own = Batch([self.item], self.device)
+        for begin in range(0, own.values.shape[1], _POINTS):
+            block = slice(begin, begin + _POINTS)
+            own.values[:, block] = networks(own.coordinates[:, block])
+        return own
 
     # ---- into the format -----------------------------------------------------------------------------------
 
@@ -501,7 +525,7 @@ def _scaled(effort: Effort, steps: int) -> Effort:
 
 def _shape(step: int, steps: int) -> float:
     """Return the share of the peak rate at a step."""
-    return min(1.0, (step + 1) / 50) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+    return min(1.0, (step + 1) / min(50, 1 + steps // 5)) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 def _short(gains: Doubles) -> Ints:
