@@ -96,14 +96,14 @@ def equal_slope_steps(batch: Batch, networks: Networks, fraction: Tensor) -> Ten
     its sensitivity.
     """
     floor = distortion(batch, networks, fraction)
-    source = torch.Generator().manual_seed(3)
     sensitivities, proportions = [], _proportions(networks)
     for index, group in enumerate(groups(networks)):
         size, parts = sum(t[0].numel() for t in group), proportions[index]
         squares = sum((t / part).square().sum((1, 2)) for t, part in zip(group, parts, strict=True))
         spread = (squares / size).sqrt()  # type: ignore[union-attr]
         sensitivity = torch.full_like(floor, math.nan)
-        for factor in (0.005, 0.01, 0.02, 0.04, 0.08, 0.16):
+        for attempt, factor in enumerate((0.005, 0.01, 0.02, 0.04, 0.08, 0.16)):
+            source = torch.Generator().manual_seed(1000 * index + attempt)  # whatever the others needed
             step = spread * factor
             noisy = networks.clone()
             for tensor, part in zip(groups(noisy)[index], parts, strict=True):
@@ -112,6 +112,8 @@ def equal_slope_steps(batch: Batch, networks: Networks, fraction: Tensor) -> Ten
             rise = (distortion(batch, noisy, fraction) - floor).clamp(min=1e-9)
             fresh = sensitivity.isnan() & ((rise > 0.03) | (factor == 0.16))
             sensitivity = torch.where(fresh, rise / (size * step.double().square()), sensitivity)
+            if not sensitivity.isnan().any():
+                break
         sensitivities.append(sensitivity)
     parameters = sum(t[0].numel() for g in groups(networks) for t in g)
     return (torch.stack(sensitivities, 1) * parameters).rsqrt().float()
