@@ -80,8 +80,8 @@ def round_in_the_loop(
 
     def steer(step: int, seen: Tensor) -> None:
         part = step / schedule.steps
-        now = distortion(batch, quantiser(trainer.networks)) if part > 0.7 else seen * bias
-        if part > 0.7:
+        now = distortion(batch, quantiser(trainer.networks)) if part > 0.85 else seen * bias
+        if part > 0.85:
             for i, value in enumerate(now.tolist()):
                 old = found[i]
                 coarse = float(quantiser.coarseness[i])
