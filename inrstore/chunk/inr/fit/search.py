@@ -108,11 +108,12 @@ LOST = 1.0
 SLOPE = 1.0
 """Decibels that twice the parameters bring, where it is not measured."""
 TOO_LARGE = 1.5
-"""Decibels over the target at which a size that was guessed is too large: a smaller one is tried, once."""
+"""Decibels over the target at which a size that was guessed is too large: a smaller one is tried."""
+_SHRINKS = 2
 _STEEPEST = 3.0
 """Decibels that half of the parameters cost at most."""
 _FARTHEST = 1.5
-_FEWEST_SAMPLES = 1024
+_FEWEST_SAMPLES = 2048
 _VALUES_AT_ONCE = 1 << 30
 _SETTING = threading.Lock()
 
@@ -306,14 +307,13 @@ class _Group:
     def _choose(self, net: int, decibels: float, slope: float) -> Architecture | None:
         doublings = (self.effort.surplus - decibels) / slope
         if len(self.probes) == 1:  # a guess should not lead far: a network that is too large is paid for in bytes
-            doublings = min(doublings, _FARTHEST)
+            doublings = max(-_FARTHEST, min(doublings, _FARTHEST))
         probed = math.log2(self.probes[-1].parameters(self.axes, self.channels))
         return self._smallest(net, probed + doublings, None)
 
-    def _may_shrink(self, net: int, size: Architecture) -> bool:
+    def _may_shrink(self, size: Architecture) -> bool:
         """Return whether a size that one probe led to may be tried smaller."""
-        guessed = len(self.probes) == 1 and not self.recipe.width
-        return guessed and net not in self.enough and size.width > WIDTHS[0]
+        return len(self.probes) == 1 and not self.recipe.width and size.width > WIDTHS[0]
 
     def _expected(self, net: int, size: Architecture) -> float:
         """Return the decibels over target that a network of a size has at least, by what a probe had."""
@@ -351,7 +351,7 @@ class _Group:
         for i, d in zip(nets, decibels.tolist(), strict=True):
             if i in short and d < self._expected(i, size) - LOST:
                 self.calm[i], short[i] = self.calm[i] / 3, 0.0
-            elif d > TOO_LARGE and self._may_shrink(i, size):
+            elif d > TOO_LARGE and attempt < _SHRINKS and self._may_shrink(size):
                 self.enough[i], short[i] = size, (0.5 - d) / 2
         ready = [i for i in range(len(nets)) if nets[i] not in short]
         if ready:
