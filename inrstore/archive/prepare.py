@@ -16,13 +16,14 @@ from inrstore.archive.changes import unmatched
 from inrstore.archive.copies import DESCRIPTION
 from inrstore.archive.plan import Job, Plan, Planned, SourceKind
 from inrstore.archive.record import VERSION
-from inrstore.archive.report import check_replaceable, page_template
+from inrstore.archive.report import page_template
 from inrstore.archive.rules import QUALITIES, Rule, Rules, described, mask_beside, matches, read_rules, suffix_of
 from inrstore.archive.stamps import choice_of
 from inrstore.chunk.frame import VERSION as FORMAT_VERSION
 from inrstore.errors import ConfigurationError, SourceError, StoreError
 from inrstore.files import Place
 from inrstore.files.names import check_name
+from inrstore.files.pages import check_replaceable
 from inrstore.files.zips import ZipPlace
 from inrstore.sources import is_image, read_image
 from inrstore.sources.dicom import converted

@@ -26,6 +26,8 @@ class JobProgress:
         Million bytes of voxels done in a second, so far.
     psnr : float or None
         Current PSNR of what is being fitted, in dB, when there is one.
+    unit : str
+        What is counted, where it is not chunks.
     """
 
     stage: str
@@ -35,6 +37,7 @@ class JobProgress:
     seconds: float
     mb_per_s: float
     psnr: float | None = None
+    unit: str = "chunks"
 
 
 JobCallback: TypeAlias = Callable[[JobProgress], None]
@@ -51,10 +54,12 @@ class Clock:
         Number of chunks.
     nbytes : int
         Bytes of voxels in all chunks.
+    unit : str
+        What is counted, where it is not chunks.
     """
 
-    def __init__(self, callback: JobCallback | None, total: int, nbytes: int) -> None:
-        self._callback = callback
+    def __init__(self, callback: JobCallback | None, total: int, nbytes: int, unit: str = "chunks") -> None:
+        self._callback, self._unit = callback, unit
         self._total = total
         self._bytes = nbytes
         self._start = time.perf_counter()
@@ -89,6 +94,7 @@ class Clock:
                 seconds=seconds,
                 mb_per_s=part * self._bytes / 1e6 / max(seconds, 1e-9),
                 psnr=psnr,
+                unit=self._unit,
             )
         )
 
