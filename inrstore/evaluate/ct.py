@@ -58,7 +58,7 @@ class Tomography:
 
     def _hounsfield(self, voxels: Image) -> Image:
         real = voxels.astype(np.float32) * np.float32(self._slope) + np.float32(self._inter)
-        return np.nan_to_num(real, posinf=0.0, neginf=0.0)
+        return np.asarray(np.nan_to_num(real, posinf=0.0, neginf=0.0))
 
     def _regions(self, hounsfield: Image) -> dict[str, Truth]:
         found = {name: self.mask & (hounsfield >= low) & (hounsfield < high) for name, (low, high) in RANGES.items()}

@@ -100,13 +100,13 @@ class Gradients:
     def unit(self) -> Floats:
         """Directions of length 1, (t, 3); 0 where there is none."""
         length = np.linalg.norm(self.bvec, axis=1, keepdims=True)
-        return np.divide(self.bvec, length, out=np.zeros_like(self.bvec), where=length > 0)
+        return np.asarray(np.divide(self.bvec, length, out=np.zeros_like(self.bvec), where=length > 0))
 
     @property
     def plain(self) -> Truth:
         """Measurements without weighting, (t,); those of the least b where none is under `B0`."""
         low: Truth = self.bval <= B0
-        return low if low.any() else self.bval <= self.bval.min() + SAME_SHELL
+        return low if low.any() else np.asarray(self.bval <= self.bval.min() + SAME_SHELL)
 
     @property
     def directed(self) -> Truth:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,7 +44,7 @@ _EXPLAINED = {
 }
 
 CURVES: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "dmri": (("FA", MEAN_ABSOLUTE), ("MD", MEAN_ABSOLUTE), ("RISH2", RELATIVE_SPREAD)),
+    "dmri": (("FA", MEAN_ABSOLUTE), ("MD", MEAN_ABSOLUTE), ("RISH2", MEAN_ABSOLUTE)),
     "fmri": (("tSNR", MEAN_ABSOLUTE), ("correlation of the series, median", VALUE), ("connectivity, r", MEAN_ABSOLUTE)),
     "structural": (("Dice", VALUE), ("gradient, error over mean", VALUE), ("SSIM", VALUE)),
     "ct": (("HU", MEAN_ABSOLUTE), ("HU", BIAS)),
@@ -108,6 +107,7 @@ def render(
     MissingDependencyError
         Without Jinja.
     """
+    lines, charts = _charts(kind, candidates)
     return template().stream(
         title=title,
         facts=facts,
@@ -116,7 +116,8 @@ def render(
         source=[(one.measure, one.region, _number(one.value), one.unit) for one in source.findings],
         names=[(shown.name, shown.note, list(shown.facts), shown.is_store) for shown in candidates],
         tables=_tables(candidates),
-        charts=_charts(kind, candidates),
+        names_of_lines=lines,
+        charts=charts,
         explained=_EXPLAINED,
         rows=_rows(source, candidates, aspect),
     )
@@ -157,63 +158,73 @@ def _number(value: float | None) -> str:
         return "0"
     size = abs(value)
     if size >= 1000:
-        return f"{value:,.0f}"
-    if size >= 0.001:
-        return f"{value:.3g}"
-    return f"{value:.1e}"
+        return f"{value:,.0f}".replace("-", "−")
+    text = f"{value:.3g}" if size >= 0.001 else f"{value:.1e}"
+    return text.replace("-", "−", 1) if value < 0 else text
 
 
 def _tables(candidates: Sequence[Shown]) -> list[dict[str, Any]]:
-    """Return a table for each measure with several regions, and one for all figures of the image."""
+    """Return a table of all figures of the whole image, and one for each measure: a row for each candidate."""
     measures: dict[str, dict[str, list[dict[str, Finding]]]] = {}
     for at, shown in enumerate(candidates):
         for one in shown.findings:
-            rows = measures.setdefault(one.measure, {})
-            cells = rows.setdefault(one.region, [{} for _ in candidates])
+            plain = one.region == "image" and one.statistic == VALUE
+            unit = f", {one.unit}" if one.unit and plain else ""
+            regions = measures.setdefault("" if plain else one.measure, {})
+            cells = regions.setdefault(f"{one.measure}{unit}" if plain else one.region, [{} for _ in candidates])
             cells[at][one.statistic] = one
-    out: list[dict[str, Any]] = []
-    for measure, rows in measures.items():
-        plain = all(set(cell) <= {VALUE} for cells in rows.values() for cell in cells)
-        unit = next((one.unit for cells in rows.values() for cell in cells for name, one in cell.items()
-                     if name in (VALUE, MEAN_ABSOLUTE)), "")  # fmt: skip
-        lines = [(measure if len(rows) == 1 and plain else region, [_cell(cell) for cell in cells])
-                 for region, cells in rows.items()]  # fmt: skip
-        if plain and len(rows) == 1:
-            lines = [(f"{measure}, {unit}" if unit else measure, lines[0][1])]
-            if out and out[-1]["plain"]:
-                out[-1]["lines"] += lines
-                continue
-            out.append({"title": "", "unit": "", "plain": True, "lines": lines})
-        else:
-            out.append({"title": measure, "unit": unit, "plain": False, "lines": lines})
+    out = []
+    for measure, regions in measures.items():
+        rows = [(at, [_cell(cells[at]) for cells in regions.values()])
+                for at in range(len(candidates)) if any(cells[at] for cells in regions.values())]  # fmt: skip
+        unit = next((one.unit for cells in regions.values() for cell in cells for name, one in cell.items()
+                     if measure and name in (VALUE, MEAN_ABSOLUTE)), "")  # fmt: skip
+        out.append({"title": measure, "unit": unit, "regions": list(regions), "rows": rows})
     return out
 
 
-def _cell(cell: Mapping[str, Finding]) -> tuple[str, str]:
+def _figure(one: Finding) -> str:
+    """Return a figure that stands by itself: dB with two digits behind the point, what is at most 1 with four."""
+    if one.value is None or (one.unit and one.unit != "dB") or (not one.unit and abs(one.value) > 1):
+        return _number(one.value)
+    return f"{one.value:.2f}" if one.unit else f"{one.value:.4f}".replace("-", "−")
+
+
+def _cell(cell: Mapping[str, Finding]) -> tuple[str, list[str]]:
     """Return the figure of a cell and the smaller ones below it."""
     if not cell:
-        return "", ""
+        return "", []
     if VALUE in cell:
-        return _number(cell[VALUE].value), ""
+        return _figure(cell[VALUE]), []
     below = []
-    if PERCENTILE in cell:
-        below.append(f"95 %: {_number(cell[PERCENTILE].value)}")
     if BIAS in cell:
         below.append(f"bias {_number(cell[BIAS].value)}")
+    if PERCENTILE in cell:
+        below.append(f"95 % < {_number(cell[PERCENTILE].value)}")
     if RELATIVE in cell:
         below.append(f"{_number(cell[RELATIVE].value)} ± {_number(cell[RELATIVE_SPREAD].value)} %")
-    return _number(cell[MEAN_ABSOLUTE].value if MEAN_ABSOLUTE in cell else None), " · ".join(below)
+    return _number(cell[MEAN_ABSOLUTE].value if MEAN_ABSOLUTE in cell else None), below
 
 
 # ---- curves
 
+_COLOURS = 6
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 420, 250, 54, 34, 12, 12
 
 
-def _charts(kind: str, candidates: Sequence[Shown]) -> list[tuple[str, str]]:
-    """Return title and SVG of each curve of bytes against a measure; none for a single store."""
+def _line(shown: Shown) -> str:
+    """Return the name of the line that a candidate lies on."""
+    return "stores" if shown.is_store else shown.name.partition(" at the bytes of ")[0]
+
+
+def _charts(kind: str, candidates: Sequence[Shown]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the names of the lines by colour, and title and SVG of each curve of bytes against a measure.
+
+    For a single store there are none.
+    """
     if sum(shown.is_store for shown in candidates) < 2:
-        return []
+        return [], []
+    names = list(dict.fromkeys(_line(shown) for shown in candidates))
     out = []
     for measure, statistic in CURVES.get(kind, CURVES["image"]):
         regions = dict.fromkeys(
@@ -230,16 +241,15 @@ def _charts(kind: str, candidates: Sequence[Shown]) -> list[tuple[str, str]]:
                         continue
                     unit = one.unit
                     if shown.nbytes:
-                        name = "stores" if shown.is_store else shown.name.partition(" at ")[0]
-                        lines.setdefault(name, []).append((float(shown.nbytes), one.value))
+                        lines.setdefault(_line(shown), []).append((float(shown.nbytes), one.value))
                     else:
                         levels[shown.name] = one.value
             title = f"{measure} in {region}: {statistic}{f', {unit}' if unit else ''}"
-            out.append((title.replace(": value", "").replace(" in image", ""), _svg(lines, levels)))
-    return out
+            out.append((title.replace(": value", "").replace(" in image", ""), _svg(names, lines, levels)))
+    return names, out
 
 
-def _svg(lines: Mapping[str, list[tuple[float, float]]], levels: Mapping[str, float]) -> str:
+def _svg(names: Sequence[str], lines: Mapping[str, list[tuple[float, float]]], levels: Mapping[str, float]) -> str:
     """Return a drawing: bytes along a logarithmic axis, lines through points, dashed levels for what has no bytes."""
     points = [point for line in lines.values() for point in line]
     values = [y for _, y in points] + list(levels.values())
@@ -263,18 +273,14 @@ def _svg(lines: Mapping[str, list[tuple[float, float]]], levels: Mapping[str, fl
     for size in _sizes(first, last):
         out.append(f"<line class=grid x1={across(size):.1f} x2={across(size):.1f} y1={_TOP} y2={_HEIGHT - _BOTTOM} />")
         out.append(f"<text class=below x={across(size):.1f} y={_HEIGHT - _BOTTOM + 16}>{_bytes(size)}</text>")
-    for number, (name, y) in enumerate(levels.items()):
-        out.append(
-            f'<line class="level c{number + 3}" x1={_LEFT} x2={_WIDTH - _RIGHT} y1={up(y):.1f} y2={up(y):.1f} />'
-        )
-        out.append(f'<text class="end c{number + 3}" x={_WIDTH - _RIGHT} y={up(y) - 4:.1f}>{html.escape(name)}</text>')
-    for number, (name, line) in enumerate(lines.items()):
+    for name, y in levels.items():
+        colour = f"c{names.index(name) % _COLOURS}"
+        out.append(f'<line class="level {colour}" x1={_LEFT} x2={_WIDTH - _RIGHT} y1={up(y):.1f} y2={up(y):.1f} />')
+    for name, line in lines.items():
+        colour = f"c{names.index(name) % _COLOURS}"
         path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in sorted(line))
-        out.append(f'<polyline class="c{number}" points="{path}" />')
-        out += [f'<circle class="c{number}" cx={across(x):.1f} cy={up(y):.1f} r=3 />' for x, y in line]
-        x, y = max(line) if number else min(line)
-        out.append(f'<text class="{"end" if number else "start"} c{number}" x={across(x):.1f} y={up(y) - 7:.1f}>'
-                   f"{html.escape(name)}</text>")  # fmt: skip
+        out.append(f'<polyline class="{colour}" points="{path}" />')
+        out += [f'<circle class="{colour}" cx={across(x):.1f} cy={up(y):.1f} r=3 />' for x, y in line]
     return "".join([*out, "</svg>"])
 
 

@@ -98,7 +98,7 @@ class Structural:
 
     def _real(self, voxels: Image) -> Image:
         real = voxels.astype(np.float32) * np.float32(self._slope) + np.float32(self._inter)
-        return np.nan_to_num(real, posinf=0.0, neginf=0.0)
+        return np.asarray(np.nan_to_num(real, posinf=0.0, neginf=0.0))
 
     def _edges(self, image: Image) -> Image:
         """Return the gradient's magnitude in the box around the mask."""

@@ -17,6 +17,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -133,23 +134,19 @@ class Codecs:
         return stored(found, self.voxels.dtype).reshape(self.voxels.shape)
 
     def _jpeg2000(self, nbytes: int) -> Coded | None:
-        import imagecodecs
-
         mosaic = np.round(self._unit() * 65535).astype(np.uint16).reshape(-1, self._stacked.shape[-1])
 
         def encode(level: float) -> list[bytes]:
-            return [imagecodecs.jpeg2k_encode(mosaic, level=level, codecformat="J2K", reversible=False, numthreads=1)]
+            return [_codecs().jpeg2k_encode(mosaic, level=level, codecformat="J2K", reversible=False, numthreads=1)]
 
         found = _largest(encode, nbytes - self._scaling, 45.0, (1.0, 120.0))
         if found is None:
             return None
         parts, level = found
-        unit = imagecodecs.jpeg2k_decode(parts[0], numthreads=1) / np.float32(65535)
+        unit = _codecs().jpeg2k_decode(parts[0], numthreads=1) / np.float32(65535)
         return Coded(self._back(unit), sum(map(len, parts)) + self._scaling, f"{level:.1f} dB")
 
     def _components(self, nbytes: int) -> Coded | None:
-        import imagecodecs
-
         unit = self._unit().reshape(len(self._stacked), -1)  # (t, voxel)
         count = len(unit)
         _, vectors = np.linalg.eigh(unit @ unit.T)
@@ -163,7 +160,7 @@ class Codecs:
 
             def encode(level: float, images: Image = images, spans: list[float] = spans) -> list[bytes]:
                 return [
-                    imagecodecs.sperr_encode(
+                    _codecs().sperr_encode(
                         np.ascontiguousarray(image), max(level + span, 0.1), "psnr", chunks=image.shape, numthreads=1
                     )
                     for image, span in zip(images, spans, strict=True)
@@ -173,13 +170,17 @@ class Codecs:
             if found is None:
                 continue
             parts, level = found
-            components = [imagecodecs.sperr_decode(part, numthreads=1) for part in parts]
+            components = [_codecs().sperr_decode(part, numthreads=1) for part in parts]
             back = self._back(basis[:k].T @ np.stack(components).reshape(k, -1).astype(np.float32))
             error = back.reshape(self._stacked.shape) - self._stacked.astype(np.float64)
             off = float(np.square(error / self._spread).mean())
             if off < least:
                 least, best = off, Coded(back, sum(map(len, parts)) + extra, f"k = {k}, {level:.1f} dB")
         return best
+
+
+def _codecs() -> Any:
+    return import_module("imagecodecs")
 
 
 def _largest(

@@ -445,10 +445,8 @@ def _page(result: EvaluateReport, work: _Work, model: Model | None, found: Seque
     for candidate, planes in found:
         facts = []
         if candidate.nbytes is not None and candidate.ratio is not None:
-            facts = [
-                f"{candidate.nbytes:,} bytes, {candidate.ratio:.1f} : 1",
-                f"{candidate.bits_per_voxel:.3f} bits a value",
-            ]
+            size = f"{candidate.nbytes:,} bytes, {candidate.ratio:.1f} : 1"
+            facts = [f"{size}, {candidate.bits_per_voxel:.3f} bits a value"]
         store = candidate.kind == "store"
         shown.append(page.Shown(
             name=_name(candidate.name) if store else candidate.name, note=candidate.note, nbytes=candidate.nbytes,
