@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inrstore.api import convert, evaluate, export, info, merge, prune, remove, update, verify
+    from inrstore.api import convert, export, info, merge, prune, remove, update, verify
     from inrstore.codecs.decoded import cache
     from inrstore.views.archive import open_archive
     from inrstore.views.backend import open
@@ -21,7 +21,6 @@ __all__ = [
     "__version__",
     "cache",
     "convert",
-    "evaluate",
     "export",
     "info",
     "merge",
@@ -36,7 +35,6 @@ __all__ = [
 _HOMES = {
     "cache": "inrstore.codecs.decoded",
     "convert": "inrstore.api",
-    "evaluate": "inrstore.api",
     "export": "inrstore.api",
     "info": "inrstore.api",
     "merge": "inrstore.api",

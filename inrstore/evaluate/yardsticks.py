@@ -203,8 +203,8 @@ def _largest(
             if level <= bounds[0]:
                 break
         if low is None or high is None:
-            # The size doubles with every 5 dB or so.
-            step = 5 * math.log2(max(nbytes, 1) * (1 - _CLOSE / 2) / size)
+            # The size doubles with every 5 dB or so, less often at high rates: the steps grow until they are enough.
+            step = 5 * 1.5**number * math.log2(max(nbytes, 1) * (1 - _CLOSE / 2) / size)
             level = min(max(level + step, bounds[0]), bounds[1])
             continue
         part = math.log(nbytes * (1 - _CLOSE / 2) / low[1]) / max(1e-9, math.log(high[1] / low[1]))

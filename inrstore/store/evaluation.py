@@ -17,12 +17,13 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
+from inrstore import files
 from inrstore.errors import ConfigurationError, MissingDependencyError, StoreError
 from inrstore.evaluate import ct, dmri, fmri, page, plain, structural, yardsticks
 from inrstore.evaluate.findings import Finding, Image, Result, Truth
 from inrstore.files import durable
 from inrstore.files.pages import check_replaceable
-from inrstore.sources import Source, read_source
+from inrstore.sources import Source, read_image
 from inrstore.store import layout
 from inrstore.store.masks import read_mask
 from inrstore.store.reader import Store
@@ -169,7 +170,7 @@ def evaluate(
     start = time.perf_counter()
     _check(stores, wanted)
     opened = [Store(where) for where in stores]
-    image = read_source(source)
+    image = read_image(*files.split(source), sidecars=True)
     notes = [text for store in opened for text in _fits(store, image)]
     kind: Kind = wanted.kind or kind_of(image, wanted.suffix)
     clock = _Steps(progress, stores=opened, yardsticks=wanted.yardsticks, nbytes=image.voxels.nbytes)
@@ -211,7 +212,7 @@ def kind_of(image: Source, suffix: str = "") -> Kind:
         return "image"
     if four and image.bval is not None and image.bvec is not None:
         return "dmri"
-    known = _SUFFIXES.get(suffix)
+    known = _SUFFIXES.get(suffix) or ("ct" if _modality(image) == "CT" else None)
     if known == "dmri" or (known == "fmri" and not four) or (known in ("structural", "ct") and four):
         known = None
     if known is None and not four and image.voxels.ndim == 3 and image.inter <= -900:  # -1024: stored HU
@@ -225,6 +226,14 @@ def kind_of(image: Source, suffix: str = "") -> Kind:
         step = image.voxel_size[3] if len(image.voxel_size) > 3 else 0.0
         known = "fmri" if step > 0 else None
     return known or "image"
+
+
+def _modality(image: Source) -> str:
+    """Return the modality that the JSON sidecar names, "" if none does."""
+    try:
+        return str(layout.decode_json(image.sidecars[".json"]).get("Modality", ""))
+    except (KeyError, ValueError, AttributeError):
+        return ""
 
 
 def _check(stores: Sequence[str], wanted: Wanted) -> None:
