@@ -301,6 +301,16 @@ with dicom.converted(Folder(Path(sys.argv[2])), ""):
 """
 
 
+@pytest.fixture(autouse=True)
+def usual_signals():
+    """Handlers as in a shell: under `nohup` and `&` some signals are ignored, in children too."""
+    usual = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def held(series, tmp_path, monkeypatch):
     """A process that has converted a folder and goes on, and the folder for its temporary files."""

@@ -14,7 +14,7 @@ import zarr
 from common import AFFINE
 
 import inrstore
-from inrstore.chunk import modes
+from inrstore.chunk import modes, quality
 from inrstore.chunk.decode import decode_chunk, describe_chunk
 from inrstore.chunk.encode import encode_chunks, encode_together
 from inrstore.chunk.quality import Target, rmse
@@ -242,3 +242,12 @@ def test_an_image_of_one_measurement_has_chunks_that_are_read_in_a_moment(tmp_pa
         tmp_path / "a.nii", tmp_path / "b.ozx", psnr=30, mode="transform", preset="fast", chunks="whole"
     )
     assert whole.chunks == 1
+
+
+@pytest.mark.parametrize("shape", [(100_000,), (50_000, 2), (3, 40, 900)])
+def test_an_error_is_summed_up_in_few_pieces_whatever_the_shape(shape, monkeypatch):
+    values = np.random.default_rng(0).integers(-500, 500, shape).astype("<i2")
+    calls = []
+    monkeypatch.setattr(quality, "sum_of_squares", lambda error: calls.append(1) or float(np.sum(error**2)))
+    assert rmse(values, values + 3, Target(rmse=1)) == 3
+    assert len(calls) < 50

@@ -130,6 +130,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--suites", nargs="*", default=SUITES, help="below tests/ of zarr-python")
     parser.add_argument("--result", type=Path, default=RESULT)
     asked = parser.parse_args(arguments)
+    asked.python = shutil.which(asked.python) or asked.python
+    asked.python = os.path.abspath(asked.python)  # suites run elsewhere; a link of an environment stays one
     said = versions(asked.python)
     entry: dict[str, Any] = {"versions": said, "suites": {}}
     common = next(p.parent for p in asked.numcodecs.resolve().glob("**/tests/common.py"))

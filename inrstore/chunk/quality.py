@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -152,7 +153,7 @@ def rmse(
     where = np.broadcast_to(True if inside is None else inside, original.shape)
     total, count = 0.0, 0
     every = inside is None and original.dtype.kind != "f"
-    for i in range(len(original)) if original.ndim else (...,):
+    for i in _slabs(original):
         if every:
             error = np.subtract(decoded[i], original[i], dtype=np.float64)
             if target.scale is not None:
@@ -166,6 +167,16 @@ def rmse(
         total += sum_of_squares(error)
         count += error.size
     return math.sqrt(total / count) if count else 0.0
+
+
+def _slabs(values: npt.NDArray[Any]) -> Iterator[slice | EllipsisType]:
+    """Yield parts along the first axis: one position each, or several that are small."""
+    if not values.ndim:
+        yield ...
+        return
+    step = max(1, _SMALL_SUM // max(1, math.prod(values.shape[1:])))
+    for first in range(0, len(values), step):
+        yield slice(first, first + step)
 
 
 def sum_of_squares(values: npt.NDArray[Any]) -> float:
