@@ -73,8 +73,11 @@ def measure(name: str, psnrs: tuple[float, ...] = PSNRS) -> list[Row]:
         rows.append({**base, "candidate": "source", "figures": figures_of_source(report)})
         if name in DIFFUSION and BESIDE in psnrs:
             report = api.evaluate(source, stores[psnrs.index(BESIDE)], yardsticks=True)
-            rows += [{**base, "candidate": re.sub(r"\d+\.ozx", f"the store of {BESIDE:.0f} dB", one.name), "note":
-                      one.note, "bytes": one.nbytes, "figures": figures(one)} for one in report.candidates[1:]]  # fmt: skip
+            for one in report.candidates[1:]:
+                label = re.sub(r"\d+\.ozx", f"the store of {BESIDE:.0f} dB", one.name)
+                rows.append(
+                    {**base, "candidate": label, "note": one.note, "bytes": one.nbytes, "figures": figures(one)}
+                )
     if name == "s01" and which("dwi2tensor"):
         rows.append({**base, "candidate": "MRtrix3", "figures": beside_mrtrix(source)})
     return rows

@@ -19,8 +19,8 @@ import numpy as np
 
 from inrstore import files
 from inrstore.errors import ConfigurationError, MissingDependencyError, StoreError
-from inrstore.evaluate import ct, dmri, fmri, page, plain, structural, yardsticks
-from inrstore.evaluate.findings import Finding, Image, Result, Truth
+from inrstore.evaluate import ct, dmri, fmri, noise, page, plain, structural, yardsticks
+from inrstore.evaluate.findings import Finding, Image, Result, Truth, value
 from inrstore.files import durable
 from inrstore.files.pages import check_replaceable
 from inrstore.sources import Source, read_image
@@ -192,7 +192,7 @@ def evaluate(
     candidates = tuple(candidate for candidate, _ in found)
     result = EvaluateReport(
         source=image.label, kind=kind, shape=image.voxels.shape, dtype=image.voxels.dtype.name, notes=tuple(notes),
-        source_findings=() if model is None else model.describe(), candidates=candidates,
+        source_findings=(*work.noise(), *(() if model is None else model.describe())), candidates=candidates,
         seconds=time.perf_counter() - start,
     )  # fmt: skip
     if wanted.table:
@@ -329,6 +329,13 @@ class _Work:
             findings += second.findings
             planes |= {name: whole[self.z] for name, whole in second.maps.items()}
         return findings, planes
+
+    def noise(self) -> tuple[Finding, ...]:
+        """Return the noise of the source, where the model has a mask to look for it in."""
+        if self.model is None or self.image.voxels.shape[-1] < 3:
+            return ()
+        found = noise.deviation(self.image.voxels, self.model.mask)
+        return (value("noise of a measurement, median", "mask", np.median(found), "stored units"),)
 
     def plane(self, voxels: Image) -> Image:
         """Return the slice that is shown."""
