@@ -118,7 +118,7 @@ def render(
         tables=_tables(candidates),
         names_of_lines=lines,
         charts=charts,
-        explained=_EXPLAINED,
+        explained={name: text for name, text in _EXPLAINED.items() if any(name in one.planes for one in candidates)},
         rows=_rows(source, candidates, aspect),
     )
 
@@ -164,23 +164,31 @@ def _number(value: float | None) -> str:
 
 
 def _tables(candidates: Sequence[Shown]) -> list[dict[str, Any]]:
-    """Return a table of all figures of the whole image, and one for each measure: a row for each candidate."""
-    measures: dict[str, dict[str, list[dict[str, Finding]]]] = {}
+    """Return tables with a row for each candidate.
+
+    One is of the figures of the whole image, one of each measure of several regions, and one of each region for the
+    measures that are of this alone.
+    """
+    regions_of: dict[str, dict[str, None]] = {}
+    for one in (one for shown in candidates for one in shown.findings):
+        regions_of.setdefault(one.measure, {})[one.region] = None
+    tables: dict[str, dict[str, list[dict[str, Finding]]]] = {}
+    units: dict[str, str] = {}
     for at, shown in enumerate(candidates):
         for one in shown.findings:
-            plain = one.region == "image" and one.statistic == VALUE
-            unit = f", {one.unit}" if one.unit and plain else ""
-            regions = measures.setdefault("" if plain else one.measure, {})
-            cells = regions.setdefault(f"{one.measure}{unit}" if plain else one.region, [{} for _ in candidates])
-            cells[at][one.statistic] = one
+            alone = len(regions_of[one.measure]) == 1
+            title = ("" if one.region == "image" else one.region) if alone else one.measure
+            unit = one.unit if one.statistic in (VALUE, MEAN_ABSOLUTE) else ""
+            columns = tables.setdefault(title, {})
+            column = one.measure if alone else one.region
+            columns.setdefault(column, [{} for _ in candidates])[at][one.statistic] = one
+            units[f"{title}/{column}"] = units.get(f"{title}/{column}") or unit
     out = []
-    for measure, regions in measures.items():
-        rows = [(at, [_cell(cells[at]) for cells in regions.values()])
-                for at in range(len(candidates)) if any(cells[at] for cells in regions.values())]  # fmt: skip
-        unit = next((one.unit for cells in regions.values() for cell in cells for name, one in cell.items()
-                     if measure and name in (VALUE, MEAN_ABSOLUTE)), "")  # fmt: skip
-        out.append({"title": measure, "unit": unit, "regions": list(regions), "rows": rows})
-    return out
+    for title, columns in tables.items():
+        rows = [(at, [_cell(cells[at]) for cells in columns.values()])
+                for at in range(len(candidates)) if any(cells[at] for cells in columns.values())]  # fmt: skip
+        out.append({"title": title, "columns": [(name, units[f"{title}/{name}"]) for name in columns], "rows": rows})
+    return sorted(out, key=lambda table: table["title"] != "")
 
 
 def _figure(one: Finding) -> str:
