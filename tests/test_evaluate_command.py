@@ -125,7 +125,8 @@ def test_what_does_not_fit_is_refused_in_one_line(folder, tmp_path):
     refused(ConfigurationError, "s_dwi.nii.gz", "'ct'", kind="ct")
     refused(ConfigurationError, "seed", "dmri", seed=(1, 2, 3))
     refused(ConfigurationError, "seed", "three", seed=(1, 2))
-    refused(ConfigurationError, "seed", "30 x 16 x 6", seed=(99, 2, 3), kind="fmri")
+    mask = folder / "mask.nii.gz"
+    refused(ConfigurationError, "seed", "30 x 16 x 6", seed=(99, 2, 3), kind="fmri", mask=mask)
     refused(SourceError, "other.nii.gz", "mask", mask=folder / "other.nii.gz")
     (tmp_path / "mine.html").write_text("<p>mine</p>")
     (tmp_path / "mine.csv").write_text("a,b\n")

@@ -18,6 +18,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -280,7 +281,7 @@ class Diffusion:
     def signal(self, voxels: Image, chosen: Truth, at: Any = None) -> Floats:
         """Return the signal in the voxels of the mask, (n, measurement); `at` numbers some of these voxels."""
         where = tuple(axis if at is None else axis[at] for axis in np.nonzero(self.mask))
-        stored = np.stack([np.asarray(volume[where], np.float64) for volume in voxels[chosen]], axis=1)
+        stored = np.stack([np.asarray(volume[where], np.float64) for volume in _volumes(voxels, chosen)], axis=1)
         return np.nan_to_num(stored * self._slope + self._inter, posinf=0.0, neginf=0.0)
 
     def derive(self, voxels: Image, chosen: Truth | None = None) -> Maps:
@@ -353,7 +354,7 @@ class Diffusion:
     def _mean_b0(self, voxels: Image) -> Image:
         plain = self.gradients.plain
         total = np.zeros(voxels.shape[1:], np.float32)
-        for volume in voxels[plain]:
+        for volume in _volumes(voxels, plain):
             total += np.nan_to_num(volume.astype(np.float32), posinf=0.0, neginf=0.0)
         return total / np.float32(np.count_nonzero(plain))
 
@@ -367,7 +368,7 @@ class Diffusion:
         sigma = 2.0 / np.sqrt(8 * np.log(2))
         stored = [
             gaussian_filter(np.nan_to_num(volume.astype(np.float32), posinf=0.0, neginf=0.0), sigma)[self.mask]
-            for volume in self.voxels[self._tensor]
+            for volume in _volumes(self.voxels, self._tensor)
         ]
         signal = np.stack(stored, axis=1).astype(np.float64) * self._slope + self._inter
         smooth = fit_tensors(signal, self.gradients.design(self._tensor))
@@ -478,6 +479,11 @@ def rotation_invariants(signal: Floats, directions: Floats) -> tuple[Floats, Flo
     found = signal @ np.linalg.pinv(basis).T
     zero, two = (np.square(found[:, degrees == degree]).sum(axis=1) for degree in (0, 2))
     return zero, two
+
+
+def _volumes(voxels: Image, chosen: Truth) -> Iterator[Image]:
+    """Yield some volumes of a scan without copying them."""
+    return (voxels[t] for t in np.flatnonzero(chosen))
 
 
 def harmonics(directions: Floats) -> tuple[Floats, Image]:
