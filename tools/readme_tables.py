@@ -149,7 +149,8 @@ def _with_bias(figures: dict[str, float | None], key: str, wanted: bool) -> str:
     if found is None:
         return ""
     bias = figures.get(f"{key.rpartition(' | ')[0]} | bias") if wanted else None
-    return f"{found:.3g}" + ("" if bias is None else f" ({bias:+.2g})")
+    text = f"{found:,.0f}" if abs(found) >= 1000 else f"{found:.3g}"
+    return text + ("" if bias is None else f" ({bias:+.3g})")
 
 
 TABLES = {
