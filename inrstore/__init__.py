@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from inrstore.codecs.decoded import cache
     from inrstore.views.archive import open_archive
     from inrstore.views.backend import open
+    from inrstore.views.field import field
+    from inrstore.views.image import load
 
     __version__: str
 
@@ -22,7 +24,9 @@ __all__ = [
     "cache",
     "convert",
     "export",
+    "field",
     "info",
+    "load",
     "merge",
     "open",
     "open_archive",
@@ -36,7 +40,9 @@ _HOMES = {
     "cache": "inrstore.codecs.decoded",
     "convert": "inrstore.api",
     "export": "inrstore.api",
+    "field": "inrstore.views.field",
     "info": "inrstore.api",
+    "load": "inrstore.views.image",
     "merge": "inrstore.api",
     "open": "inrstore.views.backend",
     "open_archive": "inrstore.views.archive",

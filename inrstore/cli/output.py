@@ -28,6 +28,7 @@ from inrstore.evaluate.findings import BIAS, MEAN_ABSOLUTE, VALUE
 from inrstore.store.evaluation import EvaluateReport
 from inrstore.store.export import ExportReport
 from inrstore.store.reports import ConvertReport, InfoReport, StoreReport, VerifyReport
+from inrstore.views.resampled import ResampledReport
 
 _SHOWN_CHUNKS = 12
 _SHOWN_FAILURES = 50
@@ -183,6 +184,17 @@ def export_text(report: ExportReport) -> str:
     return f"{report.file}: {size} in {_seconds(report.seconds)}, {rate}"
 
 
+def resampled_text(report: ResampledReport) -> str:
+    """Return the result of an export on another grid."""
+    grid = (
+        " x ".join(map(str, report.shape)) + " voxels of " + " x ".join(f"{step:g}" for step in report.spacing) + " mm"
+    )
+    how = {"network": "by the network of each chunk", "spline": "by a cubic spline through the decoded voxels"}
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(report.chunk_kinds.items()))
+    made = how.get(report.kind, f"by networks and by cubic splines: chunks {counts}")
+    return f"{export_text(report)}\n  grid      {grid}\n  values    {made}"
+
+
 def archive_convert_text(report: ArchiveConvertReport) -> str:
     """Return the result of a job."""
     text = f"{report.archive}\n{_archive_lines(report)}"
@@ -332,6 +344,7 @@ _TEXTS: dict[type[Any], Callable[[Any], str]] = {
     ConvertReport: convert_text,
     VerifyReport: verify_text,
     InfoReport: info_text,
+    ResampledReport: resampled_text,
     ExportReport: export_text,
     ArchiveConvertReport: archive_convert_text,
     ArchiveInfo: archive_info_text,
