@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from inrstore.chunk import constant, envelope, raw
 from inrstore.chunk.av1 import decode as av1
-from inrstore.chunk.boxes import Offer
+from inrstore.chunk.boxes import Fitted, Offer
 from inrstore.chunk.byteplanes import decode as byteplanes
 from inrstore.chunk.context import Context
 from inrstore.chunk.envelope import Envelope
@@ -23,6 +23,7 @@ from inrstore.chunk.neural import decode as neural
 from inrstore.chunk.predictor import decode as predictor
 from inrstore.chunk.shared import Shared
 from inrstore.chunk.siren import decode as siren
+from inrstore.chunk.superres import decode as superres
 from inrstore.chunk.task import Task
 from inrstore.chunk.transform import decode as transform
 from inrstore.chunk.transform.header import read_parameter
@@ -70,8 +71,11 @@ class Mode:
     parts_share : bool
         Parts have work in common: several of them cost more than the whole.
     fit : callable, optional
-        (tasks, sizes of their frames so far, options, progress) -> (index, payload) of those that may be smaller:
-        for modes that are fitted to many chunks together, after all bids.
+        (tasks, sizes of their frames so far, options, progress) -> a `Fitted` of those that may be smaller: for modes
+        that are fitted to many chunks together, after all bids. A size is `NO_BUDGET` where a network holds the chunk
+        whatever it costs. What the options ask of another mode is for that one: then nothing comes.
+    network : bool
+        A chunk of this mode is held by a network, as `EncodeOptions.strict` asks for; such a mode has `fit`.
     check_shared : callable, optional
         Raises `CorruptChunkError` for bytes that are no shared parameter of the mode.
     """
@@ -86,10 +90,10 @@ class Mode:
     describe: Callable[[Reader, DType, Shape, Context], dict[str, Any]] = _nothing
     decode_part: Callable[[Reader, DType, Shape, Sequence[range], Context], Array] | None = None
     parts_share: bool = False
-    fit: (
-        Callable[[Sequence[Task], Sequence[int], EncodeOptions, ProgressCallback | None], Iterator[tuple[int, bytes]]]
-        | None
-    ) = None
+    fit: Callable[[Sequence[Task], Sequence[int], EncodeOptions, ProgressCallback | None], Iterator[Fitted]] | None = (
+        None
+    )
+    network: bool = False
     check_shared: Callable[[bytes], object] | None = None
 
 
@@ -140,8 +144,16 @@ def _bids_av1(tasks: Sequence[Task], threads: int, passed: Callable[[], None]) -
 
 def _fit_siren(
     tasks: Sequence[Task], sizes: Sequence[int], options: EncodeOptions, progress: ProgressCallback | None
-) -> Iterator[tuple[int, bytes]]:
+) -> Iterator[Fitted]:
     from inrstore.chunk.siren.encode import fit
+
+    return fit(tasks, sizes, options, progress)
+
+
+def _fit_superres(
+    tasks: Sequence[Task], sizes: Sequence[int], options: EncodeOptions, progress: ProgressCallback | None
+) -> Iterator[Fitted]:
+    from inrstore.chunk.superres.encode import fit
 
     return fit(tasks, sizes, options, progress)
 
@@ -156,7 +168,8 @@ BYTEPLANES = Mode(number=2, name="byteplanes", decode=lambda r, d, b, _: bytepla
                   bid=_bid_byteplanes, turn=FALLBACK)  # fmt: skip
 SIREN = Mode(number=3, name="siren", decode=lambda r, d, b, _: siren.decode(r, d, b),
              describe=lambda r, d, b, _: siren.describe(r, d, b),
-             decode_part=lambda r, d, b, w, _: siren.decode_part(r, d, b, w), fit=_fit_siren)  # fmt: skip
+             decode_part=lambda r, d, b, w, _: siren.decode_part(r, d, b, w), fit=_fit_siren,
+             network=True)  # fmt: skip
 TRANSFORM = Mode(number=4, name="transform", decode=lambda r, d, b, c: transform.decode(r, d, b, c.shared),
                  bid=_bid_transform, bids=_bids_transform, check_shared=read_parameter,
                  describe=lambda r, d, b, c: transform.describe(r, d, b, c.shared),
@@ -167,8 +180,11 @@ NEURAL = Mode(number=6, name="neural", decode=lambda r, d, b, c: neural.decode(r
               describe=lambda r, d, b, _: neural.describe(r, d, b), check_shared=neural.check_shared)  # fmt: skip
 AV1 = Mode(number=7, name="av1", decode=lambda r, d, b, _: av1.decode(r, d, b), bid=_bid_av1, bids=_bids_av1,
            turn=SEQUENCE, describe=lambda r, d, b, _: av1.describe(r, d, b))  # fmt: skip
+SUPERRES = Mode(number=8, name="superres", decode=lambda r, d, b, c: superres.decode(r, d, b, c.shared),
+                describe=lambda r, d, b, c: superres.describe(r, d, b, c.shared),
+                check_shared=superres.check_shared, fit=_fit_superres, network=True)  # fmt: skip
 
-MODES = (RAW, CONSTANT, BYTEPLANES, SIREN, TRANSFORM, PREDICTOR, NEURAL, AV1)
+MODES = (RAW, CONSTANT, BYTEPLANES, SIREN, TRANSFORM, PREDICTOR, NEURAL, AV1, SUPERRES)
 BY_NUMBER = {mode.number: mode for mode in MODES}
 
 

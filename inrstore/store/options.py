@@ -5,11 +5,13 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 
+from inrstore.chunk.neural.decode import shared_network
+from inrstore.chunk.shared import texts_of
 from inrstore.errors import ConfigurationError
 from inrstore.options import EncodeOptions
 from inrstore.store.container import ENDING, Container
 from inrstore.store.layout import Chunks, ZarrFormat
-from inrstore.store.quality import Quality
+from inrstore.store.quality import AS_FOUND, UNASKED, Quality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,9 @@ class Options(EncodeOptions):
         Shape of chunks in space; see `inrstore.store.layout.choose_chunks`.
     strip : bool
         Whether what people wrote into the file is left out; see `inrstore.sources.strip`.
+    shared : tuple of bytes
+        Networks that lossless chunks may name, as `inrstore.store.parameter` reads them; a store holds those that save
+        more than they take.
     """
 
     quality: Quality
@@ -38,20 +43,35 @@ class Options(EncodeOptions):
     mask: str = ""
     chunks: Chunks = "auto"
     strip: bool = False
+    shared: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "chunks", chunks_of(self.chunks))
+        if self.quality.unasked:  # a network of one size without a target keeps what it reaches
+            sized = self.strict and (self.preset == "paper" or (self.network is not None and self.network.sized))
+            object.__setattr__(self, "quality", AS_FOUND if sized else UNASKED)
+        object.__setattr__(self, "found", self.quality.found)
+        if self.strict and self.quality.max_error is not None:
+            raise ConfigurationError("max_error: networks keep a mean error; ask for psnr or rmse in mode siren")
+        if self.planar and not _single_slices(self.chunks):
+            raise ConfigurationError(f"chunks: a network for each slice has chunks of one slice, not {self.chunks!r}")
         if self.zarr_format not in (2, 3):
             raise ConfigurationError(f"zarr_format must be 2 or 3, not {self.zarr_format!r}")
         if self.container not in ENDING:
             raise ConfigurationError(f"store must be one of {', '.join(ENDING)}, not {self.container!r}")
-
-        object.__setattr__(self, "chunks", chunks_of(self.chunks))
+        texts_of(self.shared)  # names what is wrong with their number and sizes
+        if any(shared_network(data) is None for data in self.shared):
+            raise ConfigurationError("shared: holds what is no network of a predictor")
 
     @property
     def effort(self) -> EncodeOptions:
         """What images that are encoded together have in common."""
         return EncodeOptions(**{name: getattr(self, name) for name in EncodeOptions.__dataclass_fields__})
+
+
+def _single_slices(chunks: object) -> bool:
+    return chunks == "auto" or (isinstance(chunks, tuple) and (len(chunks) < 3 or chunks[0] == 1))
 
 
 def chunks_of(asked: object) -> Chunks:

@@ -27,7 +27,7 @@ class JobProgress:
     psnr : float or None
         Current PSNR of what is being fitted, in dB, when there is one.
     unit : str
-        What is counted, where it is not chunks.
+        What is counted, where it is no chunks.
     """
 
     stage: str

@@ -31,6 +31,11 @@ STILL_TO_COME = 0.12
 COARSEST = 1.0
 """Steps that alone would use up the target; beyond, rounding in the loop does not settle."""
 REPAIRS = 3
+LOSS = 0.1
+"""Decibels that rounding may cost where nothing else is promised."""
+_LOOK = 16384
+_HALVINGS = 9
+_DOUBLINGS = 6
 
 
 class Report(Protocol):
@@ -62,7 +67,7 @@ def round_in_the_loop(
         As in the fit.
     report : callable
     """
-    trainer = Trainer(batch, networks, replace(schedule, warm_up=10), omega_0)
+    trainer = Trainer(batch, networks, replace(schedule, warm_up=10, turned=False), omega_0)
     float_distortion = distortion(batch, networks)
     base = equal_slope_steps(batch, networks, trainer.probe)
     slack = (1 - float_distortion).clamp(min=0.02)
@@ -75,8 +80,8 @@ def round_in_the_loop(
 
     def steer(step: int, seen: Tensor) -> None:
         part = step / schedule.steps
-        now = distortion(batch, quantiser(trainer.networks)) if part > 0.6 else seen * bias
-        if part > 0.6:
+        now = distortion(batch, quantiser(trainer.networks)) if part > 0.7 else seen * bias
+        if part > 0.7:
             for i, value in enumerate(now.tolist()):
                 old = found[i]
                 coarse = float(quantiser.coarseness[i])
@@ -115,9 +120,80 @@ def _settle(
         if excess > 1.2 or attempt == REPAIRS:
             return None
         quantiser.coarseness = quantiser.coarseness * (0.94 if attempt == 0 else 0.88)
-        mend = replace(schedule, steps=max(60, schedule.steps // 8), warm_up=5, rate=schedule.rate / 4)
+        mend = replace(schedule, steps=max(60, schedule.steps // 8), warm_up=5, rate=schedule.rate / 4, turned=False)
         Trainer(batch, networks, mend, omega_0, quantiser).run()
     return None
+
+
+def round_after(item: Measurements, batch: Batch, networks: Networks, *, found: bool) -> siren.Siren | None:
+    """Return the integers of one fitted network, with the largest steps that keep a target; nothing is learnt.
+
+    Parameters
+    ----------
+    item, batch
+        The chunk, and the batch of it alone.
+    networks : Networks
+        One.
+    found : bool
+        The target is the error of the network before, and `LOSS` decibels; not that of the chunk.
+
+    Returns
+    -------
+    siren.Siren or None
+        With what is found, one that loses more where no steps are fine enough; None if the target of the chunk is
+        missed.
+    """
+    whole = distortion(batch, networks)
+    asked = item.problem.target
+    assert asked.rmse is not None
+    aim = whole * 10 ** (LOSS / 10) if found else torch.ones_like(whole)
+    if not bool(torch.isfinite(aim).all()) or float(aim) <= 0:
+        return None
+    if found:
+        rmse = math.sqrt(_mean_square(item, batch, networks) * 10 ** (LOSS / 10) + _of_rounding(item))
+        item = replace(item, problem=replace(item.problem, target=replace(asked, rmse=rmse)))
+    near = batch.subset([0])
+    near.noise = batch.noise * aim
+    fraction = (torch.arange(_LOOK) + 0.5) / _LOOK
+    fraction = fraction.to(batch.values.device)
+    base, floor = equal_slope_steps(near, networks, fraction), finest_steps(networks)
+    low, high = -12.0, 0.0  # log2 of the coarseness
+    best: siren.Siren | None = None
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        steps = torch.maximum(base * 2**middle, floor)
+        network = to_format(item, networks, 0, steps[0].double().cpu().numpy())
+        if network is not None and decoded_distortion(item, network) <= 1:
+            best, low = network, middle
+        else:
+            high = middle
+    if best is not None or not found:
+        return best
+    for coarser in range(_DOUBLINGS):  # the finest that the format holds
+        steps = torch.maximum(base * 2**low, floor) * 2**coarser
+        network = to_format(item, networks, 0, steps[0].double().cpu().numpy())
+        if network is not None:
+            return network
+    return None
+
+
+@torch.no_grad()
+def _mean_square(item: Measurements, batch: Batch, networks: Networks) -> float:
+    """Return the mean square error of a network as the target of its chunk counts it."""
+    weight = torch.from_numpy(item.unit / item.problem.scale).to(batch.values.device)
+    total, count, step = 0.0, 0, 1 << 14
+    for begin in range(0, len(item.values), step):
+        place = slice(begin, min(begin + step, len(item.values)))
+        found = batch.limited(networks(batch.coordinates[:, place]))
+        error = (found - batch.wanted(batch.values[:, place], found))[0].double() * weight
+        total += float(error.square().sum())
+        count += error.numel() if not batch.holes else int((~batch.values[0, place].isnan()).sum())
+    return total / count
+
+
+def _of_rounding(item: Measurements) -> float:
+    """Return the mean square error of rounding values to integers, if they are some."""
+    return float(np.mean(item.problem.scale**-2.0)) / 12 if item.problem.core.dtype.kind in "iu" else 0.0
 
 
 def decoded_distortion(item: Measurements, network: siren.Siren) -> float:
