@@ -156,6 +156,7 @@ def test_measurements_are_sorted_into_shells():
 
 
 def test_a_tensor_takes_low_b_where_there_is_enough_of_it():
+    pytest.importorskip("dipy")  # of which the harmonics are
     both = scheme(12, 1)
     gradients = dmri.Gradients(np.concatenate([both.bval, np.full(20, 3000.0)]),
                                np.concatenate([both.bvec, directions(20)]))  # fmt: skip
