@@ -105,6 +105,47 @@ def short_table() -> str:
     )
 
 
+def systems_table() -> str:
+    """Return a row for every system of the papers, and the line that says what was measured."""
+    results = ROOT / "tools" / "results"
+    document, seed = (json.loads((results / f"{name}.json").read_text()) for name in ("systems", "seed"))
+    scans = list(dict.fromkeys(row["scan"] for row in document["rows"]))
+    head = [cell for scan in scans for cell in (f"{scan}: dB", "SSIM", "kB (default)", "fit s", "decode s", "fit MB")]
+    lines = [f"| network | of | {' | '.join(head)} |", "|---" * (2 + len(head)) + "|"]
+    for name in dict.fromkeys(row["network"] for row in document["rows"]):
+        cells = []
+        for scan in scans:
+            row = next((r for r in document["rows"] if (r["scan"], r["network"]) == (scan, name)), None)
+            cells += ["-"] * 6 if row is None else [
+                f"{row['psnr']:.1f}", f"{row['ssim']:.2f}",
+                f"{row['bytes'] / 1e3:.1f} ({row['default']['bytes'] / 1e3:.1f})",
+                f"{row['fit_cpu_seconds']:.0f}", f"{row['decode_cpu_seconds']:.2f}", f"{row['fit_memory'] / 1e6:.0f}",
+            ]  # fmt: skip
+        lines.append(f"| `{name}` | {_PAPERS[name]} | {' | '.join(cells)} |")
+    own = {n["hood"]: n for n in seed["rows"][0]["networks"]
+           if n["trained_on"] == seed["rows"][0]["volume"] and not n["published"]}  # fmt: skip
+    both = ", ".join(f"{hood} network {own[hood]['bits']:.2f} and {own[hood]['bits_with_network']:.2f}"
+                     for hood in ("cube", "pyramid"))  # fmt: skip
+    linear = seed["rows"][0]["bits"]["linear"]
+    found = document["environment"]
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if k != "inrstore")
+    cuts = ", ".join(f"{s} {next(r['cut'] for r in document['rows'] if r['scan'] == s)}" for s in scans)
+    return "\n".join([
+        *lines, "", f"{cuts}; {document['rows'][0]['steps']:,} steps of a fit; the whole store, and in brackets "
+        f"that of the default at the same PSNR. Processor time of one core of an {found['processor']}, Python {found['python']}, "
+        f"{versions}; no GPU.", "",
+        f"Lossless, whole s10, bits per voxel without and with the bytes of the network: {both} (Nagoor et al. "
+        f"2020; fitted on an H200), linear predictor {linear:.2f}.",
+    ])  # fmt: skip
+
+
+_PAPERS = {
+    "siren2d": "Mancini 2022", "siren2d-relu": "Mancini 2022", "siren3d": "Mancini 2022", "mlp-relu": "Mancini 2022",
+    "mlp-tanh": "Mancini 2022", "mlp-siren": "Mancini 2022", "lanczos-siren-srdensenet": "Sheibanifard 2023",
+    "fourier-siren-srno": "Sheibanifard 2025",
+}  # fmt: skip
+
+
 def evaluate_table() -> str:
     """Return tables of bytes against what compression does to the science, and the line that names the machine."""
     document = json.loads((ROOT / "tools" / "results" / "evaluate.json").read_text())
@@ -161,6 +202,7 @@ TABLES = {
     "rate": rate_table,
     "read": read_table,
     "short": short_table,
+    "systems": systems_table,
     **PAPERS,
 }
 PAGES = ("README.md", "docs/quality.md", "docs/results.md", "docs/papers.md")
