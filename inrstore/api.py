@@ -36,7 +36,7 @@ from inrstore.archive.rules import Rule, Rules
 from inrstore.archive.run import Executor, Local, Update, plan_update, run_job
 from inrstore.archive.verify import ArchiveVerifyReport, verify_archive
 from inrstore.errors import ConfigurationError
-from inrstore.options import Device, Mode, Preset
+from inrstore.options import Device, Mode, Network, Preset
 from inrstore.store import export as store_export
 from inrstore.store import verify as store_verify
 from inrstore.store.container import ENDING, Container, is_zip
@@ -57,6 +57,7 @@ def convert(
     lossless: bool = False,
     preset: Preset = "balanced",
     mode: Mode = "auto",
+    network: Network | str | None = None,
     device: Device = "auto",
     store: Container | None = None,
     zarr_format: ZarrFormat = 3,
@@ -95,12 +96,18 @@ def convert(
         Quality in stored units instead.
     lossless : bool
         Keep every bit instead. Images of labels are always kept so, unless a rule names them.
-    preset : {"fast", "balanced", "small"}
-        Time to spend. "small" also fits a network to each chunk, which takes minutes.
-    mode : {"auto", "network", "transform", "av1"}
+    preset : {"fast", "balanced", "small", "paper"}
+        Time to spend. "small" also fits a network to each chunk, which takes minutes. "paper" fits SIRENs as they were
+        published: 3 layers of 256 sines for each slice, or the network asked for, and 2,000 steps.
+    mode : {"auto", "siren", "transform", "av1"}
         What chunks with a target psnr or rmse may be: the smallest that is found (AV1 for one channel, wavelets
-        for many), or networks, or wavelets, or AV1. A chunk that the mode asked for does not hold is coded by
-        another that keeps the target; `modes` of the report counts what chunks became.
+        for many), or wavelets, or AV1. A chunk that the mode asked for does not hold is coded by another that keeps the
+        target; `modes` of the report counts what chunks became. With "siren" networks hold all chunks that are not of
+        one value, or the image fails with a `QualityError` that says which chunk, and how near it came.
+    network : Network or str, optional
+        Which network, which makes the mode "siren": one of `inrstore.options.NetworkName`, or a `Network` with its
+        layers, units and steps. If these are given and no quality is, the store keeps what the network reaches,
+        and promises that.
     device : {"auto", "cpu", "cuda"}
         Where networks are fitted.
     store : {"ozx", "zarr"}, optional
@@ -152,6 +159,7 @@ def convert(
         quality=Quality.of(psnr, rmse, max_error, lossless),
         preset=preset,
         mode=mode,
+        network=Network.of(network),
         device=device,
         seed=seed,
         zarr_format=zarr_format,
@@ -160,6 +168,9 @@ def convert(
         chunks=chunks_of(chunks),
         strip=strip,
     )
+    if lossless and options.strict:
+        raise ConfigurationError("lossless: networks hold chunks with an error; give no network, mode siren or "
+                                 "preset paper")  # fmt: skip
     asked = bool(lossless) or any(value is not None for value in (psnr, rmse, max_error))
     include, exclude = _globs("include", include), _globs("exclude", exclude)
     source, destination = os.fspath(src), os.fspath(dst)

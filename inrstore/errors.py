@@ -73,3 +73,23 @@ class UnsupportedImageError(SourceError):
 
 class QualityError(StoreError):
     """The stored voxels do not keep the quality that the store promises."""
+
+
+class NotHeldError(QualityError):
+    """No network keeps the target of a chunk, and nothing else was to hold it.
+
+    Attributes
+    ----------
+    chunk : int
+        Place in the list of chunks.
+    reason : str
+        What was tried, and how near it came.
+    """
+
+    def __init__(self, chunk: int, reason: str) -> None:
+        super().__init__(f"chunk {chunk}: {reason}")
+        self.chunk, self.reason = chunk, reason
+
+    def __reduce__(self) -> tuple[type[NotHeldError], tuple[int, str]]:
+        """Workers in other processes send it back."""
+        return type(self), (self.chunk, self.reason)

@@ -193,7 +193,7 @@ def decode_siren(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.n
     low, high = payload.number("i32", "low"), payload.number("i32", "high")
     check_outputs(dtype, exponent, low, high)
     network = Network(payload)
-    space = tuple(n for axis, n in enumerate(box) if axis != channel_axis)
+    space = tuple(n for axis, n in enumerate(box) if axis != channel_axis and n != 1)
     channels = 1 if channel_axis == 255 else box[channel_axis]
     check(network.coordinates and network.inputs == len(space), "inputs", "they are not the coordinates of the box")
     check(network.outputs == channels, "outputs", f"{network.outputs} for {channels} channels")
@@ -210,8 +210,10 @@ def decode_siren(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) -> np.n
             values[index] = np.ldexp(k.astype(np.float64), exponent).astype(dtype)
         else:  # modulo 2^64, which is harmless: the result is known to lie in the type
             values[index] = (k.view(np.uint64) << np.uint64(exponent)).astype(dtype)
-    axis = -1 if channel_axis == 255 else channel_axis
-    return np.moveaxis(values.reshape(*space, channels), -1, axis).reshape(box)
+    if channel_axis == 255:
+        return values.reshape(box)
+    others = [n for axis, n in enumerate(box) if axis != channel_axis]
+    return np.moveaxis(values.reshape(*others, channels), -1, channel_axis)
 
 
 # Section 8. Byteplanes.

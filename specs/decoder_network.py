@@ -7,6 +7,7 @@ import numpy as np
 from decoder_parts import Lanes, Reader, check, counts_of
 
 SINE = np.rint(1023 * np.sin(2 * np.pi * (np.arange(4096) + 0.5) / 4096)).astype(np.int64)
+TANH = np.rint(1023 * np.tanh((np.arange(4096) - 2048 + 0.5) / 512)).astype(np.int64)
 
 
 def units(z: np.ndarray) -> np.ndarray:
@@ -18,6 +19,7 @@ ACTIVATIONS: dict[int, tuple[bool, Any]] = {
     0: (False, lambda z: np.clip(units(z), -1023, 1023)),
     1: (True, lambda z: SINE[z >> 20]),
     2: (False, lambda z: np.clip(units(z), 0, 1023)),
+    3: (False, lambda z: TANH[np.clip(z >> 20, -2048, 2047) + 2048]),
 }
 
 

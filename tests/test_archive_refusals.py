@@ -199,7 +199,7 @@ def test_torch_missing_says_what_to_install(tmp_path, monkeypatch):
     path = write_nifti(tmp_path / "a.nii", values)
     monkeypatch.setitem(sys.modules, "torch", None)
     check_refused(
-        lambda: inrstore.convert(path, tmp_path / "s.zarr", psnr=40, mode="network"),
+        lambda: inrstore.convert(path, tmp_path / "s.zarr", psnr=40, mode="siren"),
         MissingDependencyError, "inrstore[fit]", folder=tmp_path,
     )  # fmt: skip
 

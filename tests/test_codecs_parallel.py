@@ -19,7 +19,7 @@ from inrstore.codecs import InrCodec, InrNumcodec, batching
 from inrstore.errors import ConfigurationError
 from inrstore.options import EncodeOptions
 
-NETWORKS = EncodeOptions(mode="network")
+NETWORKS = EncodeOptions(mode="siren")
 
 # ---- several threads at once -------------------------------------------------------------------------------
 
@@ -227,11 +227,11 @@ def check(action):
         assert isinstance(error, ImportError)
     else:
         raise SystemExit("not refused")
-check(lambda: InrNumcodec(rmse=3.0, mode="network").encode(values))
+check(lambda: InrNumcodec(rmse=3.0, mode="siren").encode(values))
 def create(name, **promise):
     return zarr.create_array(sys.argv[1] + "/" + name, data=values, chunks=(8, 8, 8),
                              serializer=InrCodec(**promise), compressors=None)
-check(lambda: create("network", rmse=3.0, mode="network"))
+check(lambda: create("network", rmse=3.0, mode="siren"))
 for promise in ({"lossless": True}, {"max_error": 5}):
     array = create("-".join(promise), **promise)
     assert abs(array[...].astype(int) - values).max() <= 5

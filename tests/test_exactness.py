@@ -132,12 +132,14 @@ def _with_torch(data: bytes, device: str) -> np.ndarray:
         return torch.from_numpy(np.ascontiguousarray(values, np.int64)).to(device)
 
     table = whole(np.rint(1023 * np.sin(2 * np.pi * (np.arange(4096) + 0.5) / 4096)))
+    bent = whole(np.rint(1023 * np.tanh((np.arange(4096) - 2048 + 0.5) / 512)))
     functions = {
         "sine": lambda z: table[(z & 0xFFFFFFFF) >> 20],
         "linear": lambda z: ((z + (1 << 23)) >> 24).clamp(-1023, 1023),
         "relu": lambda z: ((z + (1 << 23)) >> 24).clamp(0, 1023),
+        "tanh": lambda z: bent[(z >> 20).clamp(-2048, 2047) + 2048],
     }
-    space = [n for a, n in enumerate(box) if a != made.channel_axis]
+    space = [n for a, n in enumerate(box) if a != made.channel_axis and n != 1]
     axes = [2 * torch.arange(n, device=device) - (n - 1) for n in space]
     state = (
         torch.stack(torch.meshgrid(*axes, indexing="ij")).reshape(len(space), -1) if axes else whole(np.zeros((0, 1)))
@@ -156,7 +158,7 @@ def _with_torch(data: bytes, device: str) -> np.ndarray:
         values = (result.double() * 2.0**made.exponent).cpu().numpy().astype(kind)
     else:
         values = (result << made.exponent).cpu().numpy().astype(kind)
-    core = values.reshape(-1, *space)
+    core = values.reshape(-1, *(n for a, n in enumerate(box) if a != made.channel_axis))
     core = core.reshape(box) if made.channel_axis is None else np.moveaxis(core, 0, made.channel_axis).copy()
     return envelopes.join(envelope.values_of(core, dtype), envelope, parsed.shape)
 
@@ -196,7 +198,7 @@ def _random_frame(seed: int) -> bytes:
         seed=seed, layers=int(rng.integers(1, 5)), width=int(rng.integers(1, 24)), spread=int(rng.integers(1, 60)),
         axis=int(rng.integers(0, len(box))) if box and rng.random() < 0.6 else None, each=bool(rng.random() < 0.5),
         density=float(rng.choice([1.0, 0.2])), shift=int(rng.integers(4, 35)), frequency=float(rng.random() * 3),
-        activations=" ".join(rng.choice(["sine", "sine", "relu", "linear"], 3)),
+        activations=" ".join(rng.choice(["sine", "sine", "relu", "linear", "tanh"], 3)),
         widths=None if rng.random() < 0.5 else tuple(int(w) for w in rng.integers(1, 24, rng.integers(1, 5))),
     )  # fmt: skip
     whole = net.build(box)

@@ -22,12 +22,12 @@ from inrstore.chunk.inr.fit.trainer import Schedule, Trainer, distortion  # noqa
 from inrstore.chunk.quality import Target  # noqa: E402
 from inrstore.chunk.siren.encode import fit_task  # noqa: E402
 from inrstore.chunk.task import Task  # noqa: E402
-from inrstore.errors import ConfigurationError  # noqa: E402
-from inrstore.options import EncodeOptions  # noqa: E402
+from inrstore.errors import ConfigurationError, NotHeldError  # noqa: E402
+from inrstore.options import EncodeOptions, Network  # noqa: E402
 
 pytestmark = pytest.mark.fit
 
-FAST = EncodeOptions(preset="fast", mode="network", device="cpu", threads=1)
+FAST = EncodeOptions(preset="fast", mode="siren", device="cpu", threads=1)
 CPU = torch.device("cpu")
 
 
@@ -62,10 +62,11 @@ def test_rounding_uses_up_the_error_that_is_allowed():
     )  # a short fit of a tiny chunk: within 1.2 dB
 
 
-def test_noise_is_left_to_the_fallback_at_the_promised_quality():
+def test_noise_is_left_to_other_modes_where_networks_compete_with_them(monkeypatch):
+    monkeypatch.setitem(search.EFFORTS, "small", search.EFFORTS["fast"])
     chunk = np.random.default_rng(1).integers(0, 4000, (4, 5, 16, 16)).astype(np.uint16)
-    (frame,) = encode_chunks([chunk], Target(rmse=20.0), FAST)
-    assert describe_chunk(frame).mode == "byteplanes"
+    (frame,) = encode_chunks([chunk], Target(rmse=20.0), replace(FAST, mode="auto", network=None, preset="small"))
+    assert describe_chunk(frame).mode != "siren"
     assert quality.rmse(chunk, decode_chunk(frame), Target(rmse=20.0)) <= 20.0
 
 
@@ -73,7 +74,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others():
     chunk = smooth(shape=(8, 28, 30))
     first, second = (encode_chunks([chunk], Target(rmse=10.0), FAST)[0] for _ in range(2))
     other = encode_chunks(
-        [chunk], Target(rmse=10.0), EncodeOptions(preset="fast", mode="network", device="cpu", seed=1, threads=1)
+        [chunk], Target(rmse=10.0), EncodeOptions(preset="fast", mode="siren", device="cpu", seed=1, threads=1)
     )[0]
     assert describe_chunk(first).mode == "siren"
     assert first == second != other
@@ -202,11 +203,17 @@ def test_every_activation_of_the_format_can_be_fitted():
         assert np.abs(out * (kind.top / layers.AMPLITUDE) - kind.forward(real).numpy()).max() < 1.6 * kind.top / 1023
 
 
-@pytest.mark.parametrize("names", [("relu",) * 3, ("sine", "relu", "relu")])
-def test_the_search_takes_any_architecture(names):
-    group = search._Group([problem(smooth(shape=(8, 28, 30)), Target(rmse=12.0))], FAST, CPU, search._Watch(1, None),
-                          names)  # fmt: skip
-    (made,) = group.fit()
+@pytest.mark.parametrize("names, network", [
+    (("relu",) * 3, Network(name="mlp-relu", layers=3)),
+    (("tanh",) * 3, Network(name="mlp-tanh", layers=3)),
+    (("sine", "relu", "relu"), Network(name="mlp-siren", layers=3)),
+    (("relu", "sine"), Network(name="mlp-siren", layers=2, sine="last")),
+])  # fmt: skip
+def test_the_search_takes_every_network_of_a_place(names, network):
+    options = replace(FAST, network=network)
+    group = search._Group([problem(smooth(shape=(8, 28, 30)), Target(rmse=12.0))], options, CPU,
+                          search._Watch(1, None))  # fmt: skip
+    made = group.fit()[0].network
     assert made is not None
     assert tuple(a.activation.name for a in made.network.layers) == names
     assert rounding.decoded_distortion(group.items[0], made) <= 1
@@ -223,6 +230,7 @@ ARCHITECTURES = {
     "relu": uniform(("relu",) * 3, 24),
     "sine first": Architecture((Layer(32, "sine"), Layer(24, "relu"), Layer(16, "relu"))),
     "sine last": Architecture((Layer(24, "relu"), Layer(24, "relu"), Layer(32, "sine"))),
+    "tanh": uniform(("tanh",) * 3, 24),
     "bottleneck": Architecture((Layer(24, "sine"), Layer(6, "linear"), Layer(24, "sine"))),
 }
 
@@ -252,11 +260,16 @@ def test_coarser_steps_cost_fewer_bits_and_more_error():
     assert bits == sorted(bits, reverse=True) and error == sorted(error)
 
 
-def test_values_too_large_for_the_format_get_no_network_and_keep_their_promise():
+def test_values_too_large_for_the_format_get_no_network_and_keep_their_promise(monkeypatch):
     chunk = (smooth(shape=(8, 28, 30)).astype(np.int64) << 40) + (1 << 61)
     target = Target(rmse=1e9)
-    (frame,) = encode_chunks([chunk], target, FAST)
+    competing = replace(FAST, mode="auto", network=None, preset="small")
+    monkeypatch.setitem(search.EFFORTS, "small", search.EFFORTS["fast"])
+    (frame,) = encode_chunks([chunk], target, competing)
     assert quality.meets(chunk, decode_chunk(frame), target)
     extreme = smooth(shape=(8, 28, 30)).astype(np.float64) * 1e300
-    (frame,) = encode_chunks([extreme], Target(rmse=1e301), FAST)
+    (frame,) = encode_chunks([extreme], Target(rmse=1e301), competing)
     assert quality.meets(extreme, decode_chunk(frame), Target(rmse=1e301))
+    for values, rmse in ((chunk, 1e9), (extreme, 1e301)):
+        with pytest.raises(NotHeldError, match="chunk 0: "):
+            encode_chunks([values], Target(rmse=rmse), FAST)

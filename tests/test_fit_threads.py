@@ -29,7 +29,7 @@ from inrstore.options import EncodeOptions
 kind, threads = sys.argv[2], int(sys.argv[3])
 shape, target, options = {
     "siren": ((24, 24, 12, 6), Target(rmse=9.0, channel_axis=3),
-              EncodeOptions(preset="fast", mode="network", device="cpu", threads=threads)),
+              EncodeOptions(preset="fast", mode="siren", device="cpu", threads=threads)),
     "transform": ((20, 20, 10, 110), Target(rmse=1.0, channel_axis=3), EncodeOptions()),
     "predictor": ((24, 24, 12, 110), Target(lossless=True), EncodeOptions()),
     "predictor 3d": ((70, 70, 40), Target(lossless=True), EncodeOptions()),
@@ -96,7 +96,7 @@ def test_every_network_has_one_thread_and_the_caller_keeps_its_own(monkeypatch, 
         for threads in (2, 4):
             torch.set_num_threads(threads)
             images = [random_image((20, 20, 12), seed=i) for i in range(chunks)]  # 4800 points
-            options = EncodeOptions(preset="fast", mode="network", device="cpu", threads=4)
+            options = EncodeOptions(preset="fast", mode="siren", device="cpu", threads=4)
             encode_chunks(images, Target(rmse=1.0), options)
             assert torch.get_num_threads() == threads
     finally:
@@ -140,7 +140,7 @@ def test_networks_fitted_side_by_side_are_those_fitted_alone(monkeypatch):
     monkeypatch.setitem(search.EFFORTS, "fast", effort)
     images, target = [random_image((24, 24, 12, 6), seed=i) for i in range(3)], Target(rmse=9.0, channel_axis=3)
     alone, beside = (
-        encode_chunks(images, target, EncodeOptions(preset="fast", mode="network", device="cpu", threads=n))
+        encode_chunks(images, target, EncodeOptions(preset="fast", mode="siren", device="cpu", threads=n))
         for n in (1, 3)
     )
     assert "siren" in {describe_chunk(frame).mode for frame in alone}

@@ -68,6 +68,8 @@ def activated(name: str, z: int) -> int:
     """Return what a unit makes of its sum."""
     if name == "sine":
         return round(1023 * math.sin(2 * math.pi * ((z % 2**32 >> 20) + 0.5) / 4096))
+    if name == "tanh":
+        return round(1023 * math.tanh((min(max(z >> 20, -2048), 2047) + 0.5) / 512))
     return min(max((z + 2**23) >> 24, 0 if name == "relu" else -1023), 1023)
 
 

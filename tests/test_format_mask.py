@@ -275,7 +275,7 @@ def test_a_network_is_fitted_to_what_is_inside(varies):
     pytest.importorskip("torch")
     from inrstore.options import EncodeOptions
 
-    options = EncodeOptions(preset="fast", mode="network", device="cpu", threads=1)
+    options = EncodeOptions(preset="fast", mode="siren", device="cpu", threads=1)
     rng = np.random.default_rng(0)
     space = ball(10, 30, 32)
     axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in space.shape), indexing="ij")

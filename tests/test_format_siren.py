@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from dataclasses import replace
@@ -72,6 +73,8 @@ def function_of(name: str, z: int) -> int:
     """Return f(z) of section 7.4."""
     if name == "sine":
         return int(layers.sine_table()[z % 2**32 // 2**20])
+    if name == "tanh":
+        return round(1023 * math.tanh((min(max(z // 2**20, -2048), 2047) + 0.5) / 512))
     return min(max((z + 2**23) // 2**24, {"linear": -1023, "relu": 0}[name]), 1023)
 
 
@@ -92,7 +95,7 @@ def outputs_in_unlimited_integers(net: Network, x: list[int]) -> list[int]:
 
 def in_unlimited_integers(made: siren.Siren, box: tuple[int, ...], position: tuple[int, ...]) -> int:
     """Return the output at one position by the formulas of sections 5 and 7."""
-    space = [a for a in range(len(box)) if a != made.channel_axis]
+    space = [a for a in range(len(box)) if a != made.channel_axis and box[a] != 1]
     channel = 0 if made.channel_axis is None else position[made.channel_axis]
     outputs = outputs_in_unlimited_integers(made.network, [2 * position[a] - (box[a] - 1) for a in space])
     return min(max(outputs[channel], made.low), made.high)
@@ -100,9 +103,21 @@ def in_unlimited_integers(made: siren.Siren, box: tuple[int, ...], position: tup
 
 @pytest.mark.parametrize(
     "box, axis",
-    [((5,), None), ((4, 3), 0), ((4, 3), 1), ((3, 4, 5), None), ((3, 2, 4, 3), 0), ((2, 3, 2, 3), 2), ((), None)],
+    [
+        ((5,), None),
+        ((4, 3), 0),
+        ((4, 3), 1),
+        ((3, 4, 5), None),
+        ((3, 2, 4, 3), 0),
+        ((2, 3, 2, 3), 2),
+        ((3, 1, 4, 1), 0),
+        ((1, 1), 1),
+        ((), None),
+    ],
 )
-@pytest.mark.parametrize("activations", ["sine", "relu", "linear", "relu sine linear", "sine relu"])
+@pytest.mark.parametrize(
+    "activations", ["sine", "relu", "linear", "relu sine linear", "sine relu", "tanh", "sine tanh"]
+)
 def test_evaluation_follows_the_formulas(box, axis, activations):
     tool = maker()
     rng = np.random.default_rng(len(box))
@@ -120,7 +135,7 @@ def test_evaluation_follows_the_formulas(box, axis, activations):
             assert int(got[position]) == in_unlimited_integers(net, box, position)
 
 
-@pytest.mark.parametrize("activations", ["sine", "relu", "sine linear relu"])
+@pytest.mark.parametrize("activations", ["sine", "relu", "sine linear relu", "tanh"])
 @pytest.mark.parametrize("inputs", [Coordinates(3), Values(3, 255), Values(3, 32767)])
 def test_a_network_takes_any_integers(activations, inputs):
     net = maker().Net(seed=4, layers=2, width=7, axis=0, activations=activations, each=True).build((5, 2, 2, 2)).network
@@ -173,7 +188,7 @@ def test_a_network_written_is_the_network_read(seed):
     net = tool.Net(
         seed=seed, layers=int(rng.integers(1, 6)), width=int(rng.integers(1, 40)), axis=axis,
         each=bool(rng.random() < 0.5), spread=int(rng.integers(1, 100)), exponent=int(rng.integers(0, 4)),
-        activations=str(rng.choice(["sine", "relu", "sine linear", "relu sine"])),
+        activations=str(rng.choice(["sine", "relu", "sine linear", "relu sine", "tanh"])),
     ).build(box)  # fmt: skip
     reader = Reader(memoryview(siren.write(net)))
     again = siren.read(reader, np.dtype("<i4"), box)

@@ -63,7 +63,7 @@ def test_networks_are_the_same_on_workers(tmp_path, workers, monkeypatch):
     source = tmp_path / "in"
     source.mkdir()
     write_nifti(source / "dwi.nii", random_image((24, 24, 12, 6)))
-    options = {"psnr": 20, "preset": "fast", "mode": "network", "device": "cpu"}
+    options = {"psnr": 20, "preset": "fast", "mode": "siren", "device": "cpu"}
     assert inrstore.convert(source, tmp_path / "local", **options).modes == {"siren": 1}
     inrstore.convert(source, tmp_path / "spread", scheduler=workers, **options)
     same_archive(tmp_path / "local", tmp_path / "spread")

@@ -23,7 +23,7 @@ def store(tmp_path_factory):
     path = tmp_path_factory.mktemp("real") / "s03.zarr"
     done = subprocess.run(
         [sys.executable, "-m", "inrstore.cli", "convert", str(DATA / SCAN), str(path), "--psnr", "32",
-         "--preset", "fast", "--mode", "network", "--device", "cpu", "--json"],
+         "--preset", "fast", "--mode", "siren", "--device", "cpu", "--json"],
         capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
     return path, json.loads(done.stdout)

@@ -23,7 +23,7 @@ from inrstore.chunk import encode as encoder
 from inrstore.chunk.decode import decode_chunk, describe_chunk
 from inrstore.chunk.inr.fit.data import Batch, prepare
 from inrstore.chunk.inr.fit.networks import initialise, uniform
-from inrstore.chunk.inr.fit.search import OMEGA_0
+from inrstore.chunk.inr.fit.recipe import OMEGA_0
 from inrstore.chunk.inr.fit.trainer import Schedule, Trainer
 from inrstore.chunk.quality import Target, rmse
 from inrstore.chunk.siren.encode import fit_task

@@ -58,10 +58,10 @@ def measure(scan: np.ndarray, psnr: float, device: str) -> dict[str, Any]:
     task = Task(scan, None, target)
     problem = fit_task(0, task, _BUDGET)
     assert problem is not None
-    options = EncodeOptions(mode="network", device="cuda" if device == "cuda" else "cpu")
+    options = EncodeOptions(mode="siren", device="cuda" if device == "cuda" else "cpu")
     coded, size = None, None
     begin = time.perf_counter()
-    for found, network in fit_networks([problem], options):
+    for found, (network, _) in ((p, (f.network, f.decibels)) for p, f in fit_networks([problem], options)):
         payload = None if network is None else task.sealed(siren.write(network), split=True)
         coded = None if payload is None else seal(modes.SIREN, scan, payload)
         if coded is not None:

@@ -24,13 +24,14 @@ from inrstore.errors import ConfigurationError, SourceError, StoreError
 from inrstore.files import Place
 from inrstore.files.names import check_name
 from inrstore.files.zips import ZipPlace
+from inrstore.options import Network
 from inrstore.sources import is_image, read_image
 from inrstore.sources.dicom import converted
 from inrstore.store import manifest
 from inrstore.store.container import refuse_existing
 from inrstore.store.convert import convert_image
 from inrstore.store.options import Options, chunks_of
-from inrstore.store.quality import Quality
+from inrstore.store.quality import UNASKED, Quality
 from inrstore.store.reports import ConvertReport, JobCallback
 
 Nature: TypeAlias = Literal["file", "zip", "folder"]
@@ -191,8 +192,10 @@ def document(job: Job) -> dict[str, Any]:
         "source": {"kind": job.kind, "name": job.name, "at": manifest.digest(where.encode())},
         "options": {
             "promise": base.quality.to_dict(),
+            **({"unasked": True} if base.quality.unasked else {}),
             "preset": base.preset,
             "mode": base.mode,
+            "network": None if base.network is None else base.network.to_dict(),
             "seed": base.seed,
             "zarr_format": base.zarr_format,
             "store": base.container,
@@ -270,8 +273,10 @@ def recorded_rules(where: str, found: Mapping[str, Any], mask: str) -> Rules:
     try:
         options = dict(found["options"])
         base = Options(
-            quality=Quality.from_dict(options["promise"]), preset=options["preset"], mode=options["mode"],
-            seed=options["seed"], zarr_format=options["zarr_format"], container=options["store"],
+            quality=UNASKED if options.get("unasked") else Quality.from_dict(options["promise"]),
+            preset=options["preset"], mode=options["mode"],
+            network=Network.of(options.get("network")), seed=options["seed"], zarr_format=options["zarr_format"],
+            container=options["store"],
             mask=_mask_again(where, options["mask"], mask),
             chunks=chunks_of(options["chunks"]), strip=bool(options.get("strip", False)),
         )  # fmt: skip
@@ -286,7 +291,7 @@ def _rule_again(where: str, values: Mapping[str, Any]) -> Rule:
     mask = values.get("mask")
     return Rule(
         name=name, quality=Quality.from_dict(own) if own else None, preset=values.get("preset"),
-        mask=None if mask is None else _mask_again(where, mask, ""),
+        network=Network.of(values.get("network")), mask=None if mask is None else _mask_again(where, mask, ""),
         keep=values.get("keep") == "file",
     )  # fmt: skip
 

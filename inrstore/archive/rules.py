@@ -9,6 +9,7 @@ A rules file has a table for each kind of image, the first that fits wins, and o
     [default]
     psnr = 40
     preset = "small"
+    network = "siren3d"    # then also layers, units, steps, sine, omega_0, rate, downsample, channels
     mask = "nodif_brain_mask.nii.gz"
 """
 
@@ -19,14 +20,14 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, TypeAlias, get_args
 
 from inrstore import files
 from inrstore.archive.manifest import digest_of
 from inrstore.errors import ConfigurationError, SourceError
-from inrstore.options import Preset
+from inrstore.options import Network, Preset
 from inrstore.sources.registry import stem
 from inrstore.store import manifest
 from inrstore.store.options import Options
@@ -45,8 +46,13 @@ _BULK_ZIP = re.compile(r"\d+_(\d{5})_\d+_\d+\.zip", re.ASCII)
 QUALITIES = ("psnr", "rmse", "max_error", "lossless")
 _TYPES: dict[str, tuple[type, ...]] = {
     "psnr": (int, float), "rmse": (int, float), "max_error": (int, float), "lossless": (bool,),
-    "preset": (str,), "mask": (str,), "keep": (str,),
+    "preset": (str,), "mask": (str,), "keep": (str,), "network": (str,), "sine": (str,),
+    **{one.name: (int, float) if isinstance(one.default, float) else (int,)
+       for one in fields(Network) if not isinstance(one.default, str)},
 }  # fmt: skip
+
+
+_NETWORK = ("network", *(one.name for one in fields(Network) if one.name != "name"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +65,20 @@ class Rule:
         A suffix such as "dwi", or a glob.
     quality : Quality or None
         None leaves it as it is for all others.
-    preset : {"fast", "balanced", "small"} or None
+    preset : {"fast", "balanced", "small", "paper"} or None
         Effort.
     mask : str or None
         A mask, "" for none; see `Rules`.
     keep : bool
         Whether the image is copied as a file instead.
+    network : Network or None
+        The network that holds its chunks; of other images where it is None.
     """
 
     name: str
     quality: Quality | None = None
     preset: Preset | None = None
+    network: Network | None = None
     mask: str | None = None
     keep: bool = False
 
@@ -79,13 +88,15 @@ class Rule:
             options,
             quality=self.quality or options.quality,
             preset=self.preset or options.preset,
+            network=self.network or options.network,
             mask=options.mask if self.mask is None else self.mask,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object with what the rule sets."""
         values: dict[str, Any] = {} if self.quality is None else self.quality.to_dict()
-        own = {"preset": self.preset, "mask": self.mask, "keep": "file" if self.keep else None}
+        network = None if self.network is None else self.network.to_dict()
+        own = {"preset": self.preset, "network": network, "mask": self.mask, "keep": "file" if self.keep else None}
         return {"name": self.name, **values, **{name: value for name, value in own.items() if value is not None}}
 
 
@@ -116,7 +127,8 @@ class Choice:
         own = self.options
         values = {"quality": own.quality.to_dict(), "preset": own.preset, "mode": own.mode, "seed": own.seed,
                   "zarr_format": own.zarr_format, "store": own.container, "mask": described(own.mask),
-                  "chunks": own.chunks, "keep": self.keep, "strip": own.strip}  # fmt: skip
+                  "chunks": own.chunks, "keep": self.keep, "strip": own.strip,
+                  "network": None if own.network is None else own.network.to_dict()}  # fmt: skip
         return manifest.digest(json.dumps(values, sort_keys=True).encode())
 
     def for_labels(self) -> Choice:
@@ -351,6 +363,12 @@ def _rule(path: str, name: str, table: Any) -> Rule:
         quality = Quality.from_dict(given) if given else None
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error}") from error
-    return Rule(
-        name=name, quality=quality, preset=table.get("preset"), mask=table.get("mask"), keep=table.get("keep") == "file"
-    )
+    named = {"name" if key == "network" else key: table[key] for key in _NETWORK if key in table}
+    if named and "name" not in named:
+        raise ConfigurationError(f"{where} {next(iter(named))}: goes with network")
+    try:
+        network = Network.of(named or None)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where} {error}") from error
+    return Rule(name=name, quality=quality, preset=table.get("preset"), network=network, mask=table.get("mask"),
+                keep=table.get("keep") == "file")  # fmt: skip

@@ -35,6 +35,32 @@ class Box:
     count: int = 1
 
 
+NO_BUDGET = 1 << 62
+"""Size of a frame to beat where a network holds the chunk whatever it costs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What a mode that is fitted makes of a chunk.
+
+    Parameters
+    ----------
+    index : int
+        Place of the chunk in the list of tasks.
+    payload : bytes or None
+        Envelope included; None if no network keeps the target.
+    decibels : float or None
+        How far the best network tried is over the target, negative below; None if there was none.
+    reason : str
+        Why there was none.
+    """
+
+    index: int
+    payload: bytes | None
+    decibels: float | None = None
+    reason: str = ""
+
+
 @dataclass(frozen=True)
 class Offer:
     """What a mode makes of some chunks.

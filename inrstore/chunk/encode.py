@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from inrstore import limits
 from inrstore.chunk import arithmetic, dtypes, frame, quality
-from inrstore.chunk.boxes import together
+from inrstore.chunk.boxes import NO_BUDGET, Fitted, together
 from inrstore.chunk.context import Context
 from inrstore.chunk.decode import values_of
 from inrstore.chunk.frame import Frame
@@ -29,7 +29,7 @@ from inrstore.chunk.quality import Target
 from inrstore.chunk.shared import Shared
 from inrstore.chunk.shared import of as shared_of
 from inrstore.chunk.task import Task
-from inrstore.errors import ConfigurationError, CorruptChunkError, MissingDependencyError
+from inrstore.errors import ConfigurationError, CorruptChunkError, MissingDependencyError, NotHeldError
 from inrstore.options import EncodeOptions, Progress, ProgressCallback, available_cores
 
 _VALUES_AT_ONCE = 1 << 26  # an encoder needs some 50 bytes for each
@@ -51,7 +51,8 @@ def encode_chunks(
     """Encode chunks together, so that their networks are fitted in batches.
 
     The smallest frame that keeps its target is returned, so a frame is never worse than asked and never larger than
-    the raw chunk and its frame (but for a mask, which is kept even where raw values would be smaller).
+    the raw chunk and its frame (but for a mask, which is kept even where raw values would be smaller). In mode siren a
+    network holds every lossy chunk that is not of one value, whatever it costs.
 
     Parameters
     ----------
@@ -79,12 +80,16 @@ def encode_chunks(
         A dtype or shape that the format does not hold, or a target or mask that does not fit the chunk.
     MissingDependencyError
         A network is needed and torch is not installed, or AV1 is asked for and PyAV cannot make it.
+    NotHeldError
+        In mode siren, if no network keeps the target of a chunk.
     """
     options = options or EncodeOptions()
     each = [targets] * len(chunks) if isinstance(targets, Target) else list(targets)
     if len(each) != len(chunks):
         raise ConfigurationError(f"{len(each)} targets for {len(chunks)} chunks")
     tasks = _tasks(chunks, each, options, masks, shared)
+    if options.strict:
+        return _held(tasks, options, progress)
     frames: list[bytes] = []
     at_once = max(1, _VALUES_AT_ONCE // max((t.chunk.size for t in tasks if t.chunk.size), default=1))
     jobs = [partial(_decide, task) for task in tasks]
@@ -147,11 +152,13 @@ def encode_together(
 
     Raises
     ------
-    ConfigurationError, MissingDependencyError
+    ConfigurationError, MissingDependencyError, NotHeldError
         As `encode_chunks`.
     """
     options = options or EncodeOptions()
     tasks = _tasks(chunks, [target] * len(chunks), options, masks, None)
+    if options.strict:
+        return Together(_held(tasks, options, progress))
     found = [_simple(task) if task.target == target else _decide(task) for task in tasks]
     worst, threads, parameters = 1.0, options.threads or available_cores(), list[bytes]()
 
@@ -263,10 +270,49 @@ def _fit(tasks: Sequence[Task], frames: list[bytes], options: EncodeOptions, pro
     """Put smaller frames in the place of those that a mode which is fitted to many chunks has them for."""
     for mode in MODES:
         if mode.fit is not None:
-            for index, payload in mode.fit(tasks, [len(f) for f in frames], options, progress):
-                coded = _checked(mode, payload, tasks[index])
-                if coded is not None and len(coded) < len(frames[index]):
-                    frames[index] = coded
+            for made in mode.fit(tasks, [len(f) for f in frames], options, progress):
+                coded = None if made.payload is None else _checked(mode, made.payload, tasks[made.index])
+                if coded is not None and len(coded) < len(frames[made.index]):
+                    frames[made.index] = coded
+
+
+def _held(tasks: Sequence[Task], options: EncodeOptions, progress: ProgressCallback | None) -> list[bytes]:
+    """Return frames of networks, and of what is lossless or of one value; `NotHeldError` for what is neither."""
+    frames = [_decide(task) if task.target.lossless else _simple(task) for task in tasks]
+    left = [number for number, coded in enumerate(frames) if coded is None]
+    for number in left:
+        _refuse_what_no_network_holds(number, tasks[number])
+    asked = [tasks[number] for number in left]
+    for mode in [mode for mode in MODES if mode.network] if left else []:
+        assert mode.fit is not None
+        for made in mode.fit(asked, [NO_BUDGET] * len(asked), options, progress):
+            number = left[made.index]
+            if made.payload is not None:
+                frames[number] = _checked(mode, made.payload, tasks[number])
+            if frames[number] is None:  # the others need not be fitted any more
+                raise NotHeldError(number, _missed(made))
+    for number in left:
+        if frames[number] is None:
+            raise NotHeldError(number, "no network was fitted")
+    if progress is not None:
+        progress(Progress(chunks_done=len(tasks), chunks_total=len(tasks), fraction=1.0, rmse=None, stage="done"))
+    return [coded for coded in frames if coded is not None]
+
+
+def _refuse_what_no_network_holds(number: int, task: Task) -> None:
+    if task.target.rmse is None:
+        raise NotHeldError(number, "a network keeps a mean error, and the largest one is asked for")
+    if task.chunk.dtype.kind == "b":
+        raise NotHeldError(number, "no network holds values that are true or false")
+
+
+def _missed(made: Fitted) -> str:
+    """Return why a chunk is not held."""
+    if made.reason or made.decibels is None:
+        return made.reason or "no network could be fitted"
+    if made.decibels < 0:
+        return f"no network keeps the target: the best is {-made.decibels:.2f} dB below it"
+    return f"the best network is {made.decibels:.2f} dB over the target, and too far below it with rounded weights"
 
 
 # ---- mode decision -----------------------------------------------------------------------------------------
@@ -357,8 +403,8 @@ def _rounds(task: Task) -> Iterator[tuple[Task, tuple[int, ...]]]:
 
 def _checked(mode: Mode, payload: bytes | memoryview, task: Task) -> bytes | None:
     """Return the frame of a bid if what readers make of it keeps the target, else None."""
-    like, lossless = task.chunk, task.target.lossless
-    if not lossless and len(payload) >= like.size * like.dtype.itemsize:
+    like, any_size = task.chunk, task.target.lossless or (task.options.strict and mode.network)
+    if not any_size and len(payload) >= like.size * like.dtype.itemsize:
         return None
     try:
         decoded = values_of(Frame(mode.number, like.dtype, like.shape, 0, memoryview(payload)), task.context)

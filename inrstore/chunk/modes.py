@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from inrstore.chunk import constant, envelope, raw
 from inrstore.chunk.av1 import decode as av1
-from inrstore.chunk.boxes import Offer
+from inrstore.chunk.boxes import Fitted, Offer
 from inrstore.chunk.byteplanes import decode as byteplanes
 from inrstore.chunk.context import Context
 from inrstore.chunk.envelope import Envelope
@@ -70,8 +70,11 @@ class Mode:
     parts_share : bool
         Parts have work in common: several of them cost more than the whole.
     fit : callable, optional
-        (tasks, sizes of their frames so far, options, progress) -> (index, payload) of those that may be smaller:
-        for modes that are fitted to many chunks together, after all bids.
+        (tasks, sizes of their frames so far, options, progress) -> a `Fitted` of those that may be smaller: for modes
+        that are fitted to many chunks together, after all bids. A size is `NO_BUDGET` where a network holds the chunk
+        whatever it costs. What the options ask of another mode is for that one: then nothing comes.
+    network : bool
+        A chunk of this mode is held by a network, as `EncodeOptions.strict` asks for; such a mode has `fit`.
     check_shared : callable, optional
         Raises `CorruptChunkError` for bytes that are no shared parameter of the mode.
     """
@@ -86,10 +89,10 @@ class Mode:
     describe: Callable[[Reader, DType, Shape, Context], dict[str, Any]] = _nothing
     decode_part: Callable[[Reader, DType, Shape, Sequence[range], Context], Array] | None = None
     parts_share: bool = False
-    fit: (
-        Callable[[Sequence[Task], Sequence[int], EncodeOptions, ProgressCallback | None], Iterator[tuple[int, bytes]]]
-        | None
-    ) = None
+    fit: Callable[[Sequence[Task], Sequence[int], EncodeOptions, ProgressCallback | None], Iterator[Fitted]] | None = (
+        None
+    )
+    network: bool = False
     check_shared: Callable[[bytes], object] | None = None
 
 
@@ -140,7 +143,7 @@ def _bids_av1(tasks: Sequence[Task], threads: int, passed: Callable[[], None]) -
 
 def _fit_siren(
     tasks: Sequence[Task], sizes: Sequence[int], options: EncodeOptions, progress: ProgressCallback | None
-) -> Iterator[tuple[int, bytes]]:
+) -> Iterator[Fitted]:
     from inrstore.chunk.siren.encode import fit
 
     return fit(tasks, sizes, options, progress)
@@ -156,7 +159,8 @@ BYTEPLANES = Mode(number=2, name="byteplanes", decode=lambda r, d, b, _: bytepla
                   bid=_bid_byteplanes, turn=FALLBACK)  # fmt: skip
 SIREN = Mode(number=3, name="siren", decode=lambda r, d, b, _: siren.decode(r, d, b),
              describe=lambda r, d, b, _: siren.describe(r, d, b),
-             decode_part=lambda r, d, b, w, _: siren.decode_part(r, d, b, w), fit=_fit_siren)  # fmt: skip
+             decode_part=lambda r, d, b, w, _: siren.decode_part(r, d, b, w), fit=_fit_siren,
+             network=True)  # fmt: skip
 TRANSFORM = Mode(number=4, name="transform", decode=lambda r, d, b, c: transform.decode(r, d, b, c.shared),
                  bid=_bid_transform, bids=_bids_transform, check_shared=read_parameter,
                  describe=lambda r, d, b, c: transform.describe(r, d, b, c.shared),

@@ -15,13 +15,17 @@ from inrstore.cli.options import (
     Include,
     Json,
     ModeName,
+    NetworkChoice,
     PresetName,
+    SineName,
     StoreName,
     Unmatched,
+    described,
 )
 from inrstore.cli.progress import progress
 
 _MANY = "Many images"
+_NETWORKS = "Networks"
 
 
 def convert(
@@ -57,8 +61,31 @@ def convert(
     preset: Annotated[PresetName, typer.Option(help="Time to spend.")] = PresetName.balanced,
     mode: Annotated[
         ModeName,
-        typer.Option(help="What chunks may be: the smallest, networks, wavelets, AV1; others where it holds none."),
+        NetworkChoice,
+        typer.Option(help="What chunks may be: the smallest; only networks; wavelets or AV1 where they hold one."),
     ] = ModeName.auto,
+    network: Annotated[
+        NetworkChoice | None,
+        typer.Option(help="Only networks, of this kind.", show_default=False, rich_help_panel=_NETWORKS),
+    ] = None,
+    layers: Annotated[int, typer.Option(metavar="N", help="Its hidden layers.", rich_help_panel=_NETWORKS)] = 0,
+    units: Annotated[
+        int, typer.Option(metavar="N", help="Units of a layer; searched if 0.", rich_help_panel=_NETWORKS)
+    ] = 0,
+    steps: Annotated[int, typer.Option(metavar="N", help="Steps of a fit.", rich_help_panel=_NETWORKS)] = 0,
+    omega_0: Annotated[
+        float, typer.Option(metavar="W", help="Frequencies of its first sines.", rich_help_panel=_NETWORKS)
+    ] = 0.0,
+    rate: Annotated[float, typer.Option(metavar="R", help="Learning rate.", rich_help_panel=_NETWORKS)] = 0.0,
+    sine: Annotated[
+        SineName, typer.Option(help="Which layer of mlp-siren is a sine.", rich_help_panel=_NETWORKS)
+    ] = SineName.first,
+    downsample: Annotated[
+        int, typer.Option(metavar="2|4|8", help="Coarser grid of its first part.", rich_help_panel=_NETWORKS)
+    ] = 0,
+    channels: Annotated[
+        int, typer.Option(metavar="N", help="Width of its second part.", rich_help_panel=_NETWORKS)
+    ] = 0,
     device: Annotated[DeviceName, typer.Option(help="Where networks are fitted.")] = DeviceName.auto,
     store: Annotated[
         StoreName | None,
@@ -143,6 +170,19 @@ def convert(
             lossless=lossless,
             preset=preset.value,
             mode=mode.value,
+            network=described(
+                network,
+                mode,
+                preset,
+                layers=layers,
+                units=units,
+                steps=steps,
+                omega_0=omega_0,
+                rate=rate,
+                sine=sine.value,
+                downsample=downsample,
+                channels=channels,
+            ),
             device=device.value,
             store=None if store is None else store.value,
             zarr_format=3 if zarr_format is FormatName.v3 else 2,

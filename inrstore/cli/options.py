@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from inrstore.errors import ConfigurationError
+from inrstore.options import Network
 
 
 class PresetName(StrEnum):
@@ -14,15 +17,36 @@ class PresetName(StrEnum):
     fast = "fast"
     balanced = "balanced"
     small = "small"
+    paper = "paper"
 
 
 class ModeName(StrEnum):
     """What lossy chunks may be."""
 
     auto = "auto"
-    network = "network"
+    siren = "siren"
     transform = "transform"
     av1 = "av1"
+
+
+class NetworkChoice(StrEnum):
+    """Which network holds chunks."""
+
+    siren3d = "siren3d"
+    siren2d = "siren2d"
+    siren2d_relu = "siren2d-relu"
+    mlp_relu = "mlp-relu"
+    mlp_tanh = "mlp-tanh"
+    mlp_siren = "mlp-siren"
+    lanczos = "lanczos-siren-srdensenet"
+    fourier = "fourier-siren-srno"
+
+
+class SineName(StrEnum):
+    """Which layer of mlp-siren is a sine."""
+
+    first = "first"
+    last = "last"
 
 
 class DeviceName(StrEnum):
@@ -60,3 +84,17 @@ Include = Annotated[
     list[str] | None,
     typer.Option(metavar="GLOB", help="Only files that fit it; can be given several times.", show_default=False),
 ]
+
+
+def described(network: StrEnum | None, mode: ModeName, preset: PresetName, **given: Any) -> Network | None:
+    """Return the network that options describe; its name follows from the mode and the preset if it is not given."""
+    size = {name: value for name, value in given.items() if value and value != SineName.first}
+    if network is not None:
+        return Network.of({"name": network.value, **size})
+    if not size:
+        return None
+    if preset is PresetName.paper:
+        return Network(name="siren2d", **size)
+    if mode is ModeName.siren:
+        return Network(**size)
+    raise ConfigurationError(f"{next(iter(size))} goes with --network, --mode siren or --preset paper")

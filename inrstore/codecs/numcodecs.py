@@ -20,7 +20,7 @@ from inrstore.codecs import decoded, inherited
 from inrstore.codecs.batching import encode_batch
 from inrstore.codecs.stored import check_stored
 from inrstore.errors import ConfigurationError, LimitExceededError
-from inrstore.options import Device, EncodeOptions, Mode, Preset
+from inrstore.options import Device, EncodeOptions, Mode, Network, Preset
 
 UNSTATED_BYTES = 1 << 28
 """Bytes of a decoded chunk of which nobody said how large it is: a frame of some thirty bytes may ask for them."""
@@ -44,7 +44,7 @@ class InrNumcodec(Codec):  # type: ignore[misc]  # numcodecs ships no types
         Likewise. Byte order is not compared.
     shared : sequence of (str, bytes or Network), optional
         Parameters that chunks may name, as a network that predicts lossless ones; stored with the array.
-    preset, mode, device
+    preset, mode, network, device
         Effort and place of fitting; see `inrstore.options.EncodeOptions`. Not stored.
 
     Warns
@@ -74,6 +74,7 @@ class InrNumcodec(Codec):  # type: ignore[misc]  # numcodecs ships no types
         shared: Any = (),
         preset: Preset = "balanced",
         mode: Mode = "auto",
+        network: Network | str | None = None,
         device: Device = "auto",
         **unknown: Any,
     ) -> None:
@@ -84,7 +85,7 @@ class InrNumcodec(Codec):  # type: ignore[misc]  # numcodecs ships no types
         self._dtype = None if dtype is None else _dtype_of(dtype)
         self._shared = texts_of(shared)
         check_shared(parse(self._shared))
-        self._options = EncodeOptions(preset=preset, mode=mode, device=device)
+        self._options = EncodeOptions(preset=preset, mode=mode, network=Network.of(network), device=device)
         self._opened: inherited.Opened | None = None
 
     def encode(self, buf: Any) -> bytes:

@@ -22,7 +22,7 @@ from inrstore.codecs.batching import encode_batch
 from inrstore.codecs.inherited import Opened
 from inrstore.codecs.stored import check_stored
 from inrstore.errors import ConfigurationError
-from inrstore.options import Device, EncodeOptions, Mode, Preset
+from inrstore.options import Device, EncodeOptions, Mode, Network, Preset
 
 CODEC_NAME = "inrstore"
 
@@ -39,7 +39,7 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
     shared : sequence of (str, bytes or Network), optional
         Parameters that chunks may name, as a network that predicts lossless ones; stored with the array, so that
         plain zarr decodes them.
-    preset, mode, device
+    preset, mode, network, device
         Effort and place of fitting; see `inrstore.options.EncodeOptions`. Not stored, and not compared.
     opened
         Kept by codecs that come from stored metadata; see `inrstore.codecs.inherited`.
@@ -63,6 +63,7 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
     shared: tuple[str, ...] = ()
     preset: Preset = field(default="balanced", compare=False)
     mode: Mode = field(default="auto", compare=False)
+    network: Network | str | None = field(default=None, compare=False)
     device: Device = field(default="auto", compare=False)
     opened: Opened | None = field(default=None, compare=False, repr=False)
 
@@ -74,7 +75,7 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
             object.__setattr__(self, name, getattr(checked, name))
         object.__setattr__(self, "shared", texts_of(self.shared))
         check_shared(self._parameters)
-        EncodeOptions(preset=self.preset, mode=self.mode, device=self.device)
+        EncodeOptions(preset=self.preset, mode=self.mode, network=Network.of(self.network), device=self.device)
 
     @property
     def target(self) -> Target:
@@ -175,7 +176,9 @@ class InrCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
                    for i, (array, spec) in enumerate(items) if array is not None]  # fmt: skip
         if self.opened is not None and present:
             self.opened.check(self.target)
-        options = EncodeOptions(preset=self.preset, mode=self.mode, device=self.device)
+        options = EncodeOptions(
+            preset=self.preset, mode=self.mode, network=Network.of(self.network), device=self.device
+        )
         native = [np.ascontiguousarray(a, a.dtype.newbyteorder("=")).reshape(a.shape) for _, a in present]
         out: list[Any] = [None] * len(items)
         if present:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from inrstore import limits
 from inrstore.chunk.decode import decode_chunk, describe_chunk
 from inrstore.chunk.encode import Together
-from inrstore.chunk.quality import Target
+from inrstore.chunk.quality import Target, rmse
 from inrstore.chunk.shared import of as shared_of
 from inrstore.chunk.shared import texts_of
 from inrstore.errors import ConfigurationError, QualityError
@@ -29,6 +29,8 @@ from inrstore.store.options import Options
 from inrstore.store.reader import Store, naming
 from inrstore.store.reports import Clock, ConvertReport
 
+_TINY = 1e-12
+"""Error over the target where there was none: a promise is a positive number."""
 _ROWS = 1 << 18
 """Values that are compared at once where the worst one is looked for."""
 
@@ -65,6 +67,7 @@ class Conversion:
         self.targets: dict[tuple[int, ...], Target] = dict(zip(self.grid, targets, strict=True))
         self.frames: dict[tuple[int, ...], bytes] = {}
         self._worst, self._parameters = 1.0, tuple[bytes, ...]()
+        self._promised = options.quality
 
     def cut(self, index: tuple[int, ...]) -> tuple[npt.NDArray[Any], masks.Inside | None]:
         """Return a chunk, and its part of the mask if there is one."""
@@ -79,7 +82,7 @@ class Conversion:
         groups: dict[Target, list[tuple[int, ...]]] = {}
         for index, target in self.targets.items():
             groups.setdefault(target, []).append(index)
-        if len(self.targets) < 2 or self.options.mode == "network" or any(target.rmse is None for target in groups):
+        if len(self.targets) < 2 or self.options.strict or any(target.rmse is None for target in groups):
             return []
         # A group may bring a parameter for each 2^27 values.
         size = math.prod(self.grid.chunks)
@@ -102,6 +105,7 @@ class Conversion:
         broken = self.options.quality.broken_by(measures)
         if broken:
             raise QualityError(f"{self.source.label}: {broken}; nothing was written")
+        self._promised = self.options.quality.kept_by(measures)
         members, ome = self._members(measures, worst, decoded)
         size = publish(self.destination, members, work=self.work, ome=ome, replaces=self.replaces)
         seconds, nbytes = clock.seconds, self.source.voxels.nbytes
@@ -109,7 +113,7 @@ class Conversion:
             store=self.destination,
             **measures.to_dict(),
             worst_voxel=worst,
-            promised=self.options.quality.to_dict(),
+            promised=self._promised.to_dict(),
             source_bytes=nbytes,
             stored_bytes=size,
             ratio=nbytes / size,
@@ -131,7 +135,7 @@ class Conversion:
         statistics = ErrorStatistics(self.ranges)
         dtype = layout.stored_dtype(voxels.dtype)
         worst = (0,) * voxels.ndim
-        sha256, modes = hashlib.sha256(), Counter[str]()
+        sha256, modes, largest = hashlib.sha256(), Counter[str](), 0.0
         shared = shared_of(*self._parameters)
         for done, index in enumerate(self.grid, 1):
             data, key = self.frames[index], self.key(index)
@@ -148,7 +152,12 @@ class Conversion:
             statistics.add(voxels[region], decoded, region, inside)
             if statistics.largest > before:
                 worst = _worst(voxels[region], decoded, region, inside)
+            if self.options.found:
+                reached = rmse(self.cut(index)[0], chunk, self.targets[index]) / (self.targets[index].rmse or 1.0)
+                largest = max(largest, reached)
             clock.tell("checking", done, 1.0)
+        if self.options.found:
+            self._worst = largest * (1 + 1e-6) or _TINY
         if statistics.not_finite_changed:
             raise QualityError(f"{self.source.label}: {statistics.not_finite_changed} non-finite voxels changed")
         # As people and NIfTI name a voxel: x first.
@@ -173,10 +182,12 @@ class Conversion:
         )
         small = attributes.small_arrays(self.source, self.dims)
         arrays = [image, *(array for array, _ in small)]
-        quality = {"asked": self.options.quality.to_dict(), **measures.to_dict(), "worst_voxel": list(worst)}
+        quality = {"asked": self._promised.to_dict(), **measures.to_dict(), "worst_voxel": list(worst)}
         tool = f"inrstore {version('inrstore')}"
         group = attributes.group_attributes(self.source, self.dims, zarr_format, tool, quality)
         own = group[layout.ATTRIBUTES]
+        if self.options.network is not None and not self.options.quality.lossless:
+            own["network"] = {"preset": self.options.preset, **self.options.network.to_dict()}
         if self.options.strip:
             own["stripped"] = list(self.dropped)
         if self.inside is not None:
@@ -228,15 +239,19 @@ def chunks_for(
     spatial : bool
         As in `Source`.
     """
+    if options.planar and not options.quality.lossless:
+        planes = options.chunks if isinstance(options.chunks, tuple) else tuple(shape[-2:])
+        single = (1, *planes[-2:]) if len(shape) > 2 else planes
+        return layout.choose_chunks(shape, dims, asked=single, voxels=1)
     several = math.prod(shape[: layout.measurement_axes(dims)]) > 1
     least = layout.TRANSFORMED_VALUES if several else min(layout.SINGLE_VALUES, layout.TRANSFORMED_VALUES)
     voxels = min(layout.TRANSFORMED_VOXELS, layout.CHUNK_VOXELS)
     most: int | None = limits.MAX_TRANSFORM_COMPONENTS
     if options.quality.lossless or options.quality.max_error is not None:
         least, voxels, most = layout.LOSSLESS_VALUES, layout.CHUNK_VOXELS, None
-    elif options.mode == "network":
+    elif options.strict:
         least, voxels = 0, layout.CHUNK_VOXELS
-    if not spatial and options.mode != "network":
+    if not spatial and not options.strict:
         # Lines of a matrix have no neighbours in space: smaller chunks lose nothing, and take less memory.
         least, voxels = min(least, layout.SINGLE_VALUES), 1
     return layout.choose_chunks(shape, dims, least, options.chunks, voxels, most)

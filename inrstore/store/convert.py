@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 from inrstore import limits
 from inrstore.chunk.encode import encode_chunks, encode_together
-from inrstore.errors import InrstoreError
+from inrstore.errors import InrstoreError, NotHeldError, QualityError
 from inrstore.options import EncodeOptions, Progress, ProgressCallback, available_cores
 from inrstore.sources import Source
 from inrstore.store.conversion import Conversion
@@ -98,7 +100,8 @@ def _encode(conversions: Sequence[Conversion], clock: Clock) -> None:
         chunks, insides = [chunk for chunk, _ in cuts], [inside for _, inside in cuts]
         show = _show([(conversion, index) for index in indices], clock, done, total)
         target = conversion.targets[indices[0]]
-        conversion.take(indices, encode_together(chunks, target, conversion.options, show, insides))
+        with _named([(conversion, index) for index in indices]):
+            conversion.take(indices, encode_together(chunks, target, conversion.options, show, insides))
         done += len(indices)
     alone = [conversion for conversion in conversions if not conversion.frames]
     pending = [(conversion, index) for conversion in alone for index in conversion.grid]
@@ -107,10 +110,32 @@ def _encode(conversions: Sequence[Conversion], clock: Clock) -> None:
         targets = [conversion.targets[index] for conversion, index in batch]
         chunks, insides = [chunk for chunk, _ in cuts], [inside for _, inside in cuts]
         show = _show(batch, clock, done, total)
-        frames = encode_chunks(chunks, targets, batch[0][0].options, show, insides)
+        with _named(batch):
+            frames = encode_chunks(chunks, targets, _logging(batch), show, insides)
         for (conversion, index), frame in zip(batch, frames, strict=True):
             conversion.frames[index] = frame
         done += len(batch)
+
+
+@contextmanager
+def _named(batch: Sequence[tuple[Conversion, tuple[int, ...]]]) -> Iterator[None]:
+    """Let an error name the image and the chunk."""
+    try:
+        yield
+    except NotHeldError as error:
+        conversion, index = batch[error.chunk]
+        where = f"{conversion.source.label}: {conversion.key(index)}"
+        raise QualityError(f"{where}: {error.reason}; nothing was written") from error
+
+
+def _logging(batch: Sequence[tuple[Conversion, tuple[int, ...]]]) -> EncodeOptions:
+    """Return the options of some chunks, whose fits are logged by their places in the image."""
+    options = batch[0][0].options
+    log = options.log_fit
+    if log is None:
+        return options
+    places = [list(conversion.grid).index(index) for conversion, index in batch]
+    return replace(options, log_fit=lambda step: log(replace(step, chunk=places[step.chunk])))
 
 
 def _show(

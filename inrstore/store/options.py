@@ -9,7 +9,7 @@ from inrstore.errors import ConfigurationError
 from inrstore.options import EncodeOptions
 from inrstore.store.container import ENDING, Container
 from inrstore.store.layout import Chunks, ZarrFormat
-from inrstore.store.quality import Quality
+from inrstore.store.quality import AS_FOUND, UNASKED, Quality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +41,28 @@ class Options(EncodeOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "chunks", chunks_of(self.chunks))
+        if self.quality.unasked:  # a network of one size without a target keeps what it reaches
+            sized = self.strict and (self.preset == "paper" or (self.network is not None and self.network.sized))
+            object.__setattr__(self, "quality", AS_FOUND if sized else UNASKED)
+        object.__setattr__(self, "found", self.quality.found)
+        if self.strict and self.quality.max_error is not None:
+            raise ConfigurationError("max_error: networks keep a mean error; ask for psnr or rmse in mode siren")
+        if self.planar and not _single_slices(self.chunks):
+            raise ConfigurationError(f"chunks: a network for each slice has chunks of one slice, not {self.chunks!r}")
         if self.zarr_format not in (2, 3):
             raise ConfigurationError(f"zarr_format must be 2 or 3, not {self.zarr_format!r}")
         if self.container not in ENDING:
             raise ConfigurationError(f"store must be one of {', '.join(ENDING)}, not {self.container!r}")
 
-        object.__setattr__(self, "chunks", chunks_of(self.chunks))
-
     @property
     def effort(self) -> EncodeOptions:
         """What images that are encoded together have in common."""
         return EncodeOptions(**{name: getattr(self, name) for name in EncodeOptions.__dataclass_fields__})
+
+
+def _single_slices(chunks: object) -> bool:
+    return chunks == "auto" or (isinstance(chunks, tuple) and (len(chunks) < 3 or chunks[0] == 1))
 
 
 def chunks_of(asked: object) -> Chunks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """The quality of a whole image. Exactly one is set; none of them means `psnr=40`.
+    """The quality of a whole image. Exactly one of the first five is set; if none is named, it is `psnr=40`.
 
     Parameters
     ----------
@@ -35,12 +35,18 @@ class Quality:
         At most this much, in stored units.
     lossless : bool
         Every bit is kept.
+    found : bool
+        Whatever a network of a given size reaches; what is promised is the error that was measured.
+    unasked : bool
+        Nobody named it.
     """
 
     psnr: float | None = None
     rmse: float | None = None
     max_error: float | None = None
     lossless: bool = False
+    found: bool = False
+    unasked: bool = field(default=False, compare=False)
 
     @classmethod
     def of(cls, psnr: float | None, rmse: float | None, max_error: float | None, lossless: bool) -> Quality:
@@ -50,7 +56,7 @@ class Quality:
         if len(named) > 1:
             raise ConfigurationError(f"give only one of {' and '.join(named)}")
         if not named:
-            return cls(psnr=DEFAULT_PSNR)
+            return UNASKED
         if psnr is not None:
             number = isinstance(psnr, int | float | np.number) and not isinstance(psnr, bool)
             if not number or not 0 < psnr <= 200:
@@ -62,12 +68,14 @@ class Quality:
     @classmethod
     def from_dict(cls, asked: Mapping[str, Any]) -> Quality:
         """Take what `to_dict` gave."""
+        if asked.get("found"):
+            return AS_FOUND
         values = {name: asked.get(name) for name in ("psnr", "rmse", "max_error")}
         return cls.of(**values, lossless=bool(asked.get("lossless", False)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object with the one thing that is asked."""
-        names = ("psnr", "rmse", "max_error", "lossless")
+        names = ("psnr", "rmse", "max_error", "lossless", "found")
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
     def _target(self, ranges: Ranges, leading: int, chunks: Sequence[int]) -> Target:
@@ -84,14 +92,15 @@ class Quality:
         axis = max(range(leading), key=lambda a: (chunks[a], a)) if leading > 1 else None
         if self.lossless:
             return Target(lossless=True)
-        if self.psnr is None:
+        psnr = 0.0 if self.found else self.psnr  # an error as large as the range: networks are nearer
+        if psnr is None:
             return Target(rmse=self.rmse, max_error=self.max_error, channel_axis=axis)
         if not math.isfinite(ranges.whole):
             raise ConfigurationError(
-                f"psnr {self.psnr:g}: the values differ by more than float64 can hold, no range for a PSNR; "
+                f"psnr {psnr:g}: the values differ by more than float64 can hold, no range for a PSNR; "
                 "such an image can be kept lossless"
             )
-        relative = 10 ** (-self.psnr / 20)
+        relative = 10 ** (-psnr / 20)
         return Target(rmse=relative if leading else relative * ranges.whole, channel_axis=axis)
 
     @staticmethod
@@ -148,7 +157,7 @@ class Quality:
             finite += int(np.count_nonzero(counts[tuple(slice(s.stop - s.start) for s in grid.region(index))]))
         share = math.sqrt(max(1.0, finite / coded)) if coded else 1.0
         base = replace(base, rmse=base.rmse * share)
-        if self.psnr is None or not leading:
+        if (self.psnr is None and not self.found) or not leading:
             return [base] * len(grid)
         axis = base.channel_axis or 0
         others = tuple(a for a in range(leading) if a != axis)
@@ -164,6 +173,8 @@ class Quality:
 
     def broken_by(self, measures: Measures) -> str | None:
         """Return how measured errors break the promise, or None if they keep it."""
+        if self.found:
+            return None
         if self.lossless:
             return None if measures.lossless else "not every bit is the same"
         if self.psnr is not None:
@@ -176,13 +187,25 @@ class Quality:
             return None
         return f"{name} {found:g} is above the {limit:g} promised"
 
+    def kept_by(self, measures: Measures) -> Quality:
+        """Return what a store promises: what was asked, or what was reached if that is asked, a little rounded."""
+        if not self.found:
+            return self
+        if measures.psnr is None or not math.isfinite(measures.psnr):
+            return Quality(rmse=measures.rmse * (1 + _ROUNDING)) if measures.rmse else Quality(lossless=True)
+        return Quality(psnr=math.floor(measures.psnr * 1000) / 1000)
+
     def psnr_at_target(self, ranges: Ranges) -> float | None:
         """Return the PSNR of an image that is exactly on target, for showing how a fit goes."""
-        if self.psnr is not None:
-            return self.psnr
+        if self.psnr is not None or self.found:
+            return self.psnr or 0.0
         if self.rmse is not None:
             return 20 * math.log10(ranges.whole / self.rmse)
         return None
+
+
+UNASKED = Quality(psnr=DEFAULT_PSNR, unasked=True)
+AS_FOUND = Quality(found=True, unasked=True)
 
 
 def _scaled(base: Target, scale: npt.NDArray[np.float64]) -> Target:

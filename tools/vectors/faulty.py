@@ -221,7 +221,7 @@ def _faulty_networks(corrupt: str, limit: str) -> Iterator[tuple[str, bytes, str
         yield f"network-{name}", repack(whole, forged), limit, f"network.{field}"
     yield "network-layers-0", patch(whole, layers, b"\0"), limit, "network.layers"
     yield "network-layers-17", patch(whole, layers, b"\x11"), limit, "network.layers"
-    yield "network-activation-3", patch(whole, activation, b"\3"), corrupt, "network.activation"
+    yield "network-activation-4", patch(whole, activation, b"\4"), corrupt, "network.activation"
     yield "network-activation-255", patch(whole, activation + 2, b"\xff"), corrupt, "network.activation"
     yield "network-outputs-0", patch(whole, outputs, bytes(4)), limit, "network.outputs"
     yield "network-outputs-not-earned", patch(whole, outputs, struct.pack("<I", 2000)), limit, "network.outputs"

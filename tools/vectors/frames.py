@@ -151,7 +151,7 @@ class Net:
         """Return the network for a box of this shape."""
         rng = np.random.default_rng(self.seed)
         channels = 1 if self.axis is None else box[self.axis]
-        inputs = len(box) - (self.axis is not None)
+        inputs = len(siren.space_axes(box, self.axis))
         names = self.activations.split()
         widths = self.widths or (self.width,) * self.layers
 

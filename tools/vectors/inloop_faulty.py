@@ -78,7 +78,7 @@ def _fields(whole: bytes, pieces: Pieces) -> Faults:
     yield "transform-corrected-values-0", one(net_values=b"\0\0"), _LIMIT, "network.values"
     yield "transform-corrected-values-4097", one(net_values=struct.pack("<H", 4097)), _LIMIT, "network.values"
     yield "transform-corrected-layers-17", one(net_layers=b"\x11"), _LIMIT, "network.layers"
-    yield "transform-corrected-activation-3", one(net_activations=b"\3\2"), _BAD, "network.activation"
+    yield "transform-corrected-activation-4", one(net_activations=b"\4\2"), _BAD, "network.activation"
     yield "transform-corrected-outputs-0", one(net_outputs=bytes(4)), _LIMIT, "network.outputs"
     huge = one(net_outputs=struct.pack("<I", 2**32 - 1))
     yield "transform-corrected-outputs-beyond-the-bytes", huge, _LIMIT, "network.outputs"

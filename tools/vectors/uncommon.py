@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -231,10 +232,13 @@ def _architectures(base: siren.Siren) -> Iterator[tuple[str, bytes]]:
     """Yield networks whose layers differ, and sums as large as they may be."""
     for name, layers, widths in (
         ("relu", "relu", (12, 12, 12)), ("linear", "linear", (5,)), ("sine-first", "sine relu relu", (16, 9, 12)),
-        ("sine-last", "relu linear sine", (9, 4, 14)), ("one-unit-between", "relu sine", (7, 1, 6, 256)),
+        ("sine-last", "relu linear sine", (9, 4, 14)), ("tanh", "tanh", (12, 12, 11)),
+        ("one-unit-between", "relu sine", (7, 1, 6, 256)),
     ):  # fmt: skip
         net = Net(seed=140 + len(widths), layers=0, width=9, widths=widths, activations=layers, axis=0, each=True)
         yield f"siren-i2-{name}", siren_frame(like((3, 4, 5, 6), "<i2"), net)
+    net = Net(seed=149, layers=2, width=9, activations="tanh relu", axis=0)
+    yield "siren-u2-tanh-one-slice", siren_frame(like((4, 1, 6, 7), "<u2"), replace(net, low=0, high=900, centre=300))
     net = Net(seed=145, layers=2, width=9, activations="relu", exponent=-3)
     yield "siren-f4-relu-box", siren_frame(like((5, 6), "<f4"), net, boxed((1, 0), (5, 4), np.array(1.5, "<f4")))
     yield "siren-i2-relu-0d", siren_frame(like((), "<i2"), Net(seed=146, layers=2, width=3, activations="relu linear"))

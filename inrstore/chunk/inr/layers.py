@@ -78,6 +78,28 @@ def _sine(z: npt.NDArray[Any], index: npt.NDArray[np.intp], out: npt.NDArray[np.
     np.take(sine_table(), index, out=out, mode="wrap")
 
 
+@lru_cache(maxsize=1)
+def tanh_table() -> npt.NDArray[np.float32]:
+    """Return round(1023 tanh((p - 2048 + 1/2) / 512)) for p = 0..4095, as integers held in float32.
+
+    They run over +-4, beyond which tanh is 1 but for less than one step. No entry is closer than 9e-5 to a tie.
+    """
+    place = (np.arange(1 << PHASE_BITS) - (1 << (PHASE_BITS - 1)) + 0.5) / (1 << (PHASE_BITS - 3))
+    table: npt.NDArray[np.float32] = np.rint(AMPLITUDE * np.tanh(place)).astype(np.float32)
+    table.setflags(write=False)
+    return table
+
+
+def _tanh(z: npt.NDArray[Any], index: npt.NDArray[np.intp], out: npt.NDArray[np.float32]) -> None:
+    half = 1 << (PHASE_BITS - 1)
+    z *= 2.0 ** (PHASE_BITS - 32)  # a power of two: exact
+    np.floor(z, out=z)
+    np.clip(z, -half, half - 1, out=z)
+    z += half
+    np.copyto(index, z, casting="unsafe")
+    np.take(tanh_table(), index, out=out, mode="clip")
+
+
 def _clamped(low: int) -> Callable[[npt.NDArray[Any], npt.NDArray[np.intp], npt.NDArray[np.float32]], None]:
     def apply(z: npt.NDArray[Any], index: npt.NDArray[np.intp], out: npt.NDArray[np.float32]) -> None:
         z *= 2.0**-UNIT_BITS  # a power of two: exact
@@ -91,7 +113,8 @@ def _clamped(low: int) -> Callable[[npt.NDArray[Any], npt.NDArray[np.intp], npt.
 LINEAR = Activation(0, "linear", False, _clamped(-AMPLITUDE))
 SINE = Activation(1, "sine", True, _sine)
 RELU = Activation(2, "relu", False, _clamped(0))
-ACTIVATIONS = {a.code: a for a in (LINEAR, SINE, RELU)}
+TANH = Activation(3, "tanh", False, _tanh)
+ACTIVATIONS = {a.code: a for a in (LINEAR, SINE, RELU, TANH)}
 """By their code in a network's bytes."""
 BY_NAME = {a.name: a for a in ACTIVATIONS.values()}
 

@@ -6,6 +6,7 @@ place. The network is a value of `network`; this is what the mode adds: the axis
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Siren:
     Parameters
     ----------
     channel_axis : int or None
-        Axis of the chunk that the outputs run along; the other axes are coordinates.
+        Axis of the chunk that the outputs run along; the others that are longer than 1 are coordinates.
     network : Network
     exponent : int
         A stored value is the output times 2^exponent.
@@ -51,6 +52,11 @@ class Siren:
         return {"layers": len(layers), "width": max(len(a.biases) for a in layers), "channels": self.network.outputs,
                 "activations": names[0] if len({*names}) == 1 else " ".join(names),
                 "parameters": self.network.parameters}  # fmt: skip
+
+
+def space_axes(box_shape: Sequence[int], channel_axis: int | None) -> list[int]:
+    """Return the axes of a box along which its network has a coordinate: the others have but one place."""
+    return [axis for axis, n in enumerate(box_shape) if axis != channel_axis and n != 1]
 
 
 def write(siren: Siren) -> bytes:
@@ -76,7 +82,7 @@ def read(reader: Reader, dtype: np.dtype[Any], box_shape: tuple[int, ...]) -> Si
     dtypes.check_outputs(low, high, exponent, dtype, "siren")
     network = bitstream.read(reader)
     reader.finish("siren.network")
-    lengths = [n for a, n in enumerate(box_shape) if a != axis]
+    lengths = [box_shape[a] for a in space_axes(box_shape, axis)]
     if network.inputs != Coordinates(len(lengths)):
         raise CorruptChunkError("siren.inputs", f"{network.inputs} for {len(lengths)} axes")
     if network.outputs != (1 if axis is None else box_shape[axis]):
@@ -112,9 +118,12 @@ def evaluate(
         Shape is the length of each index vector.
     """
     axis = siren.channel_axis
-    space = [a for a in range(len(box_shape)) if a != axis]
+    others = [a for a in range(len(box_shape)) if a != axis]
+    space = space_axes(box_shape, axis)
     channels = range(1) if axis is None else indices[axis]
     evaluator = Evaluator(siren.network, slice_of(channels) if isinstance(channels, range) else channels)
+    # A place may be wanted several times along an axis of length 1 too; these repeat what the others give.
+    repeats = math.prod(len(indices[a]) for a in others if a not in space)
     extents = [len(indices[a]) for a in space]
     inner = extents[-1] if extents else 1
     outer = int(np.prod(extents[:-1], dtype=np.int64))
@@ -139,8 +148,13 @@ def evaluate(
             for part in evaluator.parts():
                 values = _stored(siren, evaluator.read_out(hidden, part), dtype)
                 out[part, rows[0] : rows[-1] + 1, col:stop] = values.reshape(-1, len(rows), stop - col)
-    result = out.reshape(len(channels), *extents)
-    return result.reshape(extents) if axis is None else np.moveaxis(result, 0, axis)
+    lengths = [len(indices[a]) if a in space else 1 for a in others]
+    result = out.reshape(len(channels), *lengths)
+    if repeats != 1:
+        whole = [len(indices[a]) for a in others]
+        result = np.ascontiguousarray(np.broadcast_to(result, (len(channels), *whole)))
+        lengths = whole
+    return result.reshape(lengths) if axis is None else np.moveaxis(result, 0, axis)
 
 
 def slice_of(positions: range) -> slice:

@@ -100,7 +100,7 @@ def bids(tasks: Sequence[Task], threads: int = 1, passed: Callable[[], None] | N
     """
     first = tasks[0]
     rmse, options = first.target.rmse, first.options
-    if rmse is None or options.mode == "network" or first.chunk.dtype.kind not in "iuf":
+    if rmse is None or options.strict or first.chunk.dtype.kind not in "iuf":
         return None
     effort = EFFORTS[options.preset]
     if options.mode == "transform":

@@ -66,5 +66,9 @@ ACTIVATIONS = {
         lambda omega_0: omega_0 * 1.5,
     ),
     "relu": _in_units(layers.RELU, 0.0),
+    "tanh": Activation(
+        layers.TANH, torch.tanh, 1.0, 8.0, lambda omega_0, inputs: math.sqrt(6 / max(1, inputs)), 1.0,
+        lambda omega_0: 1.0,
+    ),
 }  # fmt: skip
 """By name, as in `layers.BY_NAME`."""

@@ -97,9 +97,15 @@ class Networks:
 
 
 def initialise(
-    architecture: Architecture, inputs: int, outputs: int, omega_0: float, seeds: Sequence[int], device: torch.device
-) -> Networks:
-    """Draw N networks, each from its own seed."""
+    architecture: Architecture, inputs: int, outputs: int, omega_0: float, seeds: Sequence[int], device: torch.device,
+    *, published: bool = False,
+) -> Networks:  # fmt: skip
+    """Draw N networks, each from its own seed.
+
+    As it was published weights of sines start within sqrt(6 / inputs) / omega_0, of the first layer within 1 / inputs,
+    biases as the weights beside them, and what a sine is taken of is omega_0 times its sum; here that factor is part of
+    weights and biases.
+    """
     layers, kinds = architecture.layers, [ACTIVATIONS[name] for name in architecture.activations]
     drawn: list[list[Tensor]] = []
     for seed in seeds:
@@ -108,6 +114,18 @@ def initialise(
         def draw(*shape: int, bound: float, source: torch.Generator = source) -> Tensor:
             return (torch.rand(*shape, generator=source) * 2 - 1) * bound
 
+        if published:
+            sizes = [inputs, *(layer.width for layer in layers)]
+            bounds = [math.sqrt(6 / max(1, n)) for n in sizes]
+            if kinds[0].integer.wraps:
+                bounds[0] = omega_0 / max(1, inputs)
+            if kinds[-1].integer.wraps:
+                bounds[-1] /= omega_0
+            shapes = [*itertools.pairwise(sizes), (sizes[-1], outputs)]
+            weights = [draw(a, b, bound=bound) for (a, b), bound in zip(shapes, bounds, strict=True)]
+            biases = [draw(1, b, bound=bound) for (_, b), bound in zip(shapes, bounds, strict=True)]
+            drawn.append([*weights, *biases])
+            continue
         weights = [draw(inputs, layers[0].width, bound=kinds[0].first(omega_0, inputs))]
         weights += [draw(a.width, b.width, bound=math.sqrt(6 / a.width)) for a, b in itertools.pairwise(layers)]
         weights += [draw(layers[-1].width, outputs, bound=math.sqrt(6 / layers[-1].width) / 3)]

@@ -31,6 +31,10 @@ STILL_TO_COME = 0.12
 COARSEST = 1.0
 """Steps that alone would use up the target; beyond, rounding in the loop does not settle."""
 REPAIRS = 3
+LOSS = 0.1
+"""Decibels that rounding may cost where nothing else is promised."""
+_LOOK = 16384
+_HALVINGS = 9
 
 
 class Report(Protocol):
@@ -118,6 +122,72 @@ def _settle(
         mend = replace(schedule, steps=max(60, schedule.steps // 8), warm_up=5, rate=schedule.rate / 4)
         Trainer(batch, networks, mend, omega_0, quantiser).run()
     return None
+
+
+def round_after(item: Measurements, batch: Batch, networks: Networks, *, found: bool) -> siren.Siren | None:
+    """Return the integers of one fitted network, with the largest steps that keep a target; nothing is learnt.
+
+    Parameters
+    ----------
+    item, batch
+        The chunk, and the batch of it alone.
+    networks : Networks
+        One.
+    found : bool
+        The target is the error of the network before, and `LOSS` decibels; not that of the chunk.
+
+    Returns
+    -------
+    siren.Siren or None
+        With what is found, one that loses more where no steps are fine enough; None if the target of the chunk is
+        missed.
+    """
+    whole = distortion(batch, networks)
+    asked = item.problem.target
+    assert asked.rmse is not None
+    aim = whole * 10 ** (LOSS / 10) if found else torch.ones_like(whole)
+    if not bool(torch.isfinite(aim).all()) or float(aim) <= 0:
+        return None
+    if found:
+        rmse = math.sqrt(_mean_square(item, batch, networks) * 10 ** (LOSS / 10) + _of_rounding(item))
+        item = replace(item, problem=replace(item.problem, target=replace(asked, rmse=rmse)))
+    near = batch.subset([0])
+    near.noise = batch.noise * aim
+    fraction = (torch.arange(_LOOK) + 0.5) / _LOOK
+    fraction = fraction.to(batch.values.device)
+    base, floor = equal_slope_steps(near, networks, fraction), finest_steps(networks)
+    low, high = -12.0, 0.0  # log2 of the coarseness
+    best: siren.Siren | None = None
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        steps = torch.maximum(base * 2**middle, floor)
+        network = to_format(item, networks, 0, steps[0].double().cpu().numpy())
+        if network is not None and decoded_distortion(item, network) <= 1:
+            best, low = network, middle
+        else:
+            high = middle
+    if best is None and found:
+        return to_format(item, networks, 0, torch.maximum(base * 2**low, floor)[0].double().cpu().numpy())
+    return best
+
+
+@torch.no_grad()
+def _mean_square(item: Measurements, batch: Batch, networks: Networks) -> float:
+    """Return the mean square error of a network as the target of its chunk counts it."""
+    weight = torch.from_numpy(item.unit / item.problem.scale).to(batch.values.device)
+    total, count, step = 0.0, 0, 1 << 14
+    for begin in range(0, len(item.values), step):
+        place = slice(begin, min(begin + step, len(item.values)))
+        found = batch.limited(networks(batch.coordinates[:, place]))
+        error = (found - batch.wanted(batch.values[:, place], found))[0].double() * weight
+        total += float(error.square().sum())
+        count += error.numel() if not batch.holes else int((~batch.values[0, place].isnan()).sum())
+    return total / count
+
+
+def _of_rounding(item: Measurements) -> float:
+    """Return the mean square error of rounding values to integers, if they are some."""
+    return float(np.mean(item.problem.scale**-2.0)) / 12 if item.problem.core.dtype.kind in "iu" else 0.0
 
 
 def decoded_distortion(item: Measurements, network: siren.Siren) -> float:

@@ -13,25 +13,23 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from inrstore.chunk.boxes import NO_BUDGET
 from inrstore.chunk.fit_task import FitTask
 from inrstore.chunk.inr import siren
 from inrstore.chunk.inr.fit.data import Batch, Measurements, prepare
 from inrstore.chunk.inr.fit.networks import Architecture, Networks, initialise, join, uniform
-from inrstore.chunk.inr.fit.rounding import round_in_the_loop
+from inrstore.chunk.inr.fit.recipe import recipe_of
+from inrstore.chunk.inr.fit.rounding import round_after, round_in_the_loop
 from inrstore.chunk.inr.fit.trainer import Schedule, Trainer, distortion
-from inrstore.options import EncodeOptions, Preset, Progress, ProgressCallback
+from inrstore.options import EncodeOptions, FitLog, FitStep, Preset, Progress, ProgressCallback
 
 _log = logging.getLogger(__name__)
 
-OMEGA_0 = 20.0
-"""First-layer frequencies, radians per unit of coordinate (half the longest extent)."""
-ACTIVATIONS = ("sine",) * 4
-"""Hidden layers of a network, if nothing else is asked for."""
 WIDTHS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72, 80, 88, 96, 112, 128, 144, 160, 192, 224, 256)
 PROBES = (24, 64)
 BYTES_PER_PARAMETER = 0.7
@@ -68,14 +66,32 @@ class Effort:
     retries: int = 3
 
 
+@dataclass(frozen=True)
+class Found:
+    """What became of a chunk.
+
+    Parameters
+    ----------
+    network : siren.Siren or None
+        None when no network is expected to beat the budget, or none met the target.
+    decibels : float or None
+        How far the best network tried is over the target, before its weights are rounded; None if none was.
+    """
+
+    network: siren.Siren | None
+    decibels: float | None = None
+
+
 EFFORTS: dict[Preset, Effort] = {
     "fast": Effort(probe=150, fit=600, rounding=300, widest=128),
     "balanced": Effort(probe=250, fit=6000, rounding=2000),
     "small": Effort(probe=250, fit=20000, rounding=6000, widest=256),
+    "paper": Effort(probe=250, fit=2000, rounding=2000, widest=256),
 }
-RATE, ROUNDING_RATE = 3e-2, 3e-3
-"""Peak rates of networks up to `RATE_WIDTH` wide; wider ones take less, in proportion."""
+ROUNDING = 0.1
+"""Rate of the pass with rounded weights, of that of the fit."""
 RATE_WIDTH = 64
+"""Wider networks take less than the peak rate, in proportion."""
 LOST = 1.0
 """Decibels below its own probe at which a fit did not fall short but go wrong: it is done again at a lower rate."""
 GAIN_PER_DOUBLING = 0.6
@@ -86,18 +102,12 @@ _SETTING = threading.Lock()
 
 def fit_networks(
     problems: Sequence[FitTask], options: EncodeOptions, progress: ProgressCallback | None = None
-) -> Iterator[tuple[FitTask, siren.Siren | None]]:
-    """Fit a network to each chunk.
-
-    Yields
-    ------
-    problem : FitTask
-    network : siren.Siren or None
-        None when no network is expected to beat the budget, or none met the target.
-    """
+) -> Iterator[tuple[FitTask, Found]]:
+    """Fit a network to each chunk; nothing comes of one whose target is 0 in single precision."""
     device = choose_device(options)
-    watch = _Watch(len(problems), progress)
-    items = [m for m in map(prepare, problems) if math.isfinite(m.noise) and m.noise > 0]
+    watch = _Watch(len(problems), progress, options.log_fit)
+    published = recipe_of(options).published
+    items = [m for m in (prepare(p, published=published) for p in problems) if math.isfinite(m.noise) and m.noise > 0]
     if device.type == "cuda":
         for group in _batches(items):
             yield from _fit_group(group, options, device, watch)
@@ -129,10 +139,10 @@ def _use_one_thread() -> None:
 
 def _fit_group(
     group: list[Measurements], options: EncodeOptions, device: torch.device, watch: _Watch
-) -> list[tuple[FitTask, siren.Siren | None]]:
-    networks = _Group(group, options, device, watch).fit()
+) -> list[tuple[FitTask, Found]]:
+    found = _Group(group, options, device, watch).fit()
     watch.finish(len(group))
-    return [(item.problem, network) for item, network in zip(group, networks, strict=True)]
+    return [(item.problem, one) for item, one in zip(group, found, strict=True)]
 
 
 def _available_cores() -> int:
@@ -166,8 +176,8 @@ def _batches(items: Sequence[Measurements]) -> Iterator[list[Measurements]]:
 class _Watch:
     """Turns what happens inside fits, in whatever thread, into `Progress` that only rises."""
 
-    def __init__(self, total: int, callback: ProgressCallback | None) -> None:
-        self.total, self.callback, self.done, self.best = total, callback, 0, 0.0
+    def __init__(self, total: int, callback: ProgressCallback | None, log: FitLog | None = None) -> None:
+        self.total, self.callback, self.done, self.best, self.log = total, callback, 0, 0.0, log
         self.running: dict[int, float] = {}
         self.lock = threading.Lock()
 
@@ -193,25 +203,42 @@ class _Watch:
 class _Group:
     """The search over one batch of chunks of equal axes and channels."""
 
-    def __init__(
-        self, items: list[Measurements], options: EncodeOptions, device: torch.device, watch: _Watch,
-        activations: Sequence[str] = ACTIVATIONS,
-    ) -> None:  # fmt: skip
-        self.activations = activations
-        self.probes = tuple(uniform(activations, width) for width in PROBES)
+    def __init__(self, items: list[Measurements], options: EncodeOptions, device: torch.device, watch: _Watch) -> None:
+        self.recipe = recipe_of(options)
+        self.probes = tuple(uniform(self.recipe.activations, width) for width in PROBES)
         self.items, self.device, self.watch, self.seed = items, device, watch, options.seed
         self.effort = EFFORTS[options.preset]
+        if options.strict:
+            self.effort = replace(self.effort, widest=WIDTHS[-1])
+        if self.recipe.steps:
+            self.effort = replace(self.effort, fit=self.recipe.steps)
+        if self.recipe.found:
+            self.effort = replace(self.effort, leave=math.inf)
         self.axes, self.channels = items[0].key
-        self.batch = Batch(items, device)
+        self.batch = Batch(items, device, limited=self.recipe.limited)
         self.results: list[siren.Siren | None] = [None] * len(items)
         self.calm = [1.0] * len(items)
+        self.reached: list[float | None] = [None] * len(items)
         self.probed = torch.zeros(len(items))
 
-    def fit(self) -> list[siren.Siren | None]:
+    def fit(self) -> list[Found]:
         """Return a network, or None, for each chunk."""
-        decibels, slope = self._probe()
-        sizes = {i: self._choose(i, float(decibels[i]), float(slope[i])) for i in range(len(self.items))}
-        _log.info("probe: decibels %s, slopes %s, sizes %s", decibels.tolist(), slope.tolist(), sizes)
+        if self.recipe.found or self.recipe.published:
+            self._fit_once()
+        else:
+            self._search()
+        return [Found(*each) for each in zip(self.results, self.reached, strict=True)]
+
+    def _search(self) -> None:
+        sizes: dict[int, Architecture | None]
+        if self.recipe.width:
+            slope = torch.ones(len(self.items))
+            sizes = {i: self._own_size() for i in range(len(self.items))}
+            self.probed -= math.inf
+        else:
+            decibels, slope = self._probe()
+            sizes = {i: self._choose(i, float(decibels[i]), float(slope[i])) for i in range(len(self.items))}
+            _log.info("probe: decibels %s, slopes %s, sizes %s", decibels.tolist(), slope.tolist(), sizes)
         for attempt in range(self.effort.retries + 1):
             missed: dict[int, Architecture | None] = {}
             for size in sorted({s for s in sizes.values() if s is not None}):
@@ -220,7 +247,17 @@ class _Group:
                     grown = math.log2(size.parameters(self.axes, self.channels)) + short / float(slope[i])
                     missed[i] = self._smallest(i, grown, size) if short > 0 else size
             sizes = missed
-        return self.results
+
+    def _fit_once(self) -> None:
+        """Fit networks of the size that is given, and keep what they reach, or what of them is asked for."""
+        size, nets = self._own_size(), list(range(len(self.items)))
+        networks = self._fit_floats(nets, size, self._reporter("fitting", 0.0, 0.9, self.effort.fit))
+        for i, item in enumerate(self.items):
+            own = self.batch.subset([i])
+            self.results[i] = round_after(item, own, networks.subset([i]), found=self.recipe.found)
+
+    def _own_size(self) -> Architecture:
+        return uniform(self.recipe.activations, self.recipe.width or PROBES[-1])
 
     # ---- size -----------------------------------------------------------------------------------------------
 
@@ -229,8 +266,8 @@ class _Group:
         reached = []
         for size in self.probes:
             networks = self._initialise(range(len(self.items)), size)
-            trainer = Trainer(self.batch, networks, self._schedule(self.effort.probe, size, RATE), OMEGA_0)
-            trainer.run(self._reporter("choosing sizes", 0.0, 0.1, self.effort.probe))
+            trainer = Trainer(self.batch, networks, self._schedule(self.effort.probe, size), self.recipe.omega_0)
+            trainer.run(self._reporter("choosing sizes", 0.0, 0.1, self.effort.probe, log=f"size {size.width}"))
             reached.append(-10 * trainer.best.log10())
         small, large = (math.log2(s.parameters(self.axes, self.channels)) for s in self.probes)
         # Longer fits make more of a larger network: the slope grows with the steps.
@@ -247,14 +284,17 @@ class _Group:
 
     def _smallest(self, net: int, log_parameters: float, above: Architecture | None) -> Architecture | None:
         """Return the smallest size with that many parameters, larger than `above`, that could pay."""
+        if self.recipe.width:
+            return None
         widths = [w for w in WIDTHS if w <= self.effort.widest and (above is None or w > above.width)]
         for width in widths:
-            size = uniform(self.activations, width)
+            size = uniform(self.recipe.activations, width)
             parameters = size.parameters(self.axes, self.channels)
             if parameters * BYTES_PER_PARAMETER > self.items[net].problem.budget:
                 return None
             # The estimate is rough: the largest size is worth a try when it is not far from enough.
-            if math.log2(parameters) + (0.5 if width == widths[-1] else 0.0) >= log_parameters:
+            enough = math.log2(parameters) + (0.5 if width == widths[-1] else 0.0) >= log_parameters
+            if enough or (width == widths[-1] and self.items[net].problem.budget == NO_BUDGET):
                 return size
         return None
 
@@ -266,6 +306,8 @@ class _Group:
         networks = self._fit_floats(nets, size, self._reporter("fitting", begin, 0.5, self.effort.fit))
         decibels = -10 * distortion(self.batch.subset(nets), networks).log10()
         _log.info("%s: chunks %s at %s dB over target", size, nets, decibels.tolist())
+        for i, found in zip(nets, decibels.tolist(), strict=True):
+            self.reached[i] = max(found, -math.inf if (old := self.reached[i]) is None else old)
         # Rounding in the loop goes on learning: a little short is no miss yet.
         short = {nets[i]: 0.2 - float(d) for i, d in enumerate(decibels) if d <= -0.15}
         for i, d in zip(nets, decibels.tolist(), strict=True):
@@ -275,8 +317,9 @@ class _Group:
         if ready:
             found = round_in_the_loop(
                 self.batch.subset([nets[i] for i in ready]), networks.subset(ready),
-                self._schedule(self.effort.rounding, size, ROUNDING_RATE), OMEGA_0,
-                self._reporter("rounding weights", begin + 0.5, 0.3, self.effort.rounding),
+                self._schedule(self.effort.rounding, size, ROUNDING), self.recipe.omega_0,
+                self._reporter("rounding weights", begin + 0.5, 0.3, self.effort.rounding, log="rounding",
+                               nets=[nets[i] for i in ready]),
             )  # fmt: skip
             for i, network in zip(ready, found, strict=True):
                 if network is None:
@@ -287,13 +330,13 @@ class _Group:
 
     def _fit_floats(self, nets: list[int], size: Architecture, reporter: _Reporter) -> Networks:
         """Fit in full precision and keep the best of each; a network that is well over its target leaves the batch."""
-        schedule = self._schedule(self.effort.fit, size, RATE)
-        trainer = Trainer(self.batch.subset(nets), self._initialise(nets, size), schedule, OMEGA_0)
+        schedule = self._schedule(self.effort.fit, size)
+        trainer = Trainer(self.batch.subset(nets), self._initialise(nets, size), schedule, self.recipe.omega_0)
         trainer.patience *= torch.tensor([self.calm[i] for i in nets], device=self.device)
         alive, done = list(nets), dict[int, Networks]()
 
         def watch(step: int, seen: Tensor) -> bool:
-            reporter(step, seen)
+            reporter(step, seen, alive)
             enough = [value <= 10 ** (-self.effort.leave / 10) for value in seen.tolist()]
             stays = [j for j in range(len(alive)) if not enough[j]]
             for j in range(len(alive)):
@@ -312,17 +355,22 @@ class _Group:
 
     def _initialise(self, nets: Sequence[int], size: Architecture) -> Networks:
         seeds = [self.items[i].seed ^ self.seed for i in nets]
-        return initialise(size, self.axes, self.channels, OMEGA_0, seeds, self.device)
+        return initialise(size, self.axes, self.channels, self.recipe.omega_0, seeds, self.device,
+                          published=self.recipe.published)  # fmt: skip
 
-    def _schedule(self, steps: int, size: Architecture, rate: float) -> Schedule:
+    def _schedule(self, steps: int, size: Architecture, part: float = 1.0) -> Schedule:
         most = max(len(m.values) for m in self.items)
-        rate *= min(1.0, RATE_WIDTH / size.width)
+        if self.recipe.published:
+            return Schedule(steps=steps, samples=most, rate=self.recipe.rate, check_every=max(1, steps // 100),
+                            plain=True)  # fmt: skip
+        rate = part * self.recipe.rate * min(1.0, RATE_WIDTH / size.width)
         return Schedule(
             steps=steps, samples=min(self.effort.samples, most), rate=rate, check_every=max(25, steps // 25)
         )
 
-    def _reporter(self, stage: str, begin: float, part: float, steps: int) -> _Reporter:
-        return _Reporter(self.watch, stage, len(self.items), begin, part, steps)
+    def _reporter(self, stage: str, begin: float, part: float, steps: int, *, log: str = "fit",
+                  nets: Sequence[int] = ()) -> _Reporter:  # fmt: skip
+        return _Reporter(self.watch, stage, self.items, nets or range(len(self.items)), begin, part, steps, log)
 
 
 @dataclass(frozen=True)
@@ -331,11 +379,18 @@ class _Reporter:
 
     watch: _Watch
     stage: str
-    chunks: int
+    items: Sequence[Measurements]
+    nets: Sequence[int]
     begin: float
     part: float
     steps: int
+    log: str
 
-    def __call__(self, step: int, distortion: Tensor) -> None:
+    def __call__(self, step: int, distortion: Tensor, nets: Sequence[int] | None = None) -> None:
         fraction = self.begin + self.part * step / self.steps
-        self.watch.say(self.stage, self.chunks, min(fraction, 0.99), distortion)
+        self.watch.say(self.stage, len(self.items), min(fraction, 0.99), distortion)
+        if self.watch.log is not None:
+            for net, seen in zip(self.nets if nets is None else nets, distortion.tolist(), strict=True):
+                item = self.items[net]
+                self.watch.log(FitStep(chunk=item.problem.index, stage=self.log, step=step, loss=seen * item.noise,
+                                       psnr=item.psnr(seen)))  # fmt: skip

@@ -37,6 +37,9 @@ class Schedule:
         Steps of linear rise.
     check_every : int
         Steps between looks at the distortion.
+    plain : bool
+        Adam as it comes, as in publications: all points in each step, one rate, nothing clipped or sent back, and the
+        best iterate kept.
     """
 
     steps: int
@@ -44,11 +47,13 @@ class Schedule:
     rate: float
     warm_up: int = 100
     check_every: int = 100
+    plain: bool = False
 
 
 CLIP = 1.0
 """Largest norm of the gradient of one network (its loss is of order 1)."""
 BETA_1, BETA_2, EPSILON = 0.9, 0.99, 1e-8
+PLAIN_BETA_2 = 0.999
 WORSE = 1.6
 """A distortion this many times the best one so far is a divergence."""
 
@@ -80,6 +85,9 @@ class Trainer:
         layers = len(networks.weights) - 1
         first = ACTIVATIONS[networks.activations[0]].first_rate(omega_0)
         self.relative = [first] + [1.0] * layers + [3.0] * layers + [1.0]
+        if schedule.plain:  # the factor omega_0 of a published sine is part of its weights here
+            own = [omega_0 if ACTIVATIONS[name].integer.wraps else 1.0 for name in networks.activations]
+            self.relative = [*own, 1.0] * 2
         self.first = [torch.zeros_like(t) for t in networks.tensors]
         self.second = [torch.zeros_like(t) for t in networks.tensors]
         count, device = len(batch.items), batch.values.device
@@ -96,7 +104,7 @@ class Trainer:
         for step in range(1, schedule.steps + 1):
             self._step(step)
             if step % schedule.check_every == 0 or step == schedule.steps:
-                distortion = self.guard()
+                distortion = self._last() if schedule.plain else self.guard()
                 if report is not None and report(step, distortion):
                     return
 
@@ -116,13 +124,23 @@ class Trainer:
                     v.copy_(torch.where(choose, v.nan_to_num(posinf=1.0).clamp(max=1.0), v))
             self.patience = torch.where(bad, self.patience / 2, self.patience)
             distortion = torch.where(bad, self.best, distortion)
+        self._keep(distortion)
+        return distortion
+
+    def _last(self) -> Tensor:
+        """Return the distortion of each network on all points, and keep those that are better."""
+        distortion = self.distortion()
+        self._keep(distortion)
+        return distortion
+
+    def _keep(self, distortion: Tensor) -> None:
+        """Keep the networks whose distortion is the smallest so far."""
         better = distortion < self.best
         if better.any():
             choose = better.view(-1, 1, 1)
             for now, kept in zip(self.networks.tensors, self.kept.tensors, strict=True):
                 kept.copy_(torch.where(choose, now.detach(), kept))
             self.best = torch.where(better, distortion, self.best)
-        return distortion
 
     def keep_only(self, nets: Sequence[int]) -> None:
         """Drop every other network from the batch."""
@@ -142,32 +160,52 @@ class Trainer:
     # ---- one step -------------------------------------------------------------------------------------------
 
     def _step(self, step: int) -> None:
+        if self.schedule.plain:
+            self._plain_step(step)
+            return
         coordinates, values = self.batch.sample(self._stratified(self.schedule.samples, self.source))
         for tensor in self.networks.tensors:
             tensor.requires_grad_(True)
         used = self.networks if self.quantiser is None else self.quantiser(self.networks)
-        found = used(coordinates)
+        found = self.batch.limited(used(coordinates))
         values = self.batch.wanted(values, found)
         loss = torch.nn.functional.mse_loss(found, values, reduction="none").mean((1, 2)).sum()
         gradients = torch.autograd.grad(loss, self.networks.tensors)
         self._update(step, gradients)
 
+    def _plain_step(self, step: int) -> None:
+        batch = self.batch
+        for tensor in self.networks.tensors:
+            tensor.requires_grad_(True)
+        found = batch.limited(self.networks(batch.coordinates))
+        real = torch.arange(found.shape[1], device=found.device) < batch.counts[:, None]
+        error = (found - batch.wanted(batch.values, found)).square().mean(2) * real
+        loss = error.sum(1) / batch.counts
+        gradients = torch.autograd.grad(loss.sum(), self.networks.tensors)
+        self._keep(loss.detach().double() / batch.noise)
+        self._update(step, gradients)
+
     @torch.no_grad()
     def _update(self, step: int, gradients: tuple[Tensor, ...]) -> None:
+        beta_2 = PLAIN_BETA_2 if self.schedule.plain else BETA_2
         # The first layer's gradient is measured in its own, larger unit before it joins the norm.
         norm = sum((g * r).square().sum((1, 2)) for g, r in zip(gradients, self.relative, strict=True))
         shrink = (CLIP / (norm.sqrt() + 1e-12)).clamp(max=1.0).view(-1, 1, 1)  # type: ignore[union-attr]
         rate = self.schedule.rate * self._shape(step) * self.patience.view(-1, 1, 1)
-        lean_1, lean_2 = 1 - BETA_1**step, 1 - BETA_2**step
+        if self.schedule.plain:
+            shrink = torch.ones_like(shrink)
+        lean_1, lean_2 = 1 - BETA_1**step, 1 - beta_2**step
         for p, g, m, v, r in zip(self.networks.tensors, gradients, self.first, self.second, self.relative,
                                  strict=True):  # fmt: skip
             p.requires_grad_(False)
             g = g * shrink
             m.lerp_(g, 1 - BETA_1)
-            v.mul_(BETA_2).addcmul_(g, g, value=1 - BETA_2)
+            v.mul_(beta_2).addcmul_(g, g, value=1 - beta_2)
             p.sub_(rate * r / lean_1 * m / ((v / lean_2).sqrt() + EPSILON))
 
     def _shape(self, step: int) -> float:
+        if self.schedule.plain:
+            return 1.0
         rise = min(1.0, step / self.schedule.warm_up)
         return rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / self.schedule.steps)))
 
@@ -182,14 +220,14 @@ def distortion(batch: Batch, networks: Networks, fraction: Tensor | None = None)
     """Return mean square error / target's mean square error, (nets,), float64."""
     if fraction is not None:
         coordinates, values = batch.sample(fraction)
-        found = networks(coordinates)
+        found = batch.limited(networks(coordinates))
         error = (found - batch.wanted(values, found)).square().mean((1, 2), dtype=torch.float64)
         return error / batch.noise
     total = torch.zeros_like(batch.noise)
     block = 1 << 14
     for begin in range(0, batch.values.shape[1], block):
         place = slice(begin, begin + block)
-        found = networks(batch.coordinates[:, place])
+        found = batch.limited(networks(batch.coordinates[:, place]))
         error = (found - batch.wanted(batch.values[:, place], found)).square().sum(2)
         real = torch.arange(begin, begin + error.shape[1], device=error.device) < batch.counts[:, None]
         total += (error * real).sum(1, dtype=torch.float64)
