@@ -1,0 +1,189 @@
+// Section 7: networks of integers. Positions are evaluated in blocks of `BLOCK`, each row of an array for one unit.
+import { decodeGroups, geometric, lanesOf } from "./rans.js";
+
+export const BLOCK = 256;
+const table = (f) => Float64Array.from({ length: 4096 }, (_, p) => Math.round(1023 * f(p)));
+const SINE = table((p) => Math.sin((2 * Math.PI * (p + 0.5)) / 4096));
+const TANH = table((p) => Math.tanh((p - 2048 + 0.5) / 512));
+const [SINE_CODE, LAST_CODE] = [1, 3];
+
+/** A short number: 12 bits of mantissa, 4 of exponent. */
+const short = (g) => (g & 0xfff) * 2 ** (g >> 12);
+
+/**
+ * Read a network. `accept(head)` checks, in the mode's name, what its fields say before anything is made of them, and
+ * returns the largest magnitude of each input.
+ */
+export function readNetwork(r, accept) {
+  const scope = r.scope;
+  r.scope = "network";
+  const bytes = r.left;
+  const inputs = r.u8("inputs");
+  r.check(inputs <= 1, "inputs", `${inputs} is reserved`);
+  const columns = inputs ? r.u16("values") : r.u8("axes");
+  if (inputs) r.limit(columns >= 1 && columns <= 4096, "values", `${columns} is not in 1..4096`);
+  else r.limit(columns <= 8, "axes", `${columns} is above 8`);
+  const magnitude = inputs ? r.u16("magnitude") : 0;
+  if (inputs) r.limit(magnitude >= 1 && magnitude <= 32767, "magnitude", `${magnitude} is not in 1..32767`);
+  const depth = r.u8("layers");
+  r.limit(depth >= 1 && depth <= 16, "layers", `${depth} is not in 1..16`);
+  const [activations, sizes] = [[], []];
+  for (let l = 0; l < depth; l++) {
+    activations.push(r.u8("activation"));
+    r.check(activations[l] <= LAST_CODE, "activation", `${activations[l]} is reserved`);
+    sizes.push(r.u8("width") + 1);
+  }
+  const outputs = r.u32("outputs");
+  const shapes = [...sizes, outputs].map((rows, l) => [rows, l ? sizes[l - 1] : columns]);
+  const units = sizes.reduce((a, b) => a + b);
+  const parameters = shapes.reduce((sum, [a, b]) => sum + a * b, units);
+  const earned = Math.min(2 ** 22, 64 * bytes);
+  r.limit(outputs >= 1 && parameters <= earned, "outputs", `${parameters} parameters, at most ${earned}`);
+  r.scope = scope;
+  const magnitudes = accept({ inputs, columns, magnitude, outputs, parameters });
+  r.scope = "network";
+
+  const multipliers = r.many("u32", depth + 1, "multipliers");
+  const tables = [];
+  for (let l = 0; l < depth + 2; l++) {
+    const [slope, bend] = ["slope", "bend"].map((name) => 2 ** 32 - 1 - 32 * short(r.u16(name)));
+    const peak = r.u16("peak");
+    r.limit(peak <= 1023, "peak", `${peak} is above 1023`);
+    tables.push({ slope, bend, peak });
+  }
+  const shift = r.u8("shift");
+  r.limit(shift >= 4 && shift <= 34, "shift", `${shift} is not in 4..34`);
+  const kind = r.u8("gain_kind");
+  r.check(kind <= 1, "gain_kind", `${kind} is reserved`);
+  const gains = r.many("u16", kind ? outputs : 1, "gains").map(short);
+  const size = r.u8("offset_bytes");
+  r.limit(size >= 1 && size <= 4, "offset_bytes", `${size} is not in 1..4`);
+  const raw = r.take(size * outputs, "offsets");
+  const offsets = new Float64Array(outputs);
+  for (let c = 0; c < outputs; c++) {
+    let n = 0;
+    for (let i = 0; i < size; i++) n |= raw[c * size + i] << (8 * i);
+    offsets[c] = ((n << (32 - 8 * size)) >> (32 - 8 * size)) * 2 ** (shift - 4);
+    r.limit(Math.abs(offsets[c]) < 2 ** 52, "offsets", "an offset is too large");
+  }
+  const stream = r.take(2 * r.u32("words") + 4 * lanesOf(parameters), "words");
+  const counts = [...shapes.map(([a, b]) => a * b)];
+  counts.splice(depth, 0, units);
+  const groups = tables.map((t, i) => ({ count: counts[i], peak: t.peak, table: geometric(t.slope, t.bend, t.peak) }));
+  const symbols = decodeGroups(stream, groups);
+  const [biases] = symbols.splice(depth, 1);
+  const net = new Network({ shapes, activations, multipliers, gains, offsets, shift, weights: symbols, biases });
+  net.checkSums(r, inputs, magnitudes);
+  r.scope = scope;
+  return net;
+}
+
+class Network {
+  constructor(fields) {
+    Object.assign(this, fields);
+    const even = (n) => n + (n % 2);
+    // A row of zeros makes the number of rows even: two are summed at a time.
+    this.matrices = this.shapes.map(([rows, columns], l) => {
+      const w = new Float64Array(even(rows) * columns);
+      w.set(this.weights[l]);
+      return w;
+    });
+    this.layers = this.shapes.map(([rows]) => new Float64Array(even(rows) * BLOCK));
+    this.x = new Float64Array(this.shapes[0][1] * BLOCK);
+  }
+
+  /** 7.2. */
+  checkSums(r, inputs, magnitudes) {
+    const last = this.shapes.length - 1;
+    let unit = 0;
+    this.shapes.forEach(([rows, columns], l) => {
+      for (let h = 0; h < rows; h++) {
+        let sum = 0;
+        for (let i = 0; i < columns; i++) {
+          sum += Math.abs(this.weights[l][h * columns + i]) * (l ? 1023 : magnitudes[i]);
+        }
+        r.limit((!l && !inputs) || sum < 2 ** 24, "weights", `a row of matrix ${l} sums up to ${sum}`);
+        if (l === last) continue;
+        const most = sum * this.multipliers[l] + Math.abs(this.biases[unit++]) * this.multipliers[last];
+        r.limit(this.activations[l] === SINE_CODE || most < 2 ** 52, "weights", `a sum of layer ${l} is up to ${most}`);
+      }
+    });
+  }
+
+  /** 7.3: from the inputs in `x` to the outputs K, in the returned array until the next call. */
+  evaluate() {
+    const last = this.shapes.length - 1;
+    let x = this.x;
+    let unit = 0;
+    for (let l = 0; l <= last; l++) {
+      const y = this.layers[l];
+      const [rows, columns] = this.shapes[l];
+      multiply(this.matrices[l], x, y, rows, columns);
+      if (l < last) {
+        for (let h = 0; h < rows; h++) {
+          const z = y.subarray(h * BLOCK, (h + 1) * BLOCK);
+          activate(z, this.activations[l], this.multipliers[l], this.biases[unit++], this.multipliers[last]);
+        }
+      }
+      x = y;
+    }
+    const [half, scale] = [2 ** (this.shift - 1), 2 ** -this.shift];
+    for (let c = 0; c < this.offsets.length; c++) {
+      const gain = this.gains[this.gains.length > 1 ? c : 0];
+      const add = this.offsets[c] + half;
+      for (let p = c * BLOCK; p < (c + 1) * BLOCK; p++) x[p] = Math.floor((x[p] * gain + add) * scale);
+    }
+    return x;
+  }
+}
+
+/** Y = W X, in tiles of two rows and four positions. */
+export function multiply(w, x, y, rows, columns) {
+  for (let h = 0; h < rows; h += 2) {
+    const [u, v, s] = [h * columns, (h + 1) * columns, h * BLOCK];
+    for (let p = 0; p < BLOCK; p += 4) {
+      let [a0, a1, a2, a3, b0, b1, b2, b3] = [0, 0, 0, 0, 0, 0, 0, 0];
+      for (let k = 0, q = p; k < columns; k++, q += BLOCK) {
+        const [a, b] = [w[u + k], w[v + k]];
+        const [x0, x1, x2, x3] = [x[q], x[q + 1], x[q + 2], x[q + 3]];
+        a0 += a * x0;
+        a1 += a * x1;
+        a2 += a * x2;
+        a3 += a * x3;
+        b0 += b * x0;
+        b1 += b * x1;
+        b2 += b * x2;
+        b3 += b * x3;
+      }
+      const i = s + p;
+      y[i] = a0;
+      y[i + 1] = a1;
+      y[i + 2] = a2;
+      y[i + 3] = a3;
+      y[i + BLOCK] = b0;
+      y[i + BLOCK + 1] = b1;
+      y[i + BLOCK + 2] = b2;
+      y[i + BLOCK + 3] = b3;
+    }
+  }
+}
+
+/** 7.4: z = s M + b M', and f(z), in place of the sums s. */
+function activate(s, kind, multiplier, bias, biasMultiplier) {
+  if (kind === SINE_CODE) {
+    const b = Math.imul(bias, biasMultiplier);
+    for (let i = 0; i < s.length; i++) s[i] = SINE[(Math.imul(s[i], multiplier) + b) >>> 20];
+    return;
+  }
+  const b = bias * biasMultiplier;
+  if (kind === LAST_CODE) {
+    for (let i = 0; i < s.length; i++) {
+      s[i] = TANH[Math.min(Math.max(Math.floor((s[i] * multiplier + b) / 2 ** 20), -2048), 2047) + 2048];
+    }
+    return;
+  }
+  const low = kind ? 0 : -1023;
+  for (let i = 0; i < s.length; i++) {
+    s[i] = Math.min(Math.max(Math.floor((s[i] * multiplier + b + 2 ** 23) / 2 ** 24), low), 1023);
+  }
+}
