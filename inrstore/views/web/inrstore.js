@@ -2,7 +2,9 @@
 import { ChunkError, Reader, crc32c, product } from "./bytes.js";
 import { readEnvelope } from "./envelope.js";
 import { planes } from "./planes.js";
+import { predictor } from "./predictor.js";
 import { siren } from "./siren.js";
+import { transform } from "./transform.js";
 import { TYPES, fromHalf, typeOf } from "./types.js";
 
 export { ChunkError };
@@ -13,6 +15,8 @@ const MODES = [
   ["constant"],
   ["byteplanes", planes],
   ["siren", siren],
+  ["transform", transform],
+  ["predictor", predictor],
 ];
 
 /**

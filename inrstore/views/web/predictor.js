@@ -1,0 +1,363 @@
+// Section 12: mode 5, integer predictors. Nothing is lost.
+import { product } from "./bytes.js";
+import { contextOf } from "./coefficients.js";
+import { Residuals, Tables } from "./residual.js";
+import { PATTERNS, unorder } from "./types.js";
+
+const ROOM = 3 * 2 ** 19;
+// 12.6: neighbours in the own plane, [dy, first dx, last dx]
+const VALUES = spans([[0, -4, -1], [-1, -4, 1], [-2, -3, 2], [-3, -2, 2]]); // prettier-ignore
+const ERRORS = spans([[0, -3, -1], [-1, -2, 1], [-2, -1, 1]]); // prettier-ignore
+const NINE = spans([[-1, -1, 1], [0, -1, 1], [1, -1, 1]]); // prettier-ignore
+
+function spans(rows) {
+  return rows.flatMap(([dy, from, to]) => Array.from({ length: to - from + 1 }, (_, i) => [dy, from + i]));
+}
+
+/** The box as four axes, the last of which are kept; more are multiplied into the first. */
+export function fourAxes(box) {
+  const axes = box.length > 4 ? [product(box.slice(0, -3)), ...box.slice(-3)] : box;
+  return [...[1, 1, 1, 1].slice(axes.length), ...axes];
+}
+
+export function checkType(r, type) {
+  r.check(type.size < 8 && type.kind !== "b", "dtype", `it cannot code ${type.name}`);
+}
+
+export function predictor(r, type, box) {
+  checkType(r, type);
+  const p = readHeader(r, type, fourAxes(box));
+  readGroups(r, p);
+  const tables = new Tables(r);
+  const streams = new Residuals(r, p.total, p.low, p.high, p.zeros);
+  const v = decodeGroups(r, p, tables, streams);
+  streams.finish();
+  return unorder(type, arrange(p, v, new PATTERNS[type.size](product(box))));
+}
+
+/** 12.1 and 12.2. */
+function readHeader(r, type, [T, Z, rows, columns]) {
+  const flags = r.u8("flags");
+  const zeros = (flags & 2) !== 0;
+  const regions = (flags & 4) !== 0;
+  r.check(flags < 8 && (T === 1 || flags < 2), "flags", `${flags} for ${T} measurements`);
+  const exchanged = (flags & 1) !== 0;
+  const [Y, X] = exchanged ? [columns, rows] : [rows, columns];
+  const base = r.u32("base");
+  const step = r.u32("step");
+  r.check(step >= 1, "step", "it is 0");
+  const low = r.i32("low");
+  const high = r.i32("high");
+  const inside = low >= -65535 && low <= 0 && high >= 0 && high <= low + 65535;
+  r.limit(inside, "high", `${high} with a low of ${low}`);
+  r.check(base + low * step >= 0 && base + high * step < 2 ** (8 * type.size), "base", "values leave the type");
+  const top = r.u8("top");
+  r.check([1, 2, 4, 8].includes(top), "top", `${top} is not 1, 2, 4 or 8`);
+  const a = r.u16("row_parts");
+  const h = Math.ceil(Y / a);
+  r.check(a >= 1 && (a - 1) * h < Y, "row_parts", `${a} for ${Y} rows`);
+  const b = r.u16("column_parts");
+  const l = Math.ceil(X / b);
+  r.check(b >= 1 && (b - 1) * l < X, "column_parts", `${b} for ${X} columns`);
+  r.limit((h + 8) * (l + 8) <= ROOM, "column_parts", `parts of ${h} x ${l}`);
+  let [hr, lr] = [h, l];
+  if (regions) {
+    hr = r.u16("region_rows");
+    r.limit(hr >= Math.min(h, 16) && hr <= h, "region_rows", `${hr} of ${h}`);
+    lr = r.u16("region_columns");
+    r.limit(lr >= Math.min(l, 16) && lr <= l, "region_columns", `${lr} of ${l}`);
+  }
+  r.limit(T <= 4096, "order", `${T} measurements`);
+  const order = T > 1 ? r.many("u16", T, "order") : [0];
+  r.check(new Set(order).size === T && order.every((i) => i < T), "order", "it is no permutation");
+
+  const parts = a * b;
+  const slices = [{ d: 0, slices: range(0, Z, top) }];
+  for (let d = top / 2; d >= 1; d /= 2) {
+    const list = range(d, Z, 2 * d);
+    if (list.length) slices.push({ d, slices: list });
+  }
+  const groups = [];
+  for (let k = 0; k < T; ) {
+    const size = Math.min([1, 1, 2, 4, 8][groups.length] ?? 16, T - k);
+    groups.push({ first: k, size, stages: slices.map((stage) => ({ ...stage, planes: size * stage.slices.length * parts })) });
+    k += size;
+  }
+  const block = Math.max(1, Math.floor(ROOM / ((h + 8) * (l + 8))));
+  const total = T * Z * parts * h * l;
+  const steps = l + 2 * (h - 1);
+  const blocks = groups.flatMap((g) => g.stages).reduce((sum, s) => sum + Math.ceil(s.planes / block), 0);
+  r.limit(blocks * steps <= 8192 + Math.floor(total / 64), "steps", `${blocks * steps} for ${total} values`);
+  return { T, Z, Y, X, exchanged, zeros, regions, base, step, low, high, a, b, h, l, hr, lr, order, parts, groups, block,
+           total, steps }; // prettier-ignore
+}
+
+const range = (from, to, by) => Array.from({ length: Math.max(0, Math.ceil((to - from) / by)) }, (_, i) => from + i * by);
+
+/** Refuse a row of a matrix whose products could sum up to `limit`. */
+function checkRow(r, row, most, limit, field) {
+  const sum = row.reduce((s, w, i) => s + Math.abs(w) * (i < row.length - 1 ? most : 1), 0);
+  r.limit(sum < limit, field, `a row sums up to ${sum}`);
+}
+
+/** 12.4 and 12.5. */
+function readGroups(r, { groups, zeros, regions, h, l, hr, lr }) {
+  const R = Math.ceil(h / hr) * Math.ceil(l / lr);
+  for (const group of groups) {
+    const later = group.first > 0;
+    if (later) {
+      const k = Math.min(group.first, 256);
+      group.shift = r.u8("group_shift");
+      r.limit(group.shift <= 14, "group_shift", `${group.shift} is above 14`);
+      group.weights = r.matrix(group.size, k + 1, "group_weights");
+      for (let i = 0; i < group.size; i++) {
+        checkRow(r, group.weights.subarray(i * (k + 1), (i + 1) * (k + 1)), 65535, 2 ** 53, "group_weights");
+      }
+    }
+    for (const stage of group.stages) {
+      const J = stage.d ? 39 : 21;
+      const K = later ? J + 9 : J;
+      const M = 10 + (stage.d ? 2 : 0) + (later ? 1 : 0);
+      Object.assign(stage, { J, K, M, R });
+      if (zeros) {
+        stage.flagWeights = r.matrix(J + 1, 1, "flag_weights");
+        r.limit(sumOf(stage.flagWeights) < 2 ** 24, "flag_weights", "they are too large");
+      }
+      stage.fraction = r.u8("fraction");
+      r.limit(stage.fraction >= 4 && stage.fraction <= 12, "fraction", `${stage.fraction} is not in 4..12`);
+      const n = r.u8("sets");
+      r.limit(n >= 1 && n <= 16, "sets", `${n} is not in 1..16`);
+      stage.sets = n;
+      stage.clip = r.u16("clip");
+      r.check(stage.clip >= 1, "clip", "it is 0");
+      const weights = r.matrix(n, K + 1, "weights");
+      const checkWeights = (w, field) => {
+        for (let i = 0; i < w.length; i += K + 1) checkRow(r, w.subarray(i, i + K + 1), stage.clip, 2 ** 24, field);
+      };
+      checkWeights(weights, "weights");
+      stage.weights = Int32Array.from(weights);
+      const shift = regions ? r.u8("region_shift") : 255;
+      stage.regional = shift !== 255;
+      if (stage.regional) {
+        r.limit(shift <= 12 && 2048 * R <= stage.planes * h * l, "region_shift", `${shift} with ${R} regions`);
+        const more = r.matrix(R * n, K + 1, "region_weights");
+        r.limit(more.every((v) => Math.abs(v) < 2 ** (25 - shift)), "region_weights", "one is too large");
+        const regional = more.map((v, i) => weights[i % weights.length] + 2 ** shift * v);
+        checkWeights(regional, "region_weights");
+        stage.weights = Int32Array.from(regional);
+      }
+      const thresholds = r.matrix(n - 1, 1, "thresholds");
+      r.check(thresholds.every((t, i) => t >= (i ? 1 : 0)), "thresholds", "they do not ascend");
+      r.limit(sumOf(thresholds) < 2 ** 24, "thresholds", "they are too large");
+      let sum = 0;
+      stage.thresholds = Int32Array.from(thresholds, (t) => (sum += t));
+      const activity = r.matrix(K + 1, 1, "activity_weights");
+      r.check(activity.every((w) => w >= 0), "activity_weights", "one is negative");
+      checkRow(r, activity, stage.clip, 2 ** 24, "activity_weights");
+      stage.activity = Int32Array.from(activity);
+      stage.scale = r.u16("activity_scale");
+      r.limit(stage.scale <= 1023, "activity_scale", `${stage.scale} is above 1023`);
+      const errors = r.matrix(M, 1, "error_weights");
+      r.check(errors.every((w) => w >= 0), "error_weights", "one is negative");
+      r.limit(4095 * sumOf(errors) < 2 ** 24, "error_weights", "they are too large");
+      stage.errorWeights = Int32Array.from(errors);
+    }
+  }
+}
+
+const sumOf = (list) => list.reduce((sum, x) => sum + Math.abs(x), 0);
+
+/** All v, as [measurement in their order][slice][part][row][column]. */
+function decodeGroups(r, p, tables, streams) {
+  const { T, Z, h, l, parts, low, high } = p;
+  const size = Z * parts * h * l;
+  const all = Array.from({ length: T }, () => null);
+  const errorSums = T > 1 ? new Int32Array(size) : null;
+  for (const group of p.groups) {
+    // D, E and F of each measurement, and P where it is not 0 everywhere
+    const members = Array.from({ length: group.size }, (_, i) => ({
+      D: new Int32Array(size),
+      E: new Int16Array(size),
+      F: p.zeros ? new Uint8Array(size) : null,
+      P: group.first ? base(group, i, all, size, low, high) : null,
+    }));
+    for (const stage of group.stages) {
+      const decoder = new StageDecoder(p, group, stage, tables, streams, errorSums);
+      const planes = [];
+      for (const member of members) {
+        for (const z of stage.slices) {
+          const above = z + stage.d < Z ? z + stage.d : z - stage.d;
+          for (let part = 0; part < parts; part++) {
+            const at = (slice) => (slice * parts + part) * h * l;
+            planes.push({ member, at: at(z), below: at(z - stage.d), above: at(above) });
+          }
+        }
+      }
+      for (let i = 0; i < planes.length; i += p.block) decoder.block(planes.slice(i, i + p.block), r);
+    }
+    members.forEach(({ D, E, P }, i) => {
+      if (P) for (let j = 0; j < size; j++) D[j] += P[j];
+      if (errorSums) for (let j = 0; j < size; j++) errorSums[j] += E[j];
+      all[group.first + i] = D;
+    });
+  }
+  return all;
+}
+
+/** 12.4: P of measurement i of a group. */
+function base({ first, shift, weights }, i, all, size, low, high) {
+  const k = Math.min(first, 256);
+  const row = weights.subarray(i * (k + 1), (i + 1) * (k + 1));
+  const sums = new Float64Array(size).fill(row[k]);
+  for (let m = 0; m < k; m++) {
+    const [w, v] = [row[m], all[m]];
+    if (w) for (let j = 0; j < size; j++) sums[j] += w * v[j];
+  }
+  return Int32Array.from(sums, (s) => Math.min(Math.max(Math.floor(s / 2 ** shift), low), high));
+}
+
+class StageDecoder {
+  constructor(p, group, stage, tables, streams, errorSums) {
+    Object.assign(this, { p, stage, tables, streams, errorSums, first: group.first });
+    this.r = new Int32Array(stage.K + 1);
+    this.r[stage.K] = 1;
+    this.f = new Uint8Array(stage.J);
+    const deltas = (list) => Int32Array.from(list, ([dy, dx]) => dy * p.l + dx);
+    [this.values, this.errors, this.nine] = [VALUES, ERRORS, NINE].map(deltas);
+  }
+
+  /** Decode the planes of a block (12.2). */
+  block(planes) {
+    const { h, l, steps } = this.p;
+    for (let s = 0; s < steps; s++) {
+      for (let y = Math.max(0, (s - l + 2) >> 1); y < h && 2 * y <= s; y++) {
+        for (const plane of planes) this.value(plane, y, s - 2 * y);
+      }
+    }
+  }
+
+  /** What stands in `array` around a plane's position; 0 outside the plane. */
+  gather(out, to, array, at, list, deltas, inside, y, x) {
+    if (inside) {
+      for (let i = 0; i < deltas.length; i++) out[to + i] = array[at + deltas[i]];
+      return;
+    }
+    const { h, l } = this.p;
+    for (let i = 0; i < deltas.length; i++) {
+      const [row, column] = [y + list[i][0], x + list[i][1]];
+      out[to + i] = row >= 0 && row < h && column >= 0 && column < l ? array[at + deltas[i]] : 0;
+    }
+  }
+
+  /** 12.6. */
+  value({ member, at, below, above }, y, x) {
+    const { p, stage, r, f, streams, first } = this;
+    const { h, l, low, high } = p;
+    const { D, E, F, P } = member;
+    const { J, K, clip, fraction, weights, activity } = stage;
+    const between = stage.d > 0;
+    const here = y * l + x;
+    const i = at + here;
+    const inside = y >= 3 && x >= 4 && y + 1 < h && x + 2 < l;
+    this.gather(r, 0, D, i, VALUES, this.values, inside, y, x);
+    if (between) {
+      this.gather(r, 21, D, below + here, NINE, this.nine, inside, y, x);
+      this.gather(r, 30, D, above + here, NINE, this.nine, inside, y, x);
+    }
+    let c;
+    if (first) {
+      this.gather(r, J, P, i, NINE, this.nine, inside, y, x);
+      c = P[i];
+      for (let j = J; j < K; j++) r[j] -= c;
+      r[J + 4] = c >> 4;
+    } else {
+      // (0, -1), (-1, -1), (-1, 0), (-1, 1) stand at 3, 7, 8, 9; the position below and above at 25 and 34
+      let sum;
+      let count;
+      if (F) {
+        this.gather(f, 0, F, i, VALUES, this.values, inside, y, x);
+        if (between) {
+          this.gather(f, 21, F, below + here, NINE, this.nine, inside, y, x);
+          this.gather(f, 30, F, above + here, NINE, this.nine, inside, y, x);
+        }
+        // D is 0 where F is 0
+        count = f[3] + f[7] + f[8] + f[9] + (between ? f[25] + f[34] : 0);
+      } else count = between ? 6 : 4;
+      sum = r[3] + r[7] + r[8] + r[9] + (between ? r[25] + r[34] : 0);
+      c = count ? Math.floor(sum / count) : 0;
+      for (let j = 0; j < J; j++) r[j] -= c;
+      if (F) {
+        let u = stage.flagWeights[J];
+        for (let j = 0; j < J; j++) {
+          if (f[j]) u += stage.flagWeights[j];
+          else r[j] = 0;
+        }
+        if (!streams.flag(u)) return;
+      }
+    }
+    let t = activity[K];
+    for (let j = 0; j < K; j++) {
+      const x1 = r[j] > clip ? clip : r[j] < -clip ? -clip : r[j];
+      r[j] = x1;
+      t += activity[j] * (x1 < 0 ? -x1 : x1);
+    }
+    let set = 0;
+    for (const threshold of stage.thresholds) if (threshold < t) set++;
+    if (stage.regional) {
+      set += (Math.floor(y / p.hr) * Math.ceil(l / p.lr) + Math.floor(x / p.lr)) * stage.sets;
+    }
+    let m = c * (1 << fraction);
+    for (let j = 0, w = set * (K + 1); j <= K; j++) m += weights[w + j] * r[j];
+
+    const e = this.expected(E, i, below + here, above + here, inside, y, x, t, here, at);
+    const rounded = m + (1 << (fraction - 1));
+    const table = this.tables.at(contextOf(e), (rounded >> (fraction - 2)) & 3);
+    const prediction = Math.min(Math.max(rounded >> fraction, low), high);
+    const v = streams.value(table, prediction);
+    if (F) {
+      if (!v) streams.zero();
+      F[i] = 1;
+    }
+    D[i] = P ? v - P[i] : v;
+    E[i] = Math.min(Math.abs(v * (1 << fraction) - m) >> (fraction - 2), 4095);
+  }
+
+  /** 12.6, point 6: the expected error. */
+  expected(E, i, below, above, inside, y, x, t) {
+    const { stage, errors } = this;
+    const w = stage.errorWeights;
+    const { h, l } = this.p;
+    let e = Math.floor((Math.min(t, 2 ** 20) * stage.scale) / 64);
+    for (let j = 0; j < 10; j++) {
+      if (!inside) {
+        const [row, column] = [y + ERRORS[j][0], x + ERRORS[j][1]];
+        if (row < 0 || row >= h || column < 0 || column >= l) continue;
+      }
+      e += w[j] * E[i + errors[j]];
+    }
+    let next = 10;
+    if (stage.d) {
+      e += w[10] * E[below] + w[11] * E[above];
+      next = 12;
+    }
+    if (this.first) e += w[next] * Math.floor(this.errorSums[i] / this.first);
+    return e;
+  }
+}
+
+/** 12.1, 12.2: from parts to the box, as patterns in numerical order. */
+function arrange({ Z, Y, X, exchanged, base: first, step, b, h, l, order, parts }, all, out) {
+  all.forEach((v, i) => {
+    for (let z = 0; z < Z; z++) {
+      for (let y = 0; y < Y; y++) {
+        const row = (z * parts + Math.floor(y / h) * b) * h * l + (y % h) * l;
+        const slice = (order[i] * Z + z) * Y * X;
+        for (let x = 0; x < X; x++) {
+          const from = row + Math.floor(x / l) * h * l + (x % l);
+          out[slice + (exchanged ? x * Y + y : y * X + x)] = first + step * v[from];
+        }
+      }
+    }
+  });
+  return out;
+}
