@@ -1,6 +1,7 @@
 // Frames of the inrstore chunk format, version 1 (specs/inrstore-1.md). Section numbers are those of that document.
 import { ChunkError, Reader, crc32c, product } from "./bytes.js";
 import { readEnvelope } from "./envelope.js";
+import { neural } from "./neural.js";
 import { planes } from "./planes.js";
 import { predictor } from "./predictor.js";
 import { siren } from "./siren.js";
@@ -17,6 +18,7 @@ const MODES = [
   ["siren", siren],
   ["transform", transform],
   ["predictor", predictor],
+  ["neural", neural],
 ];
 
 /**
