@@ -69,7 +69,7 @@ export function correct({ net, n, m, near, shifts, magnitude, outputs }, volumes
         i++;
       }
     }
-    const w = net.evaluate();
+    const w = net.evaluate(filled);
     for (let c = 0; c < outputs; c++) for (let p = 0; p < filled; p++) out[c][at + p] += w[c * BLOCK + p];
   }
   return out;

@@ -1,4 +1,5 @@
 // Frames of the inrstore chunk format, version 1 (specs/inrstore-1.md). Section numbers are those of that document.
+import { av1 } from "./av1.js";
 import { ChunkError, Reader, crc32c, product } from "./bytes.js";
 import { readEnvelope } from "./envelope.js";
 import { neural } from "./neural.js";
@@ -19,6 +20,7 @@ const MODES = [
   ["transform", transform],
   ["predictor", predictor],
   ["neural", neural],
+  ["av1", av1],
 ];
 
 /**
@@ -40,6 +42,8 @@ export function describe(bytes) {
  * @param {number[]} [expected.shape] refuse another shape
  * @param {string} [expected.dtype] refuse another type ("int16" or "<i2")
  * @param {Uint8Array[]} [expected.shared] parameters of the codec configuration (section 10.1)
+ * @param {Function} [expected.av1] decodes AV1 where there is no WebCodecs: `await av1(units, width, height, put)` calls
+ *   `put(frame, luma, stride)`, luma a Uint16Array of samples, for each frame shown, and returns their number
  * @returns {Promise<{mode: string, dtype: string, shape: number[], bigEndian: boolean, fortran: boolean,
  *   bytes: Uint8Array, values: TypedArray}>} values in C order; `bytes` are theirs, little-endian. Values of float16
  *   are a Float16Array where there is one, else a Float32Array; those of bool a Uint8Array.
@@ -57,7 +61,7 @@ export function decodeSync(bytes, expected = {}) {
   return job.finish(job.decode());
 }
 
-function begin(bytes, { shape, dtype, shared = [] }) {
+function begin(bytes, { shape, dtype, shared = [], av1: samples }) {
   const header = readHeader(bytes, shape, dtype && typeOf(dtype));
   const { r, type, mode } = header;
   const done = (values) => result(header, values);
@@ -79,7 +83,7 @@ function begin(bytes, { shape, dtype, shared = [] }) {
   const envelope = readEnvelope(r, type, header.shape);
   return {
     mode,
-    decode: () => header.decoder(r, envelope.type, envelope.box, shared),
+    decode: () => header.decoder(r, envelope.type, envelope.box, shared, samples),
     finish: (values) => {
       if (envelope.type.kind === "b") checkBool(values);
       return done(envelope.finish(values));

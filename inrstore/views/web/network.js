@@ -110,18 +110,18 @@ class Network {
     });
   }
 
-  /** 7.3: from the inputs in `x` to the outputs K, in the returned array until the next call. */
-  evaluate() {
+  /** 7.3: from the inputs in `x`, of this many positions, to the outputs K, in the returned array until the next call. */
+  evaluate(filled = BLOCK) {
     const last = this.shapes.length - 1;
     let x = this.x;
     let unit = 0;
     for (let l = 0; l <= last; l++) {
       const y = this.layers[l];
       const [rows, columns] = this.shapes[l];
-      multiply(this.matrices[l], x, y, rows, columns);
+      multiply(this.matrices[l], x, y, rows, columns, filled);
       if (l < last) {
         for (let h = 0; h < rows; h++) {
-          const z = y.subarray(h * BLOCK, (h + 1) * BLOCK);
+          const z = y.subarray(h * BLOCK, h * BLOCK + filled);
           activate(z, this.activations[l], this.multipliers[l], this.biases[unit++], this.multipliers[last]);
         }
       }
@@ -131,17 +131,17 @@ class Network {
     for (let c = 0; c < this.offsets.length; c++) {
       const gain = this.gains[this.gains.length > 1 ? c : 0];
       const add = this.offsets[c] + half;
-      for (let p = c * BLOCK; p < (c + 1) * BLOCK; p++) x[p] = Math.floor((x[p] * gain + add) * scale);
+      for (let p = c * BLOCK; p < c * BLOCK + filled; p++) x[p] = Math.floor((x[p] * gain + add) * scale);
     }
     return x;
   }
 }
 
-/** Y = W X, in tiles of two rows and four positions. */
-export function multiply(w, x, y, rows, columns) {
+/** Y = W X at the first `filled` positions, in tiles of two rows and four positions. */
+export function multiply(w, x, y, rows, columns, filled) {
   for (let h = 0; h < rows; h += 2) {
     const [u, v, s] = [h * columns, (h + 1) * columns, h * BLOCK];
-    for (let p = 0; p < BLOCK; p += 4) {
+    for (let p = 0; p < filled; p += 4) {
       let [a0, a1, a2, a3, b0, b1, b2, b3] = [0, 0, 0, 0, 0, 0, 0, 0];
       for (let k = 0, q = p; k < columns; k++, q += BLOCK) {
         const [a, b] = [w[u + k], w[v + k]];

@@ -180,7 +180,7 @@ function evaluate(net, v, places, centres, network, gain, filled) {
     }
   }
   layers.forEach(({ matrix, rows, columns, bias, scale, y }, l) => {
-    multiply(matrix, x, y, rows, columns);
+    multiply(matrix, x, y, rows, columns, filled);
     for (let h = 0; h < rows; h++) {
       for (let i = h * BLOCK; i < h * BLOCK + filled; i++) {
         const u = Math.floor((y[i] + bias[h]) * scale);

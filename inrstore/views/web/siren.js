@@ -29,7 +29,7 @@ export function siren(r, type, box) {
       for (let a = 0; a < lengths.length; a++) net.x[a * BLOCK + p] = 2 * place[a] - (lengths[a] - 1);
       for (let a = lengths.length - 1; a >= 0 && ++place[a] === lengths[a]; a--) place[a] = 0;
     }
-    const k = net.evaluate();
+    const k = net.evaluate(filled);
     for (let c = 0; c < count; c++) {
       for (let p = 0; p < filled; p++) {
         const q = at + p;
