@@ -10,13 +10,18 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
+import zarr
 from checks import ROOT, VECTORS, index_of, vectors
+
+import inrstore
 
 NODE = shutil.which("node")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ZARRITA = "zarrita@0.7.5"
 needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 WEB = ROOT / "inrstore" / "views" / "web"
@@ -25,8 +30,9 @@ HERE = ROOT / "tests" / "web"
 
 def bundle(*folders: str) -> list[dict[str, Any]]:
     """Return the entries of the vectors of these folders with their names and bytes."""
-    return [{**entry, "name": name, "data": base64.b64encode(vectors(folder)[name]).decode()}
-            for folder in folders for name, entry in index_of(VECTORS / folder).items()]  # fmt: skip
+    return [{**entry, "name": name, "data": base64.b64encode(data).decode()}
+            for folder in folders for (name, data), entry in zip(
+                vectors(folder).items(), index_of(VECTORS / folder).values(), strict=True)]  # fmt: skip
 
 
 def in_node(module: Path, function: str, argument: Any, *flags: str) -> Any:
@@ -40,7 +46,7 @@ def in_node(module: Path, function: str, argument: Any, *flags: str) -> Any:
 class Pages(SimpleHTTPRequestHandler):
     """Serves the repository, an argument, and takes one result."""
 
-    extensions_map = {**SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript"}
+    extensions_map: ClassVar = {**SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript"}
 
     def do_GET(self) -> None:
         if self.path != "/argument":
@@ -114,3 +120,53 @@ def test_every_vector_in_chromium_gives_its_values_or_is_refused_by_field(tmp_pa
     assert result["failures"] == []
     assert result["unsupported"] == []
     assert result["passed"] >= len(entries) - 2
+
+
+@pytest.fixture(scope="module")
+def zarrita(tmp_path_factory) -> str:
+    """Return the path of zarrita's main module, installed for these tests."""
+    npm = shutil.which("npm")
+    if NODE is None or npm is None:
+        pytest.skip("node and npm are not installed")
+    folder = tmp_path_factory.mktemp("zarrita")
+    command = [npm, "install", "--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund",
+               "--prefer-offline", "--fetch-retries=0", ZARRITA]  # fmt: skip
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        pytest.skip("the registry of npm does not answer")
+    if done.returncode:
+        pytest.skip(f"npm cannot install {ZARRITA}: {done.stderr.strip()[-200:]}")
+    return str(folder / "node_modules" / "zarrita" / "dist" / "src" / "index.js")
+
+
+def scan(dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return smooth values with noise."""
+    rng = np.random.default_rng(5)
+    ramps = np.add.outer(np.add.outer(*(60 * np.sin(np.arange(n) / 7) for n in shape[:2])), np.arange(shape[2]))
+    values = ramps.reshape(*shape[:3], *[1] * (len(shape) - 3)) + rng.normal(0, 4, shape) + 300
+    return np.round(values).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "options"),
+    [
+        ("int16", (24, 20, 9, 4), {"lossless": True}),
+        ("int16", (24, 20, 9, 4), {"psnr": 40, "mode": "transform"}),
+        ("float32", (24, 20, 9), {"lossless": True}),
+    ],
+    ids=["lossless", "transform", "float32"],
+)
+def test_zarrita_reads_a_converted_store_to_the_values_of_python(tmp_path, zarrita, dtype, shape, options):
+    nibabel = pytest.importorskip("nibabel")
+    source, store = tmp_path / "scan.nii.gz", tmp_path / "scan.zarr"
+    nibabel.save(nibabel.Nifti1Image(scan(dtype, shape), np.eye(4)), source)
+    inrstore.convert(source, store, **options)
+    group = zarr.open_group(store, mode="r")
+    names = sorted(name for name, _ in group.arrays())
+    found = in_node(HERE / "store.js", "readStore", {"zarrita": zarrita, "store": str(store), "arrays": names})
+    assert "image" in names
+    for name in names:
+        values = np.asarray(group[name])
+        assert found[name]["shape"] == list(values.shape)
+        assert base64.b64decode(found[name]["data"]) == values.tobytes(), name

@@ -1,0 +1,18 @@
+// Opens arrays of a store with zarrita and inrstore's codec; each as {shape, data (base64)}.
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { register } from "../../inrstore/views/web/zarrita.js";
+
+export async function readStore({ zarrita, store, arrays }) {
+  const zarr = await import(pathToFileURL(zarrita).href);
+  register(zarr);
+  const files = { get: (key) => readFile(join(store, key)).then((b) => new Uint8Array(b), () => undefined) };
+  const out = {};
+  for (const name of arrays) {
+    const array = await zarr.open(zarr.root(files).resolve(name), { kind: "array" });
+    const { data, shape } = await zarr.get(array);
+    out[name] = { shape, data: Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64") };
+  }
+  return out;
+}
