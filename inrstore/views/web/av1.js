@@ -8,19 +8,16 @@ const DELIMITER = [0x12, 0x00];
 
 export async function av1(r, type, box, shared, decoder = webCodecs) {
   if (type.kind === "b") throw new ChunkError("mode", "av1 cannot code bool");
-  const flags = r.u8("flags");
-  r.check(flags <= 1, "flags", `${flags} has reserved bits`);
+  const flags = r.choice("u8", "flags", 1);
   const rows = r.u8("rows");
   r.check(rows < box.length, "rows", `${rows} is no axis`);
   const columns = r.u8("columns");
   r.check(columns < box.length && columns !== rows, "columns", `${columns} is no other axis`);
-  const shift = r.u8("shift");
-  r.limit(shift >= 1 && shift <= 45, "shift", `${shift} is not in 1..45`);
+  const shift = r.limited("u8", "shift", 1, 45);
   const e = r.i8("exponent");
   const [low, high] = [r.i32("low"), r.i32("high")];
   checkOutputs(r, type, e, low, high);
-  const gain = r.u32("gain");
-  r.check(gain >= 1, "gain", "it is 0");
+  const gain = r.positive("u32", "gain");
   const offset = Number(r.i64("offset")); // one that is rounded is beyond the limit
   r.limit(Math.abs(offset) < 2 ** 52, "offset", `${offset} is too large`);
   const [h, w] = [box[rows], box[columns]];

@@ -90,6 +90,26 @@ export class Reader {
     return this.view.getFloat64(this.skip(8, field), true);
   }
 
+  /** A number that the format limits to low..high. */
+  limited(kind, field, low, high) {
+    const n = this[kind](field);
+    this.limit(n >= low && n <= high, field, `${n} is not in ${low}..${high}`);
+    return n;
+  }
+
+  /** A number above whose `most` all are reserved. */
+  choice(kind, field, most) {
+    const n = this[kind](field);
+    this.check(n <= most, field, `${n} is reserved`);
+    return n;
+  }
+
+  positive(kind, field) {
+    const n = this[kind](field);
+    this.check(n > 0, field, "it is 0");
+    return n;
+  }
+
   /** `count` numbers of one kind, as "u16". */
   many(kind, count, field) {
     if (count * (kind.slice(1) / 8) > this.left) this.fail(field, "bytes are missing");

@@ -84,8 +84,7 @@ function eachRow(box, lengths, visit) {
 /** 4.2: the type of the numbers, and how values follow from them. */
 function readNumbers(r, type) {
   r.scope = "numbers";
-  const coding = r.u8("coding");
-  r.check(coding <= 3, "coding", `${coding} is reserved`);
+  const coding = r.choice("u8", "coding", 3);
   const code = r.u8("type");
   const inner = TYPES[code - 1];
   const allowed = [(t) => t.kind === "f" && t.size < type.size, (t) => /^[iu][124]$/.test(t.short),
@@ -107,10 +106,8 @@ function readNumbers(r, type) {
     const scale = coding === 1 ? (k) => k * a : (k) => k / a;
     return { type: inner, values: (numbers) => each(type, numbers, (k) => round(b ? scale(k) + b : scale(k))) };
   }
-  const n = r.u32("entries");
-  r.limit(n >= 1 && n <= 256 ** inner.size, "entries", `${n} is not in 1..${256 ** inner.size}`);
-  const differences = r.u8("differences");
-  r.check(differences <= 4, "differences", `${differences} is above 4`);
+  const n = r.limited("u32", "entries", 1, 256 ** inner.size);
+  const differences = r.choice("u8", "differences", 4);
   const bytes = inflated(r.prefixed("table"), n * type.size, (text) => r.fail("table", text));
   const u = undo(bytes, type.size, [n], 0);
   for (let m = 0; m < differences; m++) sums(u, n, 1, u.length / n);

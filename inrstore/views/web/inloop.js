@@ -7,10 +7,8 @@ export function readCorrection(r, volumes) {
   r.scope = "inloop";
   const n = r.u8("components");
   r.check(n >= 1 && n <= volumes, "components", `${n} of ${volumes}`);
-  const m = r.u8("differences");
-  r.check(m <= n, "differences", `${m} of ${n}`);
-  const d = r.u8("neighbours");
-  r.limit(d <= 124, "neighbours", `${d} is above 124`);
+  const m = r.choice("u8", "differences", n);
+  const d = r.limited("u8", "neighbours", 0, 124);
   const shifts = [...r.take(n + m, "shifts")];
   r.limit(shifts.every((s) => s <= 40), "shifts", "one is above 40");
   const offsets = r.many("i8", 3 * d, "offsets");

@@ -109,8 +109,7 @@ function readHeader(bytes, shape, type) {
   const code = h.u8("dtype");
   const found = TYPES[(code & 63) - 1];
   h.check(found && (found.size > 1 || code < 128), "dtype", `${code} is reserved`);
-  const ndim = h.u8("ndim");
-  h.limit(ndim <= 8, "ndim", `${ndim} is above 8`);
+  const ndim = h.limited("u8", "ndim", 0, 8);
   const lengths = h.many("u32", ndim, "shape");
   h.limit(product(lengths.map((n) => n || 1)) <= 2 ** 27, "shape", `${lengths} has too many values`);
   h.check(!shape || (shape.length === ndim && shape.every((n, a) => n === lengths[a])), "shape", `${lengths}, not ${shape}`);

@@ -18,15 +18,13 @@ export function readNetwork(r, accept) {
   const scope = r.scope;
   r.scope = "network";
   const bytes = r.left;
-  const inputs = r.u8("inputs");
-  r.check(inputs <= 1, "inputs", `${inputs} is reserved`);
+  const inputs = r.choice("u8", "inputs", 1);
   const columns = inputs ? r.u16("values") : r.u8("axes");
   if (inputs) r.limit(columns >= 1 && columns <= 4096, "values", `${columns} is not in 1..4096`);
   else r.limit(columns <= 8, "axes", `${columns} is above 8`);
   const magnitude = inputs ? r.u16("magnitude") : 0;
   if (inputs) r.limit(magnitude >= 1 && magnitude <= 32767, "magnitude", `${magnitude} is not in 1..32767`);
-  const depth = r.u8("layers");
-  r.limit(depth >= 1 && depth <= 16, "layers", `${depth} is not in 1..16`);
+  const depth = r.limited("u8", "layers", 1, 16);
   const [activations, sizes] = [[], []];
   for (let l = 0; l < depth; l++) {
     activations.push(r.u8("activation"));
@@ -47,17 +45,13 @@ export function readNetwork(r, accept) {
   const tables = [];
   for (let l = 0; l < depth + 2; l++) {
     const [slope, bend] = ["slope", "bend"].map((name) => 2 ** 32 - 1 - 32 * short(r.u16(name)));
-    const peak = r.u16("peak");
-    r.limit(peak <= 1023, "peak", `${peak} is above 1023`);
+    const peak = r.limited("u16", "peak", 0, 1023);
     tables.push({ slope, bend, peak });
   }
-  const shift = r.u8("shift");
-  r.limit(shift >= 4 && shift <= 34, "shift", `${shift} is not in 4..34`);
-  const kind = r.u8("gain_kind");
-  r.check(kind <= 1, "gain_kind", `${kind} is reserved`);
+  const shift = r.limited("u8", "shift", 4, 34);
+  const kind = r.choice("u8", "gain_kind", 1);
   const gains = r.many("u16", kind ? outputs : 1, "gains").map(short);
-  const size = r.u8("offset_bytes");
-  r.limit(size >= 1 && size <= 4, "offset_bytes", `${size} is not in 1..4`);
+  const size = r.limited("u8", "offset_bytes", 1, 4);
   const raw = r.take(size * outputs, "offsets");
   const offsets = new Float64Array(outputs);
   for (let c = 0; c < outputs; c++) {

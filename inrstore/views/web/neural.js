@@ -17,14 +17,11 @@ export function neural(r, type, box, shared) {
   checkType(r, type);
   const axes = fourAxes(box);
   const base = r.u32("base");
-  const step = r.u32("step");
-  r.check(step >= 1, "step", "it is 0");
+  const step = r.positive("u32", "step");
   const high = r.u16("high");
   r.check(base + high * step < 2 ** (8 * type.size), "high", "values leave the type");
-  const gain = r.u16("gain");
-  r.check(gain >= 1, "gain", "it is 0");
-  const place = r.u8("place");
-  r.check(place <= 1, "place", `${place} is reserved`);
+  const gain = r.positive("u16", "gain");
+  const place = r.choice("u8", "place", 1);
   let bytes;
   if (place === 0) bytes = r.prefixed("network");
   else {
@@ -34,8 +31,7 @@ export function neural(r, type, box, shared) {
   }
   const net = readNet(new Reader(bytes, "neural"));
   const order = stepsOf(r, net.radii, axes);
-  const offset = r.u16("offset");
-  r.check(offset <= (net.local ? 0 : high), "offset", `${offset}`);
+  const offset = r.choice("u16", "offset", (net.local ? 0 : high));
   const near = r.matrix(14, 1, "near_weights");
   r.check(near.every((w) => w >= 0), "near_weights", "one is negative");
   const errors = r.matrix(19, 1, "error_weights");
@@ -53,18 +49,13 @@ export function neural(r, type, box, shared) {
 
 /** 13.2. */
 function readNet(r) {
-  const slices = r.u8("slices");
-  r.limit(slices >= 1 && slices <= 6, "slices", `${slices} is not in 1..6`);
+  const slices = r.limited("u8", "slices", 1, 6);
   const radii = [...r.take(slices, "radii")];
   r.limit(radii[0] >= 1 && radii.every((x) => x <= 6), "radii", `${radii}`);
-  const inputs = r.u8("inputs");
-  r.check(inputs <= 1, "inputs", `${inputs} is reserved`);
-  const leak = r.u8("leak");
-  r.limit(leak <= 15, "leak", `${leak} is above 15`);
-  const clip = r.u16("clip");
-  r.limit(clip >= 1 && clip <= 16383, "clip", `${clip} is not in 1..16383`);
-  const depth = r.u8("layers");
-  r.limit(depth <= 8, "layers", `${depth} is above 8`);
+  const inputs = r.choice("u8", "inputs", 1);
+  const leak = r.limited("u8", "leak", 0, 15);
+  const clip = r.limited("u16", "clip", 1, 16383);
+  const depth = r.limited("u8", "layers", 0, 8);
   const near = [];
   for (let back = slices - 1; back >= 0; back--) {
     for (let dy = -radii[back]; dy <= radii[back]; dy++) {

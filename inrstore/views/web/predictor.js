@@ -44,8 +44,7 @@ function readHeader(r, type, [T, Z, rows, columns]) {
   const exchanged = (flags & 1) !== 0;
   const [Y, X] = exchanged ? [columns, rows] : [rows, columns];
   const base = r.u32("base");
-  const step = r.u32("step");
-  r.check(step >= 1, "step", "it is 0");
+  const step = r.positive("u32", "step");
   const low = r.i32("low");
   const high = r.i32("high");
   const inside = low >= -65535 && low <= 0 && high >= 0 && high <= low + 65535;
@@ -107,8 +106,7 @@ function readGroups(r, { groups, zeros, regions, h, l, hr, lr }) {
     const later = group.first > 0;
     if (later) {
       const k = Math.min(group.first, 256);
-      group.shift = r.u8("group_shift");
-      r.limit(group.shift <= 14, "group_shift", `${group.shift} is above 14`);
+      group.shift = r.limited("u8", "group_shift", 0, 14);
       group.weights = r.matrix(group.size, k + 1, "group_weights");
       for (let i = 0; i < group.size; i++) {
         checkRow(r, group.weights.subarray(i * (k + 1), (i + 1) * (k + 1)), 65535, 2 ** 53, "group_weights");
@@ -123,13 +121,10 @@ function readGroups(r, { groups, zeros, regions, h, l, hr, lr }) {
         stage.flagWeights = r.matrix(J + 1, 1, "flag_weights");
         r.limit(sumOf(stage.flagWeights) < 2 ** 24, "flag_weights", "they are too large");
       }
-      stage.fraction = r.u8("fraction");
-      r.limit(stage.fraction >= 4 && stage.fraction <= 12, "fraction", `${stage.fraction} is not in 4..12`);
-      const n = r.u8("sets");
-      r.limit(n >= 1 && n <= 16, "sets", `${n} is not in 1..16`);
+      stage.fraction = r.limited("u8", "fraction", 4, 12);
+      const n = r.limited("u8", "sets", 1, 16);
       stage.sets = n;
-      stage.clip = r.u16("clip");
-      r.check(stage.clip >= 1, "clip", "it is 0");
+      stage.clip = r.positive("u16", "clip");
       const weights = r.matrix(n, K + 1, "weights");
       const checkWeights = (w, field) => {
         for (let i = 0; i < w.length; i += K + 1) checkRow(r, w.subarray(i, i + K + 1), stage.clip, 2 ** 24, field);
@@ -155,8 +150,7 @@ function readGroups(r, { groups, zeros, regions, h, l, hr, lr }) {
       r.check(activity.every((w) => w >= 0), "activity_weights", "one is negative");
       checkRow(r, activity, stage.clip, 2 ** 24, "activity_weights");
       stage.activity = Int32Array.from(activity);
-      stage.scale = r.u16("activity_scale");
-      r.limit(stage.scale <= 1023, "activity_scale", `${stage.scale} is above 1023`);
+      stage.scale = r.limited("u16", "activity_scale", 0, 1023);
       const errors = r.matrix(M, 1, "error_weights");
       r.check(errors.every((w) => w >= 0), "error_weights", "one is negative");
       r.limit(4095 * sumOf(errors) < 2 ** 24, "error_weights", "they are too large");

@@ -63,8 +63,7 @@ export class Residuals {
     r.limit(bits <= 12 && values <= 2 ** (15 + bits), "lanes", `2^${bits} for ${values} values`);
     this.flagCounts = zeros ? r.many("u16", 32, "flag_counts") : [];
     r.check(this.flagCounts.every((f) => f >= 1 && f <= 16383), "flag_counts", "one is not in 1..16383");
-    const count = r.u32("escapes");
-    r.check(count <= values, "escapes", `${count} for ${values} values`);
+    const count = r.choice("u32", "escapes", values);
     const escapes = r.take(2 * count, "escapes").slice();
     this.escapes = new Uint16Array(escapes.buffer);
     r.check(this.escapes.every((e) => low + e <= high), "escapes", `one is above ${high}`);

@@ -9,16 +9,14 @@ const GAINS = [36, 41, 48, 55, 63, 72, 83, 96, 110, 126, 145, 167, 192, 221, 254
 
 export function transform(r, type, box, shared) {
   if (type.kind === "b") throw new ChunkError("mode", "transform cannot code bool");
-  const flags = r.u8("flags");
-  r.check(flags <= 2, "flags", `${flags} is reserved`);
+  const flags = r.choice("u8", "flags", 2);
   const head = flags === 2 ? readShared(r, type, box, shared) : readHead(r, type, box, flags === 1);
   const { subbands, components } = head;
   const active = r.matrix(subbands.length, 1, "active");
   r.check(active.every((n) => n >= 0 && n <= components), "active", `one is not in 0..${components}`);
   subbands.forEach((band, i) => (band.active = active[i]));
   const coefficients = subbands.reduce((sum, band) => sum + band.active * band.size, 0);
-  const lanes = r.u16("lanes");
-  r.limit(lanes >= 1 && lanes <= 4096 && lanes * 2 ** 15 >= coefficients, "lanes", `${lanes} for ${coefficients}`);
+  const lanes = r.limited("u16", "lanes", Math.max(1, Math.ceil(coefficients / 2 ** 15)), 4096);
   const bits = new Bits(r.prefixed("bits"), () => r.fail("bits", "bits are missing"));
   const signs = r.prefixed("signs");
   decodeSubbands(r, head, lanes, bits, signs);
@@ -47,8 +45,7 @@ function readShared(r, type, box, shared) {
   const s = new Reader(found[0], "transform");
   s.check(s.u8("kind") === 84, "kind", "the shared parameter is no header");
   const count = s.u16("measurements");
-  const flags = s.u8("flags");
-  s.check(flags <= 1, "flags", `${flags} is reserved`);
+  const flags = s.choice("u8", "flags", 1);
   const head = readHead(s, type, box, flags === 1);
   s.check(s.left === 0 && count === head.count, "digest", "the shared header is of another image");
   return head;
@@ -70,10 +67,8 @@ function readHead(r, type, box, corrected) {
   const most = Math.min(count, 1024, product(lengths));
   r.limit(components >= 1 && components <= most, "components", `${components} is not in 1..${most}`);
   const biases = r.many("i8", 2, "bias");
-  const shift = r.u8("shift");
-  r.limit(shift >= 1 && shift <= 45, "shift", `${shift} is not in 1..45`);
-  const offsetShift = r.u8("offset_shift");
-  r.limit(offsetShift <= 45, "offset_shift", `${offsetShift} is above 45`);
+  const shift = r.limited("u8", "shift", 1, 45);
+  const offsetShift = r.limited("u8", "offset_shift", 0, 45);
   const exponent = r.i8("exponent");
   const [low, high] = [r.i32("low"), r.i32("high")];
   checkOutputs(r, type, exponent, low, high);
