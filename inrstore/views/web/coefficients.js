@@ -174,7 +174,6 @@ function expected(band, pass, weights, around) {
   const halves = parities.map((p) => n.map((length, a) => Math.max(0, (length - digits(p)[a] + 1) >> 1)));
   const total = halves.reduce((sum, h) => sum + active * product(h), 0);
   const [places, contexts] = [new Int32Array(total), new Uint8Array(total)];
-  const e = new Int32Array(n[2] + 1);
   let i = 0;
   parities.forEach((p, which) => {
     // Neighbours of earlier passes, as [offset, weight]; those that differ in all three axes are of the same pass.
@@ -193,22 +192,23 @@ function expected(band, pass, weights, around) {
     }
     const [first, half] = [digits(p), halves[which]];
     if (!product(half)) return;
+    const e = new Int32Array(product(half));
     for (let k = 0; k < active; k++) {
-      const terms = own.map(([delta, w]) => [padded.values, k * padded.size + delta, w]);
-      for (const [values, at] of [[around[k].parent, 4], [around[k].siblings, 6]]) {
+      const start = padded.first + first[0] * padded.strides[0] + first[1] * padded.strides[1] + first[2];
+      e.fill(weights[8]);
+      const add = (values, at, w) => addVolume(e, values, start + at, w, half, padded.strides);
+      for (const [delta, w] of own) add(padded.values, k * padded.size + delta, w);
+      for (const [values, at] of [[around[k].parent, 4], [around[k].siblings, 6]]) { // prettier-ignore
         if (!values) continue;
-        if (weights[at]) terms.push([values, 0, 16 * weights[at]]);
-        if (weights[at + 1]) for (const delta of cross) terms.push([values, delta, 16 * weights[at + 1]]);
+        if (weights[at]) add(values, 0, 16 * weights[at]);
+        if (weights[at + 1]) for (const delta of cross) add(values, delta, 16 * weights[at + 1]);
       }
-      for (let z = first[0]; z < n[0]; z += 2) {
-        for (let y = first[1]; y < n[1]; y += 2) {
-          const row = padded.first + z * padded.strides[0] + y * padded.strides[1] + first[2];
-          e.fill(weights[8]);
-          for (const [values, delta, w] of terms) addRow(e, values, row + delta, w, half[2]);
-          const place = ((k * n[0] + z) * n[1] + y) * n[2] + first[2];
-          for (let x = 0; x < half[2]; x++, i++) {
-            places[i] = place + 2 * x;
-            contexts[i] = contextOf(e[x]);
+      for (let z = 0, j = 0; z < half[0]; z++) {
+        for (let y = 0; y < half[1]; y++) {
+          const row = ((k * n[0] + 2 * z + first[0]) * n[1] + 2 * y + first[1]) * n[2] + first[2];
+          for (let x = 0; x < half[2]; x++, i++, j++) {
+            places[i] = row + 2 * x;
+            contexts[i] = contextOf(e[j]);
           }
         }
       }
@@ -217,8 +217,14 @@ function expected(band, pass, weights, around) {
   return [places, contexts];
 }
 
-function addRow(e, values, at, w, count) {
-  for (let x = 0; x < count; x++) e[x] += w * values[at + 2 * x];
+/** Add w times every second value along each axis of a padded array to e. */
+function addVolume(e, values, at, w, [slices, rows, columns], strides) {
+  for (let z = 0, i = 0; z < slices; z++) {
+    for (let y = 0; y < rows; y++) {
+      let j = at + 2 * (z * strides[0] + y * strides[1]);
+      for (let x = 0; x < columns; x++, j += 2) e[i++] += Math.imul(w, values[j]);
+    }
+  }
 }
 
 /** The interleaved states of 14.6. */
@@ -244,7 +250,7 @@ class Lanes {
     const x = this.x[this.lane];
     const slot = x & 65535;
     const one = slot < count;
-    this.put(one ? count * (x >>> 16) + slot : (65536 - count) * (x >>> 16) + slot - count);
+    this.put((one ? Math.imul(count, x >>> 16) + slot : Math.imul(65536 - count, x >>> 16) + slot - count) >>> 0);
     return one ? 1 : 0;
   }
 
@@ -253,7 +259,7 @@ class Lanes {
     const slot = x & 4095;
     let s = table;
     while (starts[s + 1] <= slot) s++;
-    this.put((starts[s + 1] - starts[s]) * (x >>> 12) + slot - starts[s]);
+    this.put((Math.imul(starts[s + 1] - starts[s], x >>> 12) + slot - starts[s]) >>> 0);
     return s - table;
   }
 

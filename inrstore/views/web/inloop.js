@@ -29,7 +29,7 @@ export function readCorrection(r, volumes) {
 /** The corrected volumes, of `lengths` slices, rows and columns; those that stay are the same arrays. */
 export function correct({ net, n, m, near, shifts, magnitude, outputs }, volumes, lengths) {
   const [, rows, columns] = lengths;
-  const out = volumes.map((u, c) => (c < outputs ? Float64Array.from(u) : u));
+  const out = volumes.map((u, c) => (c < outputs ? u.slice() : u));
   const size = volumes[0].length;
   const clamp = (x) => Math.min(Math.max(x, -magnitude), magnitude);
   const half = shifts.map((s) => (s ? 2 ** (s - 1) : 0));

@@ -136,10 +136,10 @@ export function multiply(w, x, y, rows, columns, filled) {
   for (let h = 0; h < rows; h += 2) {
     const [u, v, s] = [h * columns, (h + 1) * columns, h * BLOCK];
     for (let p = 0; p < filled; p += 4) {
-      let [a0, a1, a2, a3, b0, b1, b2, b3] = [0, 0, 0, 0, 0, 0, 0, 0];
+      let a0 = 0, a1 = 0, a2 = 0, a3 = 0, b0 = 0, b1 = 0, b2 = 0, b3 = 0; // prettier-ignore
       for (let k = 0, q = p; k < columns; k++, q += BLOCK) {
-        const [a, b] = [w[u + k], w[v + k]];
-        const [x0, x1, x2, x3] = [x[q], x[q + 1], x[q + 2], x[q + 3]];
+        const a = w[u + k], b = w[v + k]; // prettier-ignore
+        const x0 = x[q], x1 = x[q + 1], x2 = x[q + 2], x3 = x[q + 3]; // prettier-ignore
         a0 += a * x0;
         a1 += a * x1;
         a2 += a * x2;

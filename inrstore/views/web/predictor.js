@@ -9,6 +9,8 @@ const ROOM = 3 * 2 ** 19;
 const VALUES = spans([[0, -4, -1], [-1, -4, 1], [-2, -3, 2], [-3, -2, 2]]); // prettier-ignore
 const ERRORS = spans([[0, -3, -1], [-1, -2, 1], [-2, -1, 1]]); // prettier-ignore
 const NINE = spans([[-1, -1, 1], [0, -1, 1], [1, -1, 1]]); // prettier-ignore
+// Where D of a value's list comes from, [dy, dx, 0 its own plane, 1 that below, 2 that above]
+const NEAR = [...VALUES, ...NINE.map((o) => [...o, 1]), ...NINE.map((o) => [...o, 2])].map(([dy, dx, n]) => [dy, dx, n ?? 0]);
 
 function spans(rows) {
   return rows.flatMap(([dy, from, to]) => Array.from({ length: to - from + 1 }, (_, i) => [dy, from + i]));
@@ -176,18 +178,21 @@ function decodeGroups(r, p, tables, streams) {
       P: group.first ? base(group, i, all, size, low, high) : null,
     }));
     for (const stage of group.stages) {
-      const decoder = new StageDecoder(p, group, stage, tables, streams, errorSums);
       const planes = [];
       for (const member of members) {
         for (const z of stage.slices) {
-          const above = z + stage.d < Z ? z + stage.d : z - stage.d;
+          const slice = parts * h * l;
+          const below = -stage.d * slice;
+          const above = z + stage.d < Z ? -below : below;
           for (let part = 0; part < parts; part++) {
-            const at = (slice) => (slice * parts + part) * h * l;
-            planes.push({ member, at: at(z), below: at(z - stage.d), above: at(above) });
+            const deltas = NEAR.slice(0, stage.J).map(([dy, dx, where]) => [0, below, above][where] + dy * l + dx);
+            planes.push({ ...member, at: z * slice + part * h * l, below, above, deltas: Int32Array.from(deltas) });
           }
         }
       }
-      for (let i = 0; i < planes.length; i += p.block) decoder.block(planes.slice(i, i + p.block), r);
+      for (let i = 0; i < planes.length; i += p.block) {
+        decodeBlock(p, group.first, stage, planes.slice(i, i + p.block), tables, streams, errorSums);
+      }
     }
     members.forEach(({ D, E, P }, i) => {
       if (P) for (let j = 0; j < size; j++) D[j] += P[j];
@@ -210,132 +215,96 @@ function base({ first, shift, weights }, i, all, size, low, high) {
   return Int32Array.from(sums, (s) => Math.min(Math.max(Math.floor(s / 2 ** shift), low), high));
 }
 
-class StageDecoder {
-  constructor(p, group, stage, tables, streams, errorSums) {
-    Object.assign(this, { p, stage, tables, streams, errorSums, first: group.first });
-    this.r = new Int32Array(stage.K + 1);
-    this.r[stage.K] = 1;
-    this.f = new Uint8Array(stage.J);
-    const deltas = (list) => Int32Array.from(list, ([dy, dx]) => dy * p.l + dx);
-    [this.values, this.errors, this.nine] = [VALUES, ERRORS, NINE].map(deltas);
-  }
+/** The planes of a block (12.2), value by value (12.6). */
+function decodeBlock(p, first, stage, planes, tables, streams, errorSums) {
+  const { h, l, low, high, steps, hr, lr } = p;
+  const { J, K, clip, fraction, weights, activity, thresholds, flagWeights, errorWeights, scale, regional, sets } = stage;
+  const between = stage.d > 0;
+  const bands = Math.ceil(l / lr);
+  const width = K + 1;
+  const half = 1 << (fraction - 1);
+  const r = new Int32Array(width);
+  const f = new Uint8Array(J);
+  r[K] = 1;
+  const own = Int32Array.from(NINE, ([dy, dx]) => dy * l + dx);
+  const wrong = Int32Array.from(ERRORS, ([dy, dx]) => dy * l + dx);
 
-  /** Decode the planes of a block (12.2). */
-  block(planes) {
-    const { h, l, steps } = this.p;
-    for (let s = 0; s < steps; s++) {
-      for (let y = Math.max(0, (s - l + 2) >> 1); y < h && 2 * y <= s; y++) {
-        for (const plane of planes) this.value(plane, y, s - 2 * y);
-      }
+  /** What stands around a position near an edge of its plane; 0 outside. */
+  const careful = (out, to, array, i, list, deltas, y, x) => {
+    for (let j = 0; j < deltas.length; j++) {
+      const row = y + list[j][0];
+      const column = x + list[j][1];
+      out[to + j] = row >= 0 && row < h && column >= 0 && column < l ? array[i + deltas[j]] : 0;
     }
-  }
+  };
 
-  /** What stands in `array` around a plane's position; 0 outside the plane. */
-  gather(out, to, array, at, list, deltas, inside, y, x) {
-    if (inside) {
-      for (let i = 0; i < deltas.length; i++) out[to + i] = array[at + deltas[i]];
-      return;
-    }
-    const { h, l } = this.p;
-    for (let i = 0; i < deltas.length; i++) {
-      const [row, column] = [y + list[i][0], x + list[i][1]];
-      out[to + i] = row >= 0 && row < h && column >= 0 && column < l ? array[at + deltas[i]] : 0;
-    }
-  }
-
-  /** 12.6. */
-  value({ member, at, below, above }, y, x) {
-    const { p, stage, r, f, streams, first } = this;
-    const { h, l, low, high } = p;
-    const { D, E, F, P } = member;
-    const { J, K, clip, fraction, weights, activity } = stage;
-    const between = stage.d > 0;
-    const here = y * l + x;
-    const i = at + here;
-    const inside = y >= 3 && x >= 4 && y + 1 < h && x + 2 < l;
-    this.gather(r, 0, D, i, VALUES, this.values, inside, y, x);
-    if (between) {
-      this.gather(r, 21, D, below + here, NINE, this.nine, inside, y, x);
-      this.gather(r, 30, D, above + here, NINE, this.nine, inside, y, x);
-    }
-    let c;
-    if (first) {
-      this.gather(r, J, P, i, NINE, this.nine, inside, y, x);
-      c = P[i];
-      for (let j = J; j < K; j++) r[j] -= c;
-      r[J + 4] = c >> 4;
-    } else {
-      // (0, -1), (-1, -1), (-1, 0), (-1, 1) stand at 3, 7, 8, 9; the position below and above at 25 and 34
-      let sum;
-      let count;
-      if (F) {
-        this.gather(f, 0, F, i, VALUES, this.values, inside, y, x);
-        if (between) {
-          this.gather(f, 21, F, below + here, NINE, this.nine, inside, y, x);
-          this.gather(f, 30, F, above + here, NINE, this.nine, inside, y, x);
+  for (let s = 0; s < steps; s++) {
+    for (let y = Math.max(0, (s - l + 2) >> 1); y < h && 2 * y <= s; y++) {
+      const x = s - 2 * y;
+      const inside = y >= 3 && x >= 4 && y + 1 < h && x + 2 < l;
+      for (let n = 0; n < planes.length; n++) {
+        const { D, E, F, P, at, below, above, deltas } = planes[n];
+        const i = at + y * l + x;
+        if (inside) for (let j = 0; j < J; j++) r[j] = D[i + deltas[j]];
+        else careful(r, 0, D, i, NEAR, deltas, y, x);
+        let c;
+        if (P) {
+          careful(r, J, P, i, NINE, own, y, x);
+          c = P[i];
+          for (let j = J; j < K; j++) r[j] -= c;
+          r[J + 4] = c >> 4;
+        } else {
+          // (0, -1), (-1, -1), (-1, 0), (-1, 1) stand at 3, 7, 8, 9; the position below and above at 25 and 34
+          let count = between ? 6 : 4;
+          if (F) {
+            careful(f, 0, F, i, NEAR, deltas, y, x);
+            count = f[3] + f[7] + f[8] + f[9] + (between ? f[25] + f[34] : 0);
+          }
+          const sum = r[3] + r[7] + r[8] + r[9] + (between ? r[25] + r[34] : 0); // D is 0 where F is
+          c = count ? Math.floor(sum / count) : 0;
+          for (let j = 0; j < J; j++) r[j] -= c;
+          if (F) {
+            let u = flagWeights[J];
+            for (let j = 0; j < J; j++) {
+              if (f[j]) u += flagWeights[j];
+              else r[j] = 0;
+            }
+            if (!streams.flag(u)) continue;
+          }
         }
-        // D is 0 where F is 0
-        count = f[3] + f[7] + f[8] + f[9] + (between ? f[25] + f[34] : 0);
-      } else count = between ? 6 : 4;
-      sum = r[3] + r[7] + r[8] + r[9] + (between ? r[25] + r[34] : 0);
-      c = count ? Math.floor(sum / count) : 0;
-      for (let j = 0; j < J; j++) r[j] -= c;
-      if (F) {
-        let u = stage.flagWeights[J];
-        for (let j = 0; j < J; j++) {
-          if (f[j]) u += stage.flagWeights[j];
-          else r[j] = 0;
+        let t = activity[K];
+        for (let j = 0; j < K; j++) {
+          const value = r[j] > clip ? clip : r[j] < -clip ? -clip : r[j];
+          r[j] = value;
+          t = (t + Math.imul(activity[j], value < 0 ? -value : value)) | 0;
         }
-        if (!streams.flag(u)) return;
+        let set = regional ? (Math.floor(y / hr) * bands + Math.floor(x / lr)) * sets : 0;
+        for (let j = 0; j < thresholds.length; j++) if (thresholds[j] < t) set++;
+        let m = c << fraction;
+        for (let j = 0, w = set * width; j < width; j++, w++) m = (m + Math.imul(weights[w], r[j])) | 0;
+
+        let e = Math.imul(t < 1048576 ? t : 1048576, scale) >> 6;
+        for (let j = 0; j < 10; j++) {
+          if (!inside) {
+            const row = y + ERRORS[j][0];
+            const column = x + ERRORS[j][1];
+            if (row < 0 || column < 0 || column >= l) continue;
+          }
+          e = (e + Math.imul(errorWeights[j], E[i + wrong[j]])) | 0;
+        }
+        if (between) e += errorWeights[10] * E[i + below] + errorWeights[11] * E[i + above];
+        if (P) e += errorWeights[between ? 12 : 10] * Math.floor(errorSums[i] / first);
+        const rounded = m + half;
+        const prediction = Math.min(Math.max(rounded >> fraction, low), high);
+        const v = streams.value(tables.at(contextOf(e), (rounded >> (fraction - 2)) & 3), prediction);
+        if (F) {
+          if (!v) streams.zero();
+          F[i] = 1;
+        }
+        D[i] = P ? v - P[i] : v;
+        E[i] = Math.min(Math.abs((v << fraction) - m) >> (fraction - 2), 4095);
       }
     }
-    let t = activity[K];
-    for (let j = 0; j < K; j++) {
-      const x1 = r[j] > clip ? clip : r[j] < -clip ? -clip : r[j];
-      r[j] = x1;
-      t += activity[j] * (x1 < 0 ? -x1 : x1);
-    }
-    let set = 0;
-    for (const threshold of stage.thresholds) if (threshold < t) set++;
-    if (stage.regional) {
-      set += (Math.floor(y / p.hr) * Math.ceil(l / p.lr) + Math.floor(x / p.lr)) * stage.sets;
-    }
-    let m = c * (1 << fraction);
-    for (let j = 0, w = set * (K + 1); j <= K; j++) m += weights[w + j] * r[j];
-
-    const e = this.expected(E, i, below + here, above + here, inside, y, x, t, here, at);
-    const rounded = m + (1 << (fraction - 1));
-    const table = this.tables.at(contextOf(e), (rounded >> (fraction - 2)) & 3);
-    const prediction = Math.min(Math.max(rounded >> fraction, low), high);
-    const v = streams.value(table, prediction);
-    if (F) {
-      if (!v) streams.zero();
-      F[i] = 1;
-    }
-    D[i] = P ? v - P[i] : v;
-    E[i] = Math.min(Math.abs(v * (1 << fraction) - m) >> (fraction - 2), 4095);
-  }
-
-  /** 12.6, point 6: the expected error. */
-  expected(E, i, below, above, inside, y, x, t) {
-    const { stage, errors } = this;
-    const w = stage.errorWeights;
-    const { h, l } = this.p;
-    let e = Math.floor((Math.min(t, 2 ** 20) * stage.scale) / 64);
-    for (let j = 0; j < 10; j++) {
-      if (!inside) {
-        const [row, column] = [y + ERRORS[j][0], x + ERRORS[j][1]];
-        if (row < 0 || row >= h || column < 0 || column >= l) continue;
-      }
-      e += w[j] * E[i + errors[j]];
-    }
-    let next = 10;
-    if (stage.d) {
-      e += w[10] * E[below] + w[11] * E[above];
-      next = 12;
-    }
-    if (this.first) e += w[next] * Math.floor(this.errorSums[i] / this.first);
-    return e;
   }
 }
 

@@ -29,7 +29,7 @@ export class Stream {
 
   /** Take the symbol at `slot` with its count and start out of the lane. */
   pop(slot, count, start) {
-    let x = count * (this.x[this.lane] >>> 14) + slot - start;
+    let x = (Math.imul(count, this.x[this.lane] >>> 14) + slot - start) >>> 0;
     if (x < 65536) {
       if (this.next >= this.words.length) this.missing();
       x = x * 65536 + this.words[this.next++];
