@@ -163,7 +163,7 @@ function readGroups(r, { groups, zeros, regions, h, l, hr, lr }) {
 
 const sumOf = (list) => list.reduce((sum, x) => sum + Math.abs(x), 0);
 
-/** All v, as [measurement in their order][slice][part][row][column]. */
+/** All v, as [measurement in their order][row][column][slice][part]: what is decoded in turn lies together. */
 function decodeGroups(r, p, tables, streams) {
   const { T, Z, h, l, parts, low, high } = p;
   const size = Z * parts * h * l;
@@ -181,12 +181,11 @@ function decodeGroups(r, p, tables, streams) {
       const planes = [];
       for (const member of members) {
         for (const z of stage.slices) {
-          const slice = parts * h * l;
-          const below = -stage.d * slice;
+          const below = -stage.d * parts;
           const above = z + stage.d < Z ? -below : below;
           for (let part = 0; part < parts; part++) {
-            const deltas = NEAR.slice(0, stage.J).map(([dy, dx, where]) => [0, below, above][where] + dy * l + dx);
-            planes.push({ ...member, at: z * slice + part * h * l, below, above, deltas: Int32Array.from(deltas) });
+            const deltas = NEAR.slice(0, stage.J).map(([dy, dx, where]) => [0, below, above][where] + (dy * l + dx) * Z * parts);
+            planes.push({ ...member, at: z * parts + part, below, above, deltas: Int32Array.from(deltas) });
           }
         }
       }
@@ -215,6 +214,15 @@ function base({ first, shift, weights }, i, all, size, low, high) {
   return Int32Array.from(sums, (s) => Math.min(Math.max(Math.floor(s / 2 ** shift), low), high));
 }
 
+/** What stands around a position near an edge of its plane; 0 outside. */
+function careful(out, to, array, i, list, deltas, y, x, h, l) {
+  for (let j = 0; j < deltas.length; j++) {
+    const row = y + list[j][0];
+    const column = x + list[j][1];
+    out[to + j] = row >= 0 && row < h && column >= 0 && column < l ? array[i + deltas[j]] : 0;
+  }
+}
+
 /** The planes of a block (12.2), value by value (12.6). */
 function decodeBlock(p, first, stage, planes, tables, streams, errorSums) {
   const { h, l, low, high, steps, hr, lr } = p;
@@ -226,17 +234,9 @@ function decodeBlock(p, first, stage, planes, tables, streams, errorSums) {
   const r = new Int32Array(width);
   const f = new Uint8Array(J);
   r[K] = 1;
-  const own = Int32Array.from(NINE, ([dy, dx]) => dy * l + dx);
-  const wrong = Int32Array.from(ERRORS, ([dy, dx]) => dy * l + dx);
-
-  /** What stands around a position near an edge of its plane; 0 outside. */
-  const careful = (out, to, array, i, list, deltas, y, x) => {
-    for (let j = 0; j < deltas.length; j++) {
-      const row = y + list[j][0];
-      const column = x + list[j][1];
-      out[to + j] = row >= 0 && row < h && column >= 0 && column < l ? array[i + deltas[j]] : 0;
-    }
-  };
+  const stride = p.Z * p.parts;
+  const own = Int32Array.from(NINE, ([dy, dx]) => (dy * l + dx) * stride);
+  const wrong = Int32Array.from(ERRORS, ([dy, dx]) => (dy * l + dx) * stride);
 
   for (let s = 0; s < steps; s++) {
     for (let y = Math.max(0, (s - l + 2) >> 1); y < h && 2 * y <= s; y++) {
@@ -244,12 +244,12 @@ function decodeBlock(p, first, stage, planes, tables, streams, errorSums) {
       const inside = y >= 3 && x >= 4 && y + 1 < h && x + 2 < l;
       for (let n = 0; n < planes.length; n++) {
         const { D, E, F, P, at, below, above, deltas } = planes[n];
-        const i = at + y * l + x;
+        const i = (y * l + x) * stride + at;
         if (inside) for (let j = 0; j < J; j++) r[j] = D[i + deltas[j]];
-        else careful(r, 0, D, i, NEAR, deltas, y, x);
+        else careful(r, 0, D, i, NEAR, deltas, y, x, h, l);
         let c;
         if (P) {
-          careful(r, J, P, i, NINE, own, y, x);
+          careful(r, J, P, i, NINE, own, y, x, h, l);
           c = P[i];
           for (let j = J; j < K; j++) r[j] -= c;
           r[J + 4] = c >> 4;
@@ -257,24 +257,25 @@ function decodeBlock(p, first, stage, planes, tables, streams, errorSums) {
           // (0, -1), (-1, -1), (-1, 0), (-1, 1) stand at 3, 7, 8, 9; the position below and above at 25 and 34
           let count = between ? 6 : 4;
           if (F) {
-            careful(f, 0, F, i, NEAR, deltas, y, x);
+            careful(f, 0, F, i, NEAR, deltas, y, x, h, l);
             count = f[3] + f[7] + f[8] + f[9] + (between ? f[25] + f[34] : 0);
           }
           const sum = r[3] + r[7] + r[8] + r[9] + (between ? r[25] + r[34] : 0); // D is 0 where F is
           c = count ? Math.floor(sum / count) : 0;
-          for (let j = 0; j < J; j++) r[j] -= c;
           if (F) {
             let u = flagWeights[J];
             for (let j = 0; j < J; j++) {
               if (f[j]) u += flagWeights[j];
-              else r[j] = 0;
+              else r[j] = c; // 0 when c is taken away
             }
             if (!streams.flag(u)) continue;
           }
         }
         let t = activity[K];
+        const centre = P ? 0 : c;
         for (let j = 0; j < K; j++) {
-          const value = r[j] > clip ? clip : r[j] < -clip ? -clip : r[j];
+          const away = r[j] - centre;
+          const value = away > clip ? clip : away < -clip ? -clip : away;
           r[j] = value;
           t = (t + Math.imul(activity[j], value < 0 ? -value : value)) | 0;
         }
@@ -313,10 +314,10 @@ function arrange({ Z, Y, X, exchanged, base: first, step, b, h, l, order, parts 
   all.forEach((v, i) => {
     for (let z = 0; z < Z; z++) {
       for (let y = 0; y < Y; y++) {
-        const row = (z * parts + Math.floor(y / h) * b) * h * l + (y % h) * l;
         const slice = (order[i] * Z + z) * Y * X;
         for (let x = 0; x < X; x++) {
-          const from = row + Math.floor(x / l) * h * l + (x % l);
+          const part = z * parts + Math.floor(y / h) * b + Math.floor(x / l);
+          const from = ((y % h) * l + (x % l)) * Z * parts + part;
           out[slice + (exchanged ? x * Y + y : y * X + x)] = first + step * v[from];
         }
       }
