@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import subprocess
+import sys
 import threading
+import tomllib
+from fnmatch import fnmatch
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import zarr
-from checks import ROOT, VECTORS, index_of, vectors
+from checks import ROOT, VECTORS, decoder, index_of, vectors
 
 import inrstore
 
@@ -120,6 +124,55 @@ def test_every_vector_in_chromium_gives_its_values_or_is_refused_by_field(tmp_pa
     assert result["failures"] == []
     assert result["unsupported"] == []
     assert result["passed"] >= len(entries) - 2
+
+
+@needs_node
+def test_av1_in_node_takes_samples_from_a_decoder_that_is_given(monkeypatch):
+    read, made = decoder(), []
+    dav1d = sys.modules["decoder_av1"].DECODERS["dav1d"]
+    monkeypatch.setitem(
+        sys.modules["decoder_av1"].DECODERS, "dav1d", lambda *given: made.append(dav1d(*given)) or made[-1]
+    )
+    entries = [e for e in bundle("subset", "uncommon") if e["mode"] == "av1"]
+    for entry in entries:
+        read.decode(base64.b64decode(entry["data"]))
+        entry["samples"] = base64.b64encode(made[-1].astype("<u2").tobytes()).decode()
+    assert in_node(HERE / "vectors.js", "runVectors", entries) == {
+        "passed": len(entries), "failures": [], "unsupported": []
+    }  # fmt: skip
+
+
+@needs_node
+def test_another_shape_or_dtype_is_refused_and_av1_at_once():
+    frames = vectors("subset")
+    given = {"data": frames["siren-i2-4d"], "av1": frames["av1-i2-3d"]}
+    found = in_node(HERE / "vectors.js", "misuse", {k: base64.b64encode(v).decode() for k, v in given.items()})
+    assert found == {"shape": "shape", "ndim": "shape", "dtype": "dtype", "unknown": "RangeError", "right": "none",
+                     "sync": "none", "av1": "mode"}  # fmt: skip
+
+
+@needs_node
+def test_changed_bytes_under_right_checksums_are_refused_by_a_chunk_error_and_nothing_else():
+    small = [e for e in bundle("subset", "uncommon") if len(e["data"]) < 3000]
+    found = in_node(HERE / "vectors.js", "fuzz", {"bundle": small, "count": 1500})
+    assert found["crashes"] == []
+    assert found["refused"] > 1000
+
+
+def test_every_file_of_the_decoder_is_in_the_wheel_and_imports_only_its_neighbours():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["inrstore"]
+    files = sorted(WEB.iterdir())
+    assert {"inrstore.js", "zarrita.js", "package.json", "README.md"} <= {path.name for path in files}
+    for path in files:
+        assert any(fnmatch(path.relative_to(ROOT / "inrstore").as_posix(), pattern) for pattern in patterns), path
+    for path in WEB.glob("*.js"):
+        code = re.sub(r"/\*.*?\*/|^//.*?$", "", path.read_text(), flags=re.S | re.M)
+        imported = re.findall(r"""(?:from|import\()\s*["']([^"']+)""", code)
+        assert all(name.startswith("./") and (WEB / name).is_file() for name in imported), path
+    package = json.loads((WEB / "package.json").read_text())
+    assert package["version"] == project["project"]["version"]
+    assert all((WEB / target).is_file() for target in package["exports"].values())
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,9 @@ export function decodeSync(bytes, expected = {}) {
 }
 
 function begin(bytes, { shape, dtype, shared = [], av1: samples }) {
-  const header = readHeader(bytes, shape, dtype && typeOf(dtype));
+  const wanted = dtype && typeOf(dtype);
+  if (dtype && !wanted) throw new RangeError(`no chunk has the type ${dtype}`);
+  const header = readHeader(bytes, shape, wanted);
   const { r, type, mode } = header;
   const done = (values) => result(header, values);
   r.scope = mode;
