@@ -22,6 +22,7 @@ import zarr
 from checks import ROOT, VECTORS, decoder, index_of, vectors
 
 import inrstore
+from tools import web_kernel
 
 NODE = shutil.which("node")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -140,6 +141,19 @@ def test_av1_in_node_takes_samples_from_a_decoder_that_is_given(monkeypatch):
     assert in_node(HERE / "vectors.js", "runVectors", entries) == {
         "passed": len(entries), "failures": [], "unsupported": []
     }  # fmt: skip
+
+
+@needs_node
+def test_networks_give_the_same_bits_without_webassembly():
+    entries = [e for e in bundle("subset", "uncommon") if e["mode"] == "siren" or "corrected" in e["name"]]
+    entries = [e for e in entries if e["mode"] != "av1"]
+    without = "data:text/javascript,delete globalThis.WebAssembly"
+    found = in_node(HERE / "vectors.js", "runVectors", entries, "--import", without)
+    assert found == {"passed": len(entries), "failures": [], "unsupported": []}
+
+
+def test_the_kernel_is_what_its_tool_makes():
+    assert (WEB / "kernel.js").read_text() == web_kernel.text()
 
 
 @needs_node

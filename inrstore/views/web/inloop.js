@@ -1,5 +1,5 @@
 // Section 16: a network corrects decoded volumes.
-import { BLOCK, readNetwork } from "./network.js";
+import { readNetwork } from "./network.js";
 
 /** Read a correction of `volumes` volumes. */
 export function readCorrection(r, volumes) {
@@ -28,15 +28,16 @@ export function readCorrection(r, volumes) {
 
 /** The corrected volumes, of `lengths` slices, rows and columns; those that stay are the same arrays. */
 export function correct({ net, n, m, near, shifts, magnitude, outputs }, volumes, lengths) {
+  const { block } = net;
   const [, rows, columns] = lengths;
   const out = volumes.map((u, c) => (c < outputs ? u.slice() : u));
   const size = volumes[0].length;
   const clamp = (x) => Math.min(Math.max(x, -magnitude), magnitude);
   const half = shifts.map((s) => (s ? 2 ** (s - 1) : 0));
   const scale = shifts.map((s) => 2 ** -s);
-  const places = near.map(() => new Int32Array(BLOCK));
-  for (let at = 0; at < size; at += BLOCK) {
-    const filled = Math.min(BLOCK, size - at);
+  const places = near.map(() => new Int32Array(block));
+  for (let at = 0; at < size; at += block) {
+    const filled = Math.min(block, size - at);
     near.forEach(([dz, dy, dx], j) => {
       let x = at % columns;
       let y = Math.floor(at / columns) % rows;
@@ -55,20 +56,20 @@ export function correct({ net, n, m, near, shifts, magnitude, outputs }, volumes
     for (let k = 0; k < n; k++) {
       const u = volumes[k];
       const [h, s] = [half[k], scale[k]];
-      for (let p = 0; p < filled; p++) net.x[k * BLOCK + p] = clamp(Math.floor((u[at + p] + h) * s));
+      for (let p = 0; p < filled; p++) net.x[k * block + p] = clamp(Math.floor((u[at + p] + h) * s));
     }
     for (let k = 0, i = n; k < m; k++) {
       const u = volumes[k];
       const [h, s] = [half[n + k], scale[n + k]];
       for (const place of places) {
         for (let p = 0; p < filled; p++) {
-          net.x[i * BLOCK + p] = clamp(Math.floor((u[place[p]] - u[at + p] + h) * s));
+          net.x[i * block + p] = clamp(Math.floor((u[place[p]] - u[at + p] + h) * s));
         }
         i++;
       }
     }
     const w = net.evaluate(filled);
-    for (let c = 0; c < outputs; c++) for (let p = 0; p < filled; p++) out[c][at + p] += w[c * BLOCK + p];
+    for (let c = 0; c < outputs; c++) for (let p = 0; p < filled; p++) out[c][at + p] += w[c * block + p];
   }
   return out;
 }

@@ -1,11 +1,14 @@
-// Section 7: networks of integers. Positions are evaluated in blocks of `BLOCK`, each row of an array for one unit.
+// Section 7: networks of integers. Positions are evaluated in blocks, each row of an array for one unit.
+import { module } from "./kernel.js";
 import { decodeGroups, geometric, lanesOf } from "./rans.js";
 
 export const BLOCK = 256;
-const table = (f) => Float64Array.from({ length: 4096 }, (_, p) => Math.round(1023 * f(p)));
+const table = (f) => Int16Array.from({ length: 4096 }, (_, p) => Math.round(1023 * f(p)));
 const SINE = table((p) => Math.sin((2 * Math.PI * (p + 0.5)) / 4096));
 const TANH = table((p) => Math.tanh((p - 2048 + 0.5) / 512));
 const [SINE_CODE, LAST_CODE] = [1, 3];
+
+const even = (n) => n + (n % 2);
 
 /** A short number: 12 bits of mantissa, 4 of exponent. */
 const short = (g) => (g & 0xfff) * 2 ** (g >> 12);
@@ -66,7 +69,7 @@ export function readNetwork(r, accept) {
   const groups = tables.map((t, i) => ({ count: counts[i], peak: t.peak, table: geometric(t.slope, t.bend, t.peak) }));
   const symbols = decodeGroups(stream, groups);
   const [biases] = symbols.splice(depth, 1);
-  const net = new Network({ shapes, activations, multipliers, gains, offsets, shift, weights: symbols, biases });
+  const net = new Network({ inputs, shapes, activations, multipliers, gains, offsets, shift, weights: symbols, biases });
   net.checkSums(r, inputs, magnitudes);
   r.scope = scope;
   return net;
@@ -75,15 +78,40 @@ export function readNetwork(r, accept) {
 class Network {
   constructor(fields) {
     Object.assign(this, fields);
-    const even = (n) => n + (n % 2);
-    // A row of zeros makes the number of rows even: two are summed at a time.
-    this.matrices = this.shapes.map(([rows, columns], l) => {
-      const w = new Float64Array(even(rows) * columns);
-      w.set(this.weights[l]);
-      return w;
-    });
-    this.layers = this.shapes.map(([rows]) => new Float64Array(even(rows) * BLOCK));
-    this.x = new Float64Array(this.shapes[0][1] * BLOCK);
+    const { shapes } = this;
+    const rows = even(Math.max(...shapes.map((shape) => shape[0])));
+    const columns = even(Math.max(...shapes.map((shape) => shape[1])));
+    // Positions that are evaluated together: few where there are many outputs.
+    this.block = Math.min(BLOCK, Math.max(8, 8 * Math.floor(2 ** 19 / rows)));
+    this.x = new Float64Array((module ? shapes[0][1] : columns) * this.block);
+    if (module) this.#useKernel(rows, columns);
+    else this.y = new Float64Array(rows * this.block);
+    this.matrices = shapes.map(([n, m], l) => this.#matrix(l, n, m));
+  }
+
+  /** One memory holds all matrices of pairs of columns, then the inputs of a layer in pairs, then its sums. */
+  #useKernel(rows, columns) {
+    const size = this.block * 4;
+    this.at = [0];
+    for (const [n, m] of this.shapes) this.at.push(this.at.at(-1) + even(n) * even(m) * 2);
+    const x = Math.ceil(this.at.at(-1) / 16) * 16;
+    const y = x + (columns / 2) * size;
+    const memory = new WebAssembly.Memory({ initial: Math.ceil((y + rows * size) / 65536) });
+    const { m } = new WebAssembly.Instance(module, { e: { m: memory } }).exports;
+    this.pairs = new Int16Array(memory.buffer, x, columns * this.block);
+    this.y = new Int32Array(memory.buffer, y, rows * this.block);
+    this.sums = new Float64Array(this.inputs ? 0 : even(this.shapes[0][0]) * this.block);
+    this.kernel = (l, n, columnPairs, filled) => m(this.at[l], x, y, n, columnPairs, size, Math.ceil(filled / 8) * 32);
+    this.memory = memory;
+  }
+
+  /** A matrix as its product wants it, with a row of zeros where they are odd: two are summed at a time. */
+  #matrix(l, n, m) {
+    const doubles = !module || (!l && !this.inputs);
+    const width = doubles ? m : even(m);
+    const w = doubles ? new Float64Array(even(n) * m) : new Int16Array(this.memory.buffer, this.at[l], even(n) * width);
+    for (let h = 0; h < n; h++) w.set(this.weights[l].subarray(h * m, (h + 1) * m), h * width);
+    return w;
   }
 
   /** 7.2. */
@@ -104,40 +132,52 @@ class Network {
     });
   }
 
-  /** 7.3: from the inputs in `x`, of this many positions, to the outputs K, in the returned array until the next call. */
-  evaluate(filled = BLOCK) {
-    const last = this.shapes.length - 1;
-    let x = this.x;
-    let unit = 0;
-    for (let l = 0; l <= last; l++) {
-      const y = this.layers[l];
-      const [rows, columns] = this.shapes[l];
-      multiply(this.matrices[l], x, y, rows, columns, filled);
-      if (l < last) {
-        for (let h = 0; h < rows; h++) {
-          const z = y.subarray(h * BLOCK, h * BLOCK + filled);
-          activate(z, this.activations[l], this.multipliers[l], this.biases[unit++], this.multipliers[last]);
-        }
+  /** 7.3: from the inputs in `x`, of this many positions, to the outputs K, which stand until the next call. */
+  evaluate(filled) {
+    const { block, shapes, x, pairs, activations, multipliers } = this;
+    const last = shapes.length - 1;
+    if (pairs && this.inputs) for (let k = 0; k < shapes[0][1]; k++) {
+      for (let p = 0, from = k * block, to = (k >> 1) * 2 * block + (k & 1); p < filled; p++) pairs[to + 2 * p] = x[from + p];
+    } // prettier-ignore
+    for (let l = 0, unit = 0; l < last; l++) {
+      const [rows] = shapes[l];
+      const sums = this.#product(l, filled);
+      for (let h = 0; h < rows; h++) {
+        const z = [activations[l], multipliers[l], this.biases[unit++], multipliers[last]];
+        if (pairs) activate(sums, h * block, filled, ...z, pairs, (h >> 1) * 2 * block + (h & 1), 2);
+        else activate(sums, h * block, filled, ...z, x, h * block, 1);
       }
-      x = y;
     }
+    const sums = this.#product(last, filled);
     const [half, scale] = [2 ** (this.shift - 1), 2 ** -this.shift];
+    this.out ??= new Float64Array(this.offsets.length * block);
     for (let c = 0; c < this.offsets.length; c++) {
       const gain = this.gains[this.gains.length > 1 ? c : 0];
       const add = this.offsets[c] + half;
-      for (let p = c * BLOCK; p < c * BLOCK + filled; p++) x[p] = Math.floor((x[p] * gain + add) * scale);
+      for (let p = c * block; p < c * block + filled; p++) this.out[p] = Math.floor((sums[p] * gain + add) * scale);
     }
-    return x;
+    return this.out;
+  }
+
+  #product(l, filled) {
+    const [rows, columns] = this.shapes[l];
+    if (this.kernel && (l || this.inputs)) {
+      this.kernel(l, even(rows), even(columns) / 2, filled);
+      return this.y;
+    }
+    const y = this.kernel ? this.sums : this.y;
+    multiply(this.matrices[l], this.x, y, rows, columns, filled, this.block);
+    return y;
   }
 }
 
 /** Y = W X at the first `filled` positions, in tiles of two rows and four positions. */
-export function multiply(w, x, y, rows, columns, filled) {
+export function multiply(w, x, y, rows, columns, filled, block) {
   for (let h = 0; h < rows; h += 2) {
-    const [u, v, s] = [h * columns, (h + 1) * columns, h * BLOCK];
+    const [u, v, s] = [h * columns, (h + 1) * columns, h * block];
     for (let p = 0; p < filled; p += 4) {
       let a0 = 0, a1 = 0, a2 = 0, a3 = 0, b0 = 0, b1 = 0, b2 = 0, b3 = 0; // prettier-ignore
-      for (let k = 0, q = p; k < columns; k++, q += BLOCK) {
+      for (let k = 0, q = p; k < columns; k++, q += block) {
         const a = w[u + k], b = w[v + k]; // prettier-ignore
         const x0 = x[q], x1 = x[q + 1], x2 = x[q + 2], x3 = x[q + 3]; // prettier-ignore
         a0 += a * x0;
@@ -154,30 +194,25 @@ export function multiply(w, x, y, rows, columns, filled) {
       y[i + 1] = a1;
       y[i + 2] = a2;
       y[i + 3] = a3;
-      y[i + BLOCK] = b0;
-      y[i + BLOCK + 1] = b1;
-      y[i + BLOCK + 2] = b2;
-      y[i + BLOCK + 3] = b3;
+      y[i + block] = b0;
+      y[i + block + 1] = b1;
+      y[i + block + 2] = b2;
+      y[i + block + 3] = b3;
     }
   }
 }
 
-/** 7.4: z = s M + b M', and f(z), in place of the sums s. */
-function activate(s, kind, multiplier, bias, biasMultiplier) {
+/** 7.4: z = s M + b M', and f(z), of the sums of one unit. */
+function activate(s, from, filled, kind, multiplier, bias, biasMultiplier, out, to, step) {
   if (kind === SINE_CODE) {
     const b = Math.imul(bias, biasMultiplier);
-    for (let i = 0; i < s.length; i++) s[i] = SINE[(Math.imul(s[i], multiplier) + b) >>> 20];
+    for (let i = from; i < from + filled; i++, to += step) out[to] = SINE[(Math.imul(s[i], multiplier) + b) >>> 20];
     return;
   }
   const b = bias * biasMultiplier;
-  if (kind === LAST_CODE) {
-    for (let i = 0; i < s.length; i++) {
-      s[i] = TANH[Math.min(Math.max(Math.floor((s[i] * multiplier + b) / 2 ** 20), -2048), 2047) + 2048];
-    }
-    return;
-  }
-  const low = kind ? 0 : -1023;
-  for (let i = 0; i < s.length; i++) {
-    s[i] = Math.min(Math.max(Math.floor((s[i] * multiplier + b + 2 ** 23) / 2 ** 24), low), 1023);
+  const [low, high, shift, half] = kind === LAST_CODE ? [-2048, 2047, 2 ** -20, 0] : [kind ? 0 : -1023, 1023, 2 ** -24, 2 ** 23];
+  for (let i = from; i < from + filled; i++, to += step) {
+    const u = Math.min(Math.max(Math.floor((s[i] * multiplier + b + half) * shift), low), high);
+    out[to] = kind === LAST_CODE ? TANH[u + 2048] : u;
   }
 }

@@ -171,7 +171,7 @@ function evaluate(net, v, places, centres, network, gain, filled) {
     }
   }
   layers.forEach(({ matrix, rows, columns, bias, scale, y }, l) => {
-    multiply(matrix, x, y, rows, columns, filled);
+    multiply(matrix, x, y, rows, columns, filled, BLOCK);
     for (let h = 0; h < rows; h++) {
       for (let i = h * BLOCK; i < h * BLOCK + filled; i++) {
         const u = Math.floor((y[i] + bias[h]) * scale);

@@ -1,6 +1,6 @@
 // Section 5: mode 3, a network of the coordinates.
 import { ChunkError, product } from "./bytes.js";
-import { BLOCK, readNetwork } from "./network.js";
+import { readNetwork } from "./network.js";
 import { checkOutputs, scaled } from "./types.js";
 
 export function siren(r, type, box) {
@@ -19,14 +19,15 @@ export function siren(r, type, box) {
   });
   r.check(r.left === 0, "network", `${r.left} bytes follow it`);
 
+  const { block } = net;
   const inner = channel === 255 ? 1 : product(box.slice(channel + 1));
   const positions = product(lengths);
   const numbers = new Int32Array(positions * count);
   const place = lengths.map(() => 0);
-  for (let at = 0; at < positions; at += BLOCK) {
-    const filled = Math.min(BLOCK, positions - at);
+  for (let at = 0; at < positions; at += block) {
+    const filled = Math.min(block, positions - at);
     for (let p = 0; p < filled; p++) {
-      for (let a = 0; a < lengths.length; a++) net.x[a * BLOCK + p] = 2 * place[a] - (lengths[a] - 1);
+      for (let a = 0; a < lengths.length; a++) net.x[a * block + p] = 2 * place[a] - (lengths[a] - 1);
       for (let a = lengths.length - 1; a >= 0 && ++place[a] === lengths[a]; a--) place[a] = 0;
     }
     const k = net.evaluate(filled);
@@ -34,7 +35,7 @@ export function siren(r, type, box) {
       for (let p = 0; p < filled; p++) {
         const q = at + p;
         const index = channel === 255 ? q : (Math.floor(q / inner) * count + c) * inner + (q % inner);
-        numbers[index] = Math.min(Math.max(k[c * BLOCK + p], low), high);
+        numbers[index] = Math.min(Math.max(k[c * block + p], low), high);
       }
     }
   }
