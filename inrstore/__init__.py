@@ -10,10 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inrstore.api import convert, export, info, merge, prune, remove, update, verify
+    from inrstore.api import convert, export, info, merge, prune, remove, tradeoff, train, update, verify
     from inrstore.codecs.decoded import cache
     from inrstore.views.archive import open_archive
     from inrstore.views.backend import open
+    from inrstore.views.field import field
+    from inrstore.views.image import load
 
     __version__: str
 
@@ -22,12 +24,16 @@ __all__ = [
     "cache",
     "convert",
     "export",
+    "field",
     "info",
+    "load",
     "merge",
     "open",
     "open_archive",
     "prune",
     "remove",
+    "tradeoff",
+    "train",
     "update",
     "verify",
 ]
@@ -36,12 +42,16 @@ _HOMES = {
     "cache": "inrstore.codecs.decoded",
     "convert": "inrstore.api",
     "export": "inrstore.api",
+    "field": "inrstore.views.field",
     "info": "inrstore.api",
+    "load": "inrstore.views.image",
     "merge": "inrstore.api",
     "open": "inrstore.views.backend",
     "open_archive": "inrstore.views.archive",
     "prune": "inrstore.api",
     "remove": "inrstore.api",
+    "tradeoff": "inrstore.api",
+    "train": "inrstore.api",
     "update": "inrstore.api",
     "verify": "inrstore.api",
 }

@@ -150,7 +150,10 @@ def test_fitting_is_imported_lazily_by_encoders():
 HEAVY = {"torch": FIT, "nibabel": "inrstore.sources", "xarray": "inrstore.views", "typer": "inrstore.cli",
          "rich": "inrstore.cli", "matplotlib": "inrstore.evaluate.picture", "obstore": "inrstore.files.remote",
          "distributed": "inrstore.archive.cluster", "jinja2": "inrstore.archive.report",
-         "dcm2niix": "inrstore.sources.dicom"}  # fmt: skip
+         "dcm2niix": "inrstore.sources.dicom", "fsspec": "inrstore.views.fsspec",
+         "mfusepy": "inrstore.views.mount"}  # fmt: skip
+PLUGINS = {"inrstore.views.engine": "xarray", "inrstore.views.fsspec": "fsspec"}
+"""Modules that only the package they are a plug-in of imports."""
 
 
 def graph(*, lazy: bool) -> dict[str, set[str]]:
@@ -209,14 +212,20 @@ def test_optional_packages_stay_where_they_are_needed():
         own = dotted(path)
         for name, lazy, typing in imports(path):
             package = name.split(".")[0]
-            if package not in HEAVY or typing:
+            if package not in HEAVY or typing or PLUGINS.get(own) == package:
                 continue
             if package == "torch":
                 assert own.startswith(FIT), f"{own} imports torch"
-            elif package in ("nibabel", "xarray", "matplotlib", "dcm2niix", "jinja2"):
+            elif package in ("nibabel", "xarray", "matplotlib", "dcm2niix", "jinja2", "mfusepy", "fsspec"):
                 assert lazy, f"{own} imports {package} eagerly"
             else:
                 assert lazy or own.startswith(HEAVY[package]), f"{own} imports {package} eagerly"
+
+
+def test_no_module_imports_a_plug_in():
+    for path in MODULES:
+        for name, _, _ in imports(path):
+            assert name not in PLUGINS, f"{path} imports {name}"
 
 
 KERNELS = "inrstore.chunk.kernels"

@@ -12,7 +12,7 @@ from common import check_refused, check_same_bits, random_image, real_scan, writ
 import inrstore
 from inrstore.errors import ConfigurationError, DestinationExistsError, StoreError, WriteError
 from inrstore.store import layout
-from inrstore.store.export import _runs
+from inrstore.store.export import runs
 from inrstore.store.layout import Grid
 from inrstore.store.reader import Store
 
@@ -124,7 +124,7 @@ def test_the_pieces_of_the_chunks_make_up_the_file(shape, chunks):
     grid = Grid(shape, chunks)
     for index in grid:
         region = grid.region(index)
-        for offset, run in _runs(array[region].copy(), region, shape):
+        for offset, run in runs(array[region].copy(), region, shape):
             out[offset : offset + run.nbytes] = np.frombuffer(run.tobytes(), np.uint8)
     check_same_bits(out.view("<i2").reshape(shape), array)
 

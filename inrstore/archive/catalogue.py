@@ -23,10 +23,12 @@ class Catalogue(Closing):
     ----------
     tables : str
         The statements that make them.
+    threads : bool
+        Whether other threads than this one use it, too, one at a time.
     """
 
-    def __init__(self, tables: str) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)
+    def __init__(self, tables: str, *, threads: bool = False) -> None:
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=not threads)
         self._db.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; {tables}; BEGIN")
 
     def close(self) -> None:

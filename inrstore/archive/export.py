@@ -177,7 +177,7 @@ class _Writer:
             packed = None if single else zip_of(self.place, entry.key)
             if packed is not None and entry.out.startswith(packed[0][: -len(".zip")] + "/"):
                 continue
-            name = _original_path(entry, f"{self.job['source'].get('name')}:" if single else "")
+            name = original_path(entry, f"{self.job['source'].get('name')}:" if single else "")
             if not self._wanted(name):
                 continue
             target = Folder(folder).at(name)
@@ -242,8 +242,15 @@ class _Writer:
         self.zips += 1
 
 
-def _original_path(entry: ManifestEntry, zipped: str) -> str:
-    """Return where an image or file lay: the folder it has in the archive, and its name in the source."""
+def original_path(entry: ManifestEntry, zipped: str) -> str:
+    """Return where an image or file lay: the folder it has in the archive, and its name in the source.
+
+    Parameters
+    ----------
+    entry : ManifestEntry
+    zipped : str
+        What the keys of the members of its zip begin with, "1.zip:"; "" for what lay in none.
+    """
     if entry.kind != "store":
         return entry.out
     name = entry.key.removeprefix(zipped).rpartition("/")[2]

@@ -14,9 +14,11 @@ import numpy.typing as npt
 from inrstore.chunk import arithmetic, dtypes, envelope, frame
 from inrstore.chunk import mask as masks
 from inrstore.chunk.context import UNKNOWN, Context
+from inrstore.chunk.envelope import Envelope
 from inrstore.chunk.frame import Frame, Reader
-from inrstore.chunk.inr.siren import slice_of
-from inrstore.chunk.modes import BY_NUMBER, Mode, find
+from inrstore.chunk.inr import siren
+from inrstore.chunk.inr.siren import Siren, slice_of
+from inrstore.chunk.modes import BY_NUMBER, SIREN, Mode, find
 from inrstore.chunk.shared import Shared
 from inrstore.errors import CorruptChunkError
 
@@ -148,6 +150,27 @@ def decode_inside(
     if around.mask is not None:
         inside[around.box] = around.mask
     return inside
+
+
+@arithmetic.usual()
+def decode_network(
+    data: bytes | memoryview, shape: tuple[int, ...] | None = None, dtype: npt.DTypeLike | None = None
+) -> tuple[Envelope, Siren] | None:
+    """Return the network that a chunk is, and the envelope around it; None of other modes. No values are decoded.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The frame.
+    shape, dtype : optional
+        As for `decode_chunk`.
+    """
+    parsed = _unpack(data, Context.of(shape, dtype, None))
+    if parsed.mode != SIREN.number:
+        return None
+    kind, reader = dtypes.little(parsed.dtype), Reader(parsed.payload)
+    around = SIREN.envelope(reader, parsed.shape, kind)
+    return around, siren.read(reader, around.coded(kind), around.box_shape)
 
 
 @arithmetic.usual()

@@ -107,6 +107,14 @@ def convert(
             show_default=False,
         ),
     ] = None,
+    shared: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A network of `inrstore train` that lossless chunks may name; can be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     strip: Annotated[
         bool, typer.Option("--strip", help="Leave out free text of headers, extensions and tags; say what it was.")
     ] = False,
@@ -149,6 +157,15 @@ def convert(
     batch: Annotated[
         int, typer.Option(metavar="N", help="Images that are fitted together on a GPU.", rich_help_panel=_MANY)
     ] = 1,
+    log_fit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="CSV of loss and PSNR of each chunk against steps; a .png beside it.",
+            show_default=False,
+            rich_help_panel=_NETWORKS,
+        ),
+    ] = None,
     allow_unmatched: Unmatched = False,
     dry_run: DryRun = False,
     log: LogFile = None,
@@ -189,6 +206,7 @@ def convert(
             chunks=chunks,
             mask=mask,
             strip=strip,
+            shared=shared or (),
             include=include or (),
             exclude=exclude or (),
             rules=rules,
@@ -197,6 +215,7 @@ def convert(
             workers=workers,
             batch=batch,
             allow_unmatched=allow_unmatched,
+            log_fit=log_fit,
             dry_run=dry_run,
             progress=step,
         )

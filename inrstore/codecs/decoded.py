@@ -139,11 +139,19 @@ def cache(nbytes: int | None = None) -> int:
     return before
 
 
+def recall(key: Key) -> Array | None:
+    """Return a chunk that is kept by the key that `key_of` gave for its frame; None if it is kept no more.
+
+    So who reads the same chunk in many small pieces need not read and digest its frame for each of them.
+    """
+    return _recent.find(key)
+
+
 def chunk(
     data: bytes, shape: tuple[int, ...] | None = None, dtype: npt.DTypeLike | None = None, shared: Shared | None = None
 ) -> Array:
     """Return the chunk of a frame, as `inrstore.chunk.decode.decode_chunk` does, but not writable if it is kept."""
-    return _recent.get(_key(data, shape, dtype, shared), lambda: decode_chunk(data, shape, dtype, shared))
+    return _recent.get(key_of(data, shape, dtype, shared), lambda: decode_chunk(data, shape, dtype, shared))
 
 
 def region(
@@ -155,7 +163,7 @@ def region(
     asked for as long as it would be kept; or at once for a large part, and where the chunk before was needed twice.
     Other parts that a mode makes alone are not kept, and their chunk is never decoded for them.
     """
-    mode, key = mode_of(data), _key(data, shape, dtype, shared)
+    mode, key = mode_of(data), key_of(data, shape, dtype, shared)
     if mode is None or mode.decode_part is None:
         return np.asarray(chunk(data, shape, dtype, shared)[selection])
     if mode.parts_share:
@@ -171,7 +179,7 @@ def _lengths(selection: Selection, shape: tuple[int, ...]) -> list[int]:
     return [len(range(*s.indices(n))) if isinstance(s, slice) else 1 for s, n in zip(selection, shape, strict=True)]
 
 
-def _key(data: bytes, shape: Any, dtype: Any, shared: Shared | None) -> Key:
+def key_of(data: bytes, shape: Any, dtype: Any, shared: Shared | None) -> Key:
     """Return what a decoded chunk depends on; a checksum of 32 bits would now and then be that of another frame."""
     kind = None if dtype is None else np.dtype(dtype).str
     return hashlib.blake2b(data, digest_size=16).digest(), shape, kind, tuple(shared or ())

@@ -84,6 +84,14 @@ class Format:
         found = max((s for group in self.suffixes for s in group if name.lower().endswith(s)), key=len, default="")
         return name[len(name) - len(found) :]
 
+    def plain(self, name: str) -> str:
+        """Return what the first file of an image would be called if it were not gzipped: x.nii for x.nii.gz."""
+        written = self.suffix(name)
+        found = next((s for s in self.suffixes[0] if not is_packed(s)), "")
+        if not found or not is_packed(written):
+            return name
+        return name[: len(name) - len(written)] + (found.upper() if written.isupper() else found)
+
     def names(self, name: str) -> tuple[str, ...]:
         """Return what the files of an image are called, given the name of one; nothing if it is none of this format."""
         return tuple(names[0] for names in self._choices(name))

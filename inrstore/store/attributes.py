@@ -23,7 +23,7 @@ from inrstore.store.layout import Array, ZarrFormat
 
 _OME_SPACE = {"mm": "millimeter", "meter": "meter", "micron": "micrometer"}
 _OME_TIME = {"sec": "second", "msec": "millisecond", "usec": "microsecond"}
-_TO_MM = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
+TO_MM = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
 _TIME_UNITS = {"sec": "s", "msec": "ms", "usec": "us"}
 
 SMALL_DIMS = {"x": ("x",), "y": ("y",), "z": ("z",), "t": ("t",), "bval": ("t",), "bvec": ("t", "component")}
@@ -51,7 +51,7 @@ def small_arrays(source: Source, dims: tuple[str, ...]) -> list[tuple[Array, byt
         its sidecars.
     """
     out = []
-    to_mm = _TO_MM.get(source.units["space"], 1.0)
+    to_mm = TO_MM.get(source.units["space"], 1.0)
     for name, length in zip(dims, source.voxels.shape, strict=True) if source.spatial else ():
         axis = layout.DIMS.index(name)
         if length * 4 > layout.MAX_SMALL_BYTES:

@@ -81,10 +81,7 @@ def export(
     """
     destination = Path(out)
     opened = Store(store)
-    outputs = [(destination.with_name(output.name), output) for output in _outputs(opened, destination)]
-    for ending, data in opened.sidecars().items():
-        beside = Output(name=stem(destination.name) + ending, head=data, voxels=False)
-        outputs.append((destination.with_name(beside.name), beside))
+    outputs = [(destination.with_name(output.name), output) for output in outputs_of(opened, destination)]
     clock = Clock(progress, len(opened.grid), opened.source_bytes)
     with ExitStack() as stack:
         partials = [stack.enter_context(NewFile(path)) for path, _ in outputs]
@@ -104,8 +101,16 @@ def export(
     )
 
 
-def _outputs(store: Store, destination: Path) -> tuple[Output, ...]:
-    """Return what the format of a store writes under a name."""
+def outputs_of(store: Store, destination: Path) -> tuple[Output, ...]:
+    """Return the files that a store is written as under a name: those of its format, and its sidecars.
+
+    Raises
+    ------
+    StoreError
+        If its format is not known, or what it says of the bytes around its voxels cannot be.
+    ConfigurationError
+        If the name is none of its format.
+    """
     kind = str(store.attributes["source"].get("kind"))
     found = format_of_kind(kind)
     if found is None:
@@ -121,13 +126,15 @@ def _outputs(store: Store, destination: Path) -> tuple[Output, ...]:
         leading=store.small_bytes(layout.LEADING),
         trailing=store.small_bytes(layout.TRAILING),
     )
-    return found.write(names, around)
+    beside = [Output(name=stem(destination.name) + ending, head=data, voxels=False)
+              for ending, data in store.sidecars().items()]  # fmt: skip
+    return (*found.write(names, around), *beside)
 
 
 def _write(store: Store, output: Output, destination: Path, path: Path, clock: Clock) -> None:
     """Write a file: what is around the voxels, and the voxels if they are in it."""
     with _explained(destination), path.open("xb") as file:
-        _write_all(file.fileno(), output.plain, 0)
+        write_all(file.fileno(), output.plain, 0)
         if not output.packed:
             _write_content(store, output, file, len(output.plain), clock)
             return
@@ -152,7 +159,7 @@ def _explained(destination: Path) -> Iterator[None]:
 def _write_content(store: Store, output: Output, file: BinaryIO, start: int, clock: Clock) -> None:
     """Write all but the plain bytes of a file, from `start` on."""
     handle = file.fileno()
-    _write_all(handle, output.head, start)
+    write_all(handle, output.head, start)
     start += len(output.head)
     if output.voxels:
         axes = output.axes or tuple(range(len(store.grid.shape)))
@@ -160,17 +167,27 @@ def _write_content(store: Store, output: Output, file: BinaryIO, start: int, clo
         for done, index in enumerate(store.grid, 1):
             chunk = store.chunk(index).astype(store.source_dtype, copy=False)
             region = store.grid.region(index)
-            for offset, run in _runs(chunk.transpose(axes), tuple(region[axis] for axis in axes), shape):
-                _write_all(handle, run.tobytes(), start + offset)
+            for offset, run in runs(chunk.transpose(axes), tuple(region[axis] for axis in axes), shape):
+                write_all(handle, run.tobytes(), start + offset)
             clock.tell("exporting", done)
         start += store.source_bytes
-    _write_all(handle, output.tail, start)
+    write_all(handle, output.tail, start)
 
 
-def _runs(
+def runs(
     chunk: npt.NDArray[Any], region: tuple[slice, ...], shape: tuple[int, ...]
 ) -> list[tuple[int, npt.NDArray[Any]]]:
-    """Return the pieces of a chunk that lie together in a C-ordered file, each with its offset in bytes."""
+    """Return the pieces of a chunk that lie together in a C-ordered file, each with its offset in bytes.
+
+    Parameters
+    ----------
+    chunk : ndarray
+        Without padding, its axes as in the file.
+    region : tuple of slice
+        Where it lies.
+    shape : tuple of int
+        Of all.
+    """
     split = len(shape)
     while split > 0 and (split == len(shape) or chunk.shape[split] == shape[split]):
         split -= 1
@@ -183,7 +200,8 @@ def _runs(
     return pieces
 
 
-def _write_all(handle: int, data: bytes, offset: int) -> None:
+def write_all(handle: int, data: bytes, offset: int) -> None:
+    """Write bytes to an open file at an offset."""
     view = memoryview(data)
     while view:
         done = os.pwrite(handle, view, offset)

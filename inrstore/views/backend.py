@@ -1,16 +1,18 @@
-"""A store as an xarray Dataset, lazily."""
+"""A store as an xarray Dataset, lazily; or an image file as the Dataset that its store would be."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from inrstore.errors import MissingDependencyError, StoreError
 from inrstore.store import layout
-from inrstore.store.attributes import BVEC_FRAME, SMALL_DIMS, unpacked
+from inrstore.store.attributes import BVEC_FRAME, SMALL_DIMS, group_attributes, small_arrays, unpacked
 from inrstore.store.reader import Store
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ _SHOWN = ("affine", "affine_from", "scl_slope", "scl_inter", "units", "quality",
 """Attributes that a Dataset has. The manifest is for checking, not for reading."""
 
 
-def open(store: str | os.PathLike[str], *, scaled: bool = False) -> xarray.Dataset:
+def open(store: str | os.PathLike[str], *, scaled: bool = False, level: int = 0) -> xarray.Dataset:
     """Open a store as a Dataset; chunks are decoded when their values are needed.
 
     The Dataset can be written with `to_netcdf` and `to_zarr`. Nothing of how the store is coded goes along, so that
@@ -35,6 +37,9 @@ def open(store: str | os.PathLike[str], *, scaled: bool = False) -> xarray.Datas
         and rounded once: to float32 where the stored ones are integers of at most 16 bits, float16, or float32 with
         slope 1 and intercept 0, unless the slope would take them out of the range of (normal) float32; else they
         stay float64.
+    level : int
+        Level of the image's pyramid, 2^level times as coarse along each axis: nothing of it is stored, it is evaluated
+        when its values are needed; see `inrstore.views.field.Field.level`.
 
     Returns
     -------
@@ -73,25 +78,92 @@ def open(store: str | os.PathLike[str], *, scaled: bool = False) -> xarray.Datas
     try:
         dataset: xarray.Dataset = xarray.open_zarr(SealedStore(opened), consolidated=False, drop_variables=small)
         for name in set(small) & SMALL_DIMS.keys():
-            said = opened.arrays[name].attributes
-            about = {key: value for key, value in said.items() if key == "units"}
-            if name == "bvec":
-                about["frame"] = BVEC_FRAME
-            dataset = dataset.assign_coords({name: (SMALL_DIMS[name], unpacked(opened.read(name), said), about)})
+            dataset = _with_coordinate(dataset, name, opened.read(name), opened.arrays[name].attributes)
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{opened.label}: its arrays do not fit together: {error}") from error
-    slope, inter = (_number(opened, name) for name in ("scl_slope", "scl_inter"))
-    if scaled:
+    slope, inter = (opened.number(name) for name in ("scl_slope", "scl_inter"))
+    if level:
+        from inrstore.views.field import Field
+
+        coarse = Field(opened, scaled=scaled).level(level)
+        dataset = dataset.drop_vars([layout.IMAGE, *(name for name in "xyz" if name in dataset.coords)])
+        dataset[layout.IMAGE] = coarse.variable
+        dataset = dataset.assign_coords({name: coarse[name] for name in "xyz" if name in coarse.coords})
+    elif scaled:
         from inrstore.views.scaled import Scaled
 
         real = dask.array.from_array(Scaled(SealedStore(opened), slope, inter), chunks=opened.grid.chunks,
                                      meta=np.empty(0))  # type: ignore[no-untyped-call]  # fmt: skip
         dataset[layout.IMAGE] = dataset[layout.IMAGE].copy(data=real)
+    dataset = _described(dataset, opened.attributes, slope, inter, scaled=scaled)
+    if level:
+        dataset[layout.IMAGE].attrs["kind"] = coarse.attrs["kind"]
+        dataset.attrs["affine"] = coarse.attrs["affine"]
+    return dataset
+
+
+def open_source(source: str | os.PathLike[str], *, scaled: bool = False) -> xarray.Dataset:
+    """Read an image file as the Dataset that its store would be if it lost nothing.
+
+    Parameters
+    ----------
+    source : path-like
+        Path or URL of an image of any known format, with its gradients beside it.
+    scaled : bool
+        As in `open`.
+
+    Returns
+    -------
+    xarray.Dataset
+        As of `open`, without `quality`; the voxels are in memory, or where the file is not packed mapped from it.
+
+    Raises
+    ------
+    SourceError
+    MissingDependencyError
+        Without xarray, or the package that reads the format.
+    """
+    from inrstore.sources import read_source
+
+    try:
+        import xarray
+    except ImportError as error:
+        raise MissingDependencyError('a Dataset needs xarray: pip install "inrstore[xarray]"') from error
+    image = read_source(source)
+    dims, voxels = layout.image_dims(image.voxels.ndim), image.voxels
+    if scaled:
+        from inrstore.views.scaled import dtype_of, real
+
+        voxels = real(voxels, image.slope, image.inter, dtype_of(voxels.dtype, image.slope, image.inter))
+    dataset = xarray.Dataset({layout.IMAGE: (dims, voxels)})
+    for array, data in small_arrays(image, dims):
+        if array.name in SMALL_DIMS:
+            size = math.prod(array.grid.shape) * array.dtype.itemsize
+            values = np.frombuffer(layout.unpack_chunk(data, array.packed, size), array.dtype)
+            dataset = _with_coordinate(dataset, array.name, values.reshape(array.grid.shape), array.attributes)
+    own = group_attributes(image, dims, 3, "", {})[layout.ATTRIBUTES]
+    attributes = {name: value for name, value in own.items() if name != "quality"}
+    return _described(dataset, attributes, image.slope, image.inter, scaled=scaled)
+
+
+def _with_coordinate(
+    dataset: xarray.Dataset, name: str, values: npt.NDArray[Any], said: dict[str, Any]
+) -> xarray.Dataset:
+    about = {key: value for key, value in said.items() if key == "units"}
+    if name == "bvec":
+        about["frame"] = BVEC_FRAME
+    return dataset.assign_coords({name: (SMALL_DIMS[name], unpacked(values, said), about)})
+
+
+def _described(
+    dataset: xarray.Dataset, attributes: Mapping[str, Any], slope: float, inter: float, *, scaled: bool
+) -> xarray.Dataset:
+    """Give a Dataset the attributes that it has for its user, and no others."""
     values = "real: stored x scl_slope + scl_inter" if scaled else "stored: x scl_slope + scl_inter gives real ones"
     dataset[layout.IMAGE].attrs = {"values": values, "scl_slope": slope, "scl_inter": inter}
-    dataset.attrs = plain({name: opened.attributes[name] for name in _SHOWN if name in opened.attributes})
+    dataset.attrs = plain({name: attributes[name] for name in _SHOWN if name in attributes})
     for variable in dataset.variables.values():
-        variable.encoding = {}  # else xarray would code copies with the lossy settings of this store
+        variable.encoding = {}  # else xarray would code copies with the lossy settings of a store
     return dataset
 
 
@@ -110,10 +182,3 @@ def plain(attributes: dict[str, Any]) -> dict[str, Any]:
         elif value is not None:
             out[name] = value
     return out
-
-
-def _number(opened: Store, name: str) -> float:
-    value = opened.attributes.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise StoreError(f"{opened.label}: attribute {name} is no number")
-    return float(value)

@@ -38,8 +38,13 @@ class Scaled:
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         """Return real values of a selection that zarr knows."""
         _, slope, inter = self._made
-        with np.errstate(all="ignore"):  # what is not finite stays so
-            return np.asarray(np.asarray(self._stored[key], np.float64) * slope + inter, self.dtype)
+        return real(self._stored[key], slope, inter, self.dtype)
+
+
+def real(stored: npt.ArrayLike, slope: float, inter: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return stored values x slope + inter, computed in float64 and rounded once."""
+    with np.errstate(all="ignore"):  # what is not finite stays so
+        return np.asarray(np.asarray(stored, np.float64) * slope + inter, dtype)
 
 
 def dtype_of(stored: np.dtype[Any], slope: float, inter: float) -> np.dtype[Any]:

@@ -31,5 +31,7 @@ def decode_part(
 
 
 def describe(reader: Reader, dtype: np.dtype[Any], box: tuple[int, ...]) -> dict[str, Any]:
-    """Return layers, width, channels, activations and parameters of a payload's network."""
-    return siren.read(reader, dtype, box).describe()
+    """Return layers, width, channels, activations, parameters, and bits for each, of a payload's network."""
+    size = reader.remaining
+    described = siren.read(reader, dtype, box).describe()
+    return {**described, "bits_per_parameter": round(8 * size / max(1, described["parameters"]), 2)}

@@ -82,10 +82,18 @@ def _round(value: Tensor, step: Tensor) -> Tensor:
 
 @torch.no_grad()
 def finest_steps(networks: Networks) -> Tensor:
-    """Return the steps, (nets, groups), under which the largest weight would not fit a symbol; a tenth to grow."""
+    """Return the steps, (nets, groups), under which the largest weight would not fit a symbol, a tenth to grow.
+
+    Nor would the products of a layer behind another stay exact in float32.
+    """
     largest = [torch.stack([t.abs().amax((1, 2)) / part for t, part in zip(group, parts, strict=True)]).amax(0)
                for group, parts in zip(groups(networks), _proportions(networks), strict=True)]  # fmt: skip
-    return torch.stack(largest, 1) / (0.9 * limits.MAX_SYMBOL)
+    floor = torch.stack(largest, 1) / (0.9 * limits.MAX_SYMBOL)
+    behind = [*range(1, len(networks.weights) - 1), -1]
+    for group, weights in zip(behind, [networks.weights[i] for i in behind], strict=True):
+        rows = weights.abs().sum(1).amax(1) * layers.AMPLITUDE / (0.9 * limits.EXACT_FLOAT32)
+        floor[:, group] = torch.maximum(floor[:, group], rows)
+    return floor
 
 
 @torch.no_grad()
@@ -96,14 +104,14 @@ def equal_slope_steps(batch: Batch, networks: Networks, fraction: Tensor) -> Ten
     its sensitivity.
     """
     floor = distortion(batch, networks, fraction)
-    source = torch.Generator().manual_seed(3)
     sensitivities, proportions = [], _proportions(networks)
     for index, group in enumerate(groups(networks)):
         size, parts = sum(t[0].numel() for t in group), proportions[index]
         squares = sum((t / part).square().sum((1, 2)) for t, part in zip(group, parts, strict=True))
         spread = (squares / size).sqrt()  # type: ignore[union-attr]
         sensitivity = torch.full_like(floor, math.nan)
-        for factor in (0.005, 0.01, 0.02, 0.04, 0.08, 0.16):
+        for attempt, factor in enumerate((0.005, 0.01, 0.02, 0.04, 0.08, 0.16)):
+            source = torch.Generator().manual_seed(1000 * index + attempt)  # whatever the others needed
             step = spread * factor
             noisy = networks.clone()
             for tensor, part in zip(groups(noisy)[index], parts, strict=True):
@@ -112,6 +120,8 @@ def equal_slope_steps(batch: Batch, networks: Networks, fraction: Tensor) -> Ten
             rise = (distortion(batch, noisy, fraction) - floor).clamp(min=1e-9)
             fresh = sensitivity.isnan() & ((rise > 0.03) | (factor == 0.16))
             sensitivity = torch.where(fresh, rise / (size * step.double().square()), sensitivity)
+            if not sensitivity.isnan().any():
+                break
         sensitivities.append(sensitivity)
     parameters = sum(t[0].numel() for g in groups(networks) for t in g)
     return (torch.stack(sensitivities, 1) * parameters).rsqrt().float()

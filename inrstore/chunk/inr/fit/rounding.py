@@ -35,6 +35,7 @@ LOSS = 0.1
 """Decibels that rounding may cost where nothing else is promised."""
 _LOOK = 16384
 _HALVINGS = 9
+_DOUBLINGS = 6
 
 
 class Report(Protocol):
@@ -66,7 +67,7 @@ def round_in_the_loop(
         As in the fit.
     report : callable
     """
-    trainer = Trainer(batch, networks, replace(schedule, warm_up=10), omega_0)
+    trainer = Trainer(batch, networks, replace(schedule, warm_up=10, turned=False), omega_0)
     float_distortion = distortion(batch, networks)
     base = equal_slope_steps(batch, networks, trainer.probe)
     slack = (1 - float_distortion).clamp(min=0.02)
@@ -79,8 +80,8 @@ def round_in_the_loop(
 
     def steer(step: int, seen: Tensor) -> None:
         part = step / schedule.steps
-        now = distortion(batch, quantiser(trainer.networks)) if part > 0.6 else seen * bias
-        if part > 0.6:
+        now = distortion(batch, quantiser(trainer.networks)) if part > 0.7 else seen * bias
+        if part > 0.7:
             for i, value in enumerate(now.tolist()):
                 old = found[i]
                 coarse = float(quantiser.coarseness[i])
@@ -119,7 +120,7 @@ def _settle(
         if excess > 1.2 or attempt == REPAIRS:
             return None
         quantiser.coarseness = quantiser.coarseness * (0.94 if attempt == 0 else 0.88)
-        mend = replace(schedule, steps=max(60, schedule.steps // 8), warm_up=5, rate=schedule.rate / 4)
+        mend = replace(schedule, steps=max(60, schedule.steps // 8), warm_up=5, rate=schedule.rate / 4, turned=False)
         Trainer(batch, networks, mend, omega_0, quantiser).run()
     return None
 
@@ -166,9 +167,14 @@ def round_after(item: Measurements, batch: Batch, networks: Networks, *, found: 
             best, low = network, middle
         else:
             high = middle
-    if best is None and found:
-        return to_format(item, networks, 0, torch.maximum(base * 2**low, floor)[0].double().cpu().numpy())
-    return best
+    if best is not None or not found:
+        return best
+    for coarser in range(_DOUBLINGS):  # the finest that the format holds
+        steps = torch.maximum(base * 2**low, floor) * 2**coarser
+        network = to_format(item, networks, 0, steps[0].double().cpu().numpy())
+        if network is not None:
+            return network
+    return None
 
 
 @torch.no_grad()

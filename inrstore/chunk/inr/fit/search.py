@@ -31,7 +31,8 @@ from inrstore.options import EncodeOptions, FitLog, FitStep, Preset, Progress, P
 _log = logging.getLogger(__name__)
 
 WIDTHS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72, 80, 88, 96, 112, 128, 144, 160, 192, 224, 256)
-PROBES = (24, 64)
+FIRST_SIZE = 64
+"""Units where a size is fixed by nothing."""
 BYTES_PER_PARAMETER = 0.7
 """What a coded parameter takes, roughly; only to see that a network cannot pay."""
 
@@ -43,9 +44,16 @@ class Effort:
     Parameters
     ----------
     probe, fit, rounding : int
-        Optimiser steps of the size probe, of the fit, and of the pass with rounded weights.
+        Optimiser steps of a size probe, of the fit, and of the pass with rounded weights.
+    probes : tuple of int
+        Units of the networks that are probed; without a second one what larger networks gain is not measured.
     samples : int
-        Voxels of each chunk in a step.
+        Places of each chunk in a step, at most.
+    part : float
+        Of the places of a chunk that are in a step: the larger the network that it takes, the less noise its gradients
+        may have.
+    gain : float
+        Decibels that twice the steps bring; measured on diffusion MRI, see tools/trials.md.
     surplus : float
         Decibels over the target that the float network should reach: spent on coarser weights.
     leave : float
@@ -59,7 +67,10 @@ class Effort:
     probe: int
     fit: int
     rounding: int
+    probes: tuple[int, ...] = (24, 64)
     samples: int = 4096
+    part: float = 1.0
+    gain: float = 0.6
     surplus: float = 0.1
     leave: float = 1.2
     widest: int = 192
@@ -83,7 +94,7 @@ class Found:
 
 
 EFFORTS: dict[Preset, Effort] = {
-    "fast": Effort(probe=150, fit=600, rounding=300, widest=128),
+    "fast": Effort(probe=100, probes=(40,), fit=400, rounding=250, part=1 / 40, gain=1.1, surplus=0.0, widest=128),
     "balanced": Effort(probe=250, fit=6000, rounding=2000),
     "small": Effort(probe=250, fit=20000, rounding=6000, widest=256),
     "paper": Effort(probe=250, fit=2000, rounding=2000, widest=256),
@@ -94,8 +105,11 @@ RATE_WIDTH = 64
 """Wider networks take less than the peak rate, in proportion."""
 LOST = 1.0
 """Decibels below its own probe at which a fit did not fall short but go wrong: it is done again at a lower rate."""
-GAIN_PER_DOUBLING = 0.6
-"""Decibels that twice the steps bring; measured on diffusion MRI, see tools/trials.md."""
+SLOPE = 1.0
+"""Decibels that twice the parameters bring, where it is not measured."""
+_STEEPEST = 3.0
+"""Decibels that half of the parameters cost at most."""
+_FEWEST_SAMPLES = 1024
 _VALUES_AT_ONCE = 1 << 30
 _SETTING = threading.Lock()
 
@@ -205,13 +219,15 @@ class _Group:
 
     def __init__(self, items: list[Measurements], options: EncodeOptions, device: torch.device, watch: _Watch) -> None:
         self.recipe = recipe_of(options)
-        self.probes = tuple(uniform(self.recipe.activations, width) for width in PROBES)
         self.items, self.device, self.watch, self.seed = items, device, watch, options.seed
         self.effort = EFFORTS[options.preset]
+        self.probes = tuple(uniform(self.recipe.activations, width) for width in self.effort.probes)
         if options.strict:
             self.effort = replace(self.effort, widest=WIDTHS[-1])
         if self.recipe.steps:
             self.effort = replace(self.effort, fit=self.recipe.steps)
+        if device.type == "cuda":  # chunks in a batch have one number of samples, whatever the others are
+            self.effort = replace(self.effort, part=1.0)
         if self.recipe.found:
             self.effort = replace(self.effort, leave=math.inf)
         self.axes, self.channels = items[0].key
@@ -257,7 +273,7 @@ class _Group:
             self.results[i] = round_after(item, own, networks.subset([i]), found=self.recipe.found)
 
     def _own_size(self) -> Architecture:
-        return uniform(self.recipe.activations, self.recipe.width or PROBES[-1])
+        return uniform(self.recipe.activations, self.recipe.width or FIRST_SIZE)
 
     # ---- size -----------------------------------------------------------------------------------------------
 
@@ -269,18 +285,24 @@ class _Group:
             trainer = Trainer(self.batch, networks, self._schedule(self.effort.probe, size), self.recipe.omega_0)
             trainer.run(self._reporter("choosing sizes", 0.0, 0.1, self.effort.probe, log=f"size {size.width}"))
             reached.append(-10 * trainer.best.log10())
-        small, large = (math.log2(s.parameters(self.axes, self.channels)) for s in self.probes)
-        # Longer fits make more of a larger network: the slope grows with the steps.
-        slope = ((reached[1] - reached[0]) / (large - small) * 1.2).clamp(0.3, 2.5)
-        self.probed = reached[1]
-        longer = GAIN_PER_DOUBLING * math.log2(self.effort.fit / self.effort.probe)
-        return reached[1] + longer, slope
+        sizes = [math.log2(s.parameters(self.axes, self.channels)) for s in self.probes]
+        slope = torch.full_like(reached[-1], SLOPE)
+        if len(sizes) > 1:  # longer fits make more of a larger network: the slope grows with the steps
+            slope = ((reached[-1] - reached[0]) / (sizes[-1] - sizes[0]) * 1.2).clamp(0.3, 2.5)
+        self.probed = reached[-1]
+        longer = self.effort.gain * math.log2(self.effort.fit / self.effort.probe)
+        return reached[-1] + longer, slope
 
     def _choose(self, net: int, decibels: float, slope: float) -> Architecture | None:
         wanted = (
-            math.log2(self.probes[1].parameters(self.axes, self.channels)) + (self.effort.surplus - decibels) / slope
+            math.log2(self.probes[-1].parameters(self.axes, self.channels)) + (self.effort.surplus - decibels) / slope
         )
         return self._smallest(net, wanted, None)
+
+    def _expected(self, net: int, size: Architecture) -> float:
+        """Return the decibels over target that a network of a size has at least, by what a probe had."""
+        probed, own = (s.parameters(self.axes, self.channels) for s in (self.probes[-1], size))
+        return float(self.probed[net]) - _STEEPEST * max(0.0, math.log2(probed / own))
 
     def _smallest(self, net: int, log_parameters: float, above: Architecture | None) -> Architecture | None:
         """Return the smallest size with that many parameters, larger than `above`, that could pay."""
@@ -311,7 +333,7 @@ class _Group:
         # Rounding in the loop goes on learning: a little short is no miss yet.
         short = {nets[i]: 0.2 - float(d) for i, d in enumerate(decibels) if d <= -0.15}
         for i, d in zip(nets, decibels.tolist(), strict=True):
-            if i in short and d < float(self.probed[i]) - LOST:
+            if i in short and d < self._expected(i, size) - LOST:
                 self.calm[i], short[i] = self.calm[i] / 3, 0.0
         ready = [i for i in range(len(nets)) if nets[i] not in short]
         if ready:
@@ -365,8 +387,13 @@ class _Group:
                             plain=True)  # fmt: skip
         rate = part * self.recipe.rate * min(1.0, RATE_WIDTH / size.width)
         return Schedule(
-            steps=steps, samples=min(self.effort.samples, most), rate=rate, check_every=max(25, steps // 25)
-        )
+            steps=steps, samples=min(most, self._samples(most)), rate=rate, warm_up=min(100, steps // 5),
+            check_every=max(10 if part < 1 else 25, steps // 25),
+        )  # fmt: skip
+
+    def _samples(self, most: int) -> int:
+        """Return the places in a step, for the largest of the chunks."""
+        return max(_FEWEST_SAMPLES, min(self.effort.samples, int(self.effort.part * most)))
 
     def _reporter(self, stage: str, begin: float, part: float, steps: int, *, log: str = "fit",
                   nets: Sequence[int] = ()) -> _Reporter:  # fmt: skip

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from inrstore.chunk.inr.fit.activations import ACTIVATIONS
+from inrstore.chunk.inr.fit.basis import Basis
 from inrstore.chunk.inr.fit.data import Batch
 from inrstore.chunk.inr.fit.networks import Networks
 
@@ -37,6 +38,8 @@ class Schedule:
         Steps of linear rise.
     check_every : int
         Steps between looks at the distortion.
+    turned : bool
+        Each matrix is optimised in a basis of its own, which takes some steps to be known.
     plain : bool
         Adam as it comes, as in publications: all points in each step, one rate, nothing clipped or sent back, and the
         best iterate kept.
@@ -47,6 +50,7 @@ class Schedule:
     rate: float
     warm_up: int = 100
     check_every: int = 100
+    turned: bool = True
     plain: bool = False
 
 
@@ -59,7 +63,7 @@ WORSE = 1.6
 
 
 class Trainer:
-    """Adam over a batch of networks; one instance is one schedule.
+    """Adam over a batch of networks, in the basis of each matrix; one instance is one schedule.
 
     Parameters
     ----------
@@ -90,13 +94,18 @@ class Trainer:
             self.relative = [*own, 1.0] * 2
         self.first = [torch.zeros_like(t) for t in networks.tensors]
         self.second = [torch.zeros_like(t) for t in networks.tensors]
+        # Weights behind the first layer are matrices large enough for a basis of their own.
+        self.bases = [Basis(t) if schedule.turned and not schedule.plain and 0 < i <= layers else None
+                      for i, t in enumerate(networks.tensors)]  # fmt: skip
         count, device = len(batch.items), batch.values.device
         self.patience = torch.ones(count, device=device)  # each network's own factor on the rate
         self.best = torch.full((count,), math.inf, dtype=torch.float64, device=device)
         self.kept = networks.clone()
         self.restarts = 0
         self.source = torch.Generator().manual_seed(1)
-        self.probe = self._stratified(min(16384, int(batch.counts.max())), torch.Generator().manual_seed(2))
+        self.probe = self._stratified(
+            min(4 * schedule.samples, int(batch.counts.max())), torch.Generator().manual_seed(2)
+        )
 
     def run(self, report: Callable[[int, Tensor], bool | None] | None = None) -> None:
         """Train; `report(step, relative distortion of each network)` may end it early by returning True."""
@@ -122,6 +131,9 @@ class Trainer:
                     now.copy_(torch.where(choose, kept, now))
                     m.masked_fill_(choose, 0)
                     v.copy_(torch.where(choose, v.nan_to_num(posinf=1.0).clamp(max=1.0), v))
+            for basis in self.bases:
+                if basis is not None:
+                    basis.forget(bad)
             self.patience = torch.where(bad, self.patience / 2, self.patience)
             distortion = torch.where(bad, self.best, distortion)
         self._keep(distortion)
@@ -149,6 +161,9 @@ class Trainer:
             self.batch.subset(nets), self.networks.subset(nets), self.kept.subset(nets))  # fmt: skip
         self.first = [t[index] for t in self.first]
         self.second = [t[index] for t in self.second]
+        for basis in self.bases:
+            if basis is not None:
+                basis.keep_only(index)
         self.patience, self.best = self.patience[index], self.best[index]
 
     @torch.no_grad()
@@ -195,13 +210,18 @@ class Trainer:
         if self.schedule.plain:
             shrink = torch.ones_like(shrink)
         lean_1, lean_2 = 1 - BETA_1**step, 1 - beta_2**step
-        for p, g, m, v, r in zip(self.networks.tensors, gradients, self.first, self.second, self.relative,
-                                 strict=True):  # fmt: skip
+        for p, g, m, v, r, basis in zip(self.networks.tensors, gradients, self.first, self.second, self.relative,
+                                        self.bases, strict=True):  # fmt: skip
             p.requires_grad_(False)
             g = g * shrink
             m.lerp_(g, 1 - BETA_1)
+            change = m
+            if basis is not None:
+                basis.see(g, step)
+                g, change = basis.into(g), basis.into(m)
             v.mul_(beta_2).addcmul_(g, g, value=1 - beta_2)
-            p.sub_(rate * r / lean_1 * m / ((v / lean_2).sqrt() + EPSILON))
+            change = change / ((v / lean_2).sqrt() + EPSILON)
+            p.sub_(rate * r / lean_1 * (change if basis is None else basis.back(change)))
 
     def _shape(self, step: int) -> float:
         if self.schedule.plain:
