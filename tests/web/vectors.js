@@ -30,7 +30,7 @@ export async function runVectors(bundle) {
     } catch (error) {
       if (!(error instanceof ChunkError)) problem = error.stack;
       else if (error.code !== entry.error || error.field !== entry.field) {
-        if (error.code === "UnsupportedVersionError" && error.message.startsWith("mode: av1")) {
+        if (error.code === "UnsupportedVersionError" && error.field === "mode") {
           out.unsupported.push(entry.name);
           continue;
         }

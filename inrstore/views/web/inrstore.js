@@ -21,6 +21,7 @@ const MODES = [
   ["predictor", predictor],
   ["neural", neural],
   ["av1", av1],
+  ["superres"], // not here
 ];
 
 /**
@@ -106,8 +107,8 @@ function readHeader(bytes, shape, type) {
   const version = h.u8("version");
   if (version !== 1) h.fail("version", `${version} is not 1`, "UnsupportedVersionError");
   const number = h.u8("mode");
-  if (!MODES[number]) h.fail("mode", `mode ${number} is not supported here`, "UnsupportedVersionError");
-  const [mode, decoder] = MODES[number];
+  const [mode, decoder] = MODES[number] ?? [number];
+  if (number > 1 && !decoder) h.fail("mode", `${mode} is not supported here`, "UnsupportedVersionError");
   const code = h.u8("dtype");
   const found = TYPES[(code & 63) - 1];
   h.check(found && (found.size > 1 || code < 128), "dtype", `${code} is reserved`);
