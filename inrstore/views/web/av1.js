@@ -6,7 +6,7 @@ import { checkOutputs, scaled } from "./types.js";
 
 const DELIMITER = [0x12, 0x00];
 
-export async function av1(r, type, box, shared, decoder = webCodecs) {
+export async function av1(r, type, box, _shared, decoder = webCodecs) {
   if (type.kind === "b") throw new ChunkError("mode", "av1 cannot code bool");
   const flags = r.choice("u8", "flags", 1);
   const rows = r.u8("rows");
@@ -72,7 +72,9 @@ class Syntax {
   take(count) {
     let value = 0;
     this.r.check(this.at + count <= 8 * this.bytes.length, "stream", "a unit ends within its header");
-    for (let i = 0; i < count; i++, this.at++) value = 2 * value + ((this.bytes[this.at >> 3] >> (7 - (this.at & 7))) & 1);
+    for (const end = this.at + count; this.at < end; this.at++) {
+      value = 2 * value + ((this.bytes[this.at >> 3] >> (7 - (this.at & 7))) & 1);
+    }
     return value;
   }
 
@@ -135,7 +137,7 @@ function join(parts) {
 /** A sequence header (AV1 5.5): seq_force_screen_content_tools and seq_force_integer_mv. */
 function readSequence(bits, W, H) {
   bits.mustBe(0, 3, "seq_profile");
-  for (const name of ["still_picture", "reduced_still_picture_header", "timing_info_present_flag"]) bits.mustBe(0, 1, name);
+  bits.mustBe(0, 3, "still_picture, reduced_still_picture_header or timing_info_present_flag");
   const delays = bits.take(1);
   bits.mustBe(0, 5, "operating_points_cnt_minus_1");
   bits.mustBe(0, 12, "operating_point_idc");
@@ -183,7 +185,8 @@ async function webCodecs(units, width, height, put) {
   const { VideoDecoder, EncodedVideoChunk } = globalThis;
   const unsupported = (text) => new ChunkError("mode", `av1: ${text}`, "UnsupportedVersionError");
   if (!VideoDecoder) throw unsupported("this platform has no WebCodecs; give decode() a decoder as `av1`");
-  const config = { codec: "av01.0.12M.10", codedWidth: width, codedHeight: height, hardwareAcceleration: "prefer-software" };
+  const config = { codec: "av01.0.12M.10", codedWidth: width, codedHeight: height,
+                   hardwareAcceleration: "prefer-software" }; // prettier-ignore
   if (!(await VideoDecoder.isConfigSupported(config)).supported) throw unsupported("the browser has no decoder of AV1");
   let frames = 0;
   const copies = [];

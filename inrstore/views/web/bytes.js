@@ -58,38 +58,6 @@ export class Reader {
     return this.take(this.u32(field), field);
   }
 
-  u8(field) {
-    return this.view.getUint8(this.skip(1, field));
-  }
-
-  i8(field) {
-    return this.view.getInt8(this.skip(1, field));
-  }
-
-  u16(field) {
-    return this.view.getUint16(this.skip(2, field), true);
-  }
-
-  u32(field) {
-    return this.view.getUint32(this.skip(4, field), true);
-  }
-
-  i32(field) {
-    return this.view.getInt32(this.skip(4, field), true);
-  }
-
-  u64(field) {
-    return this.view.getBigUint64(this.skip(8, field), true);
-  }
-
-  i64(field) {
-    return this.view.getBigInt64(this.skip(8, field), true);
-  }
-
-  f64(field) {
-    return this.view.getFloat64(this.skip(8, field), true);
-  }
-
   /** A number that the format limits to low..high. */
   limited(kind, field, low, high) {
     const n = this[kind](field);
@@ -136,6 +104,15 @@ export class Reader {
     return out;
   }
 }
+
+// r.u8(field) and so on
+for (const [kind, method] of Object.entries({ u8: "Uint8", i8: "Int8", u16: "Uint16", u32: "Uint32", i32: "Int32",
+                                              u64: "BigUint64", i64: "BigInt64", f64: "Float64" })) {
+  const size = kind.slice(1) / 8;
+  Reader.prototype[kind] = function (field) {
+    return this.view[`get${method}`](this.skip(size, field), true);
+  };
+} // prettier-ignore
 
 /** Numbers of bits, the least significant first. */
 export class Bits {

@@ -23,12 +23,12 @@ export function decodeSubbands(r, { subbands, levels, weights }, lanes, bits, si
     band.padded = new Padded(band);
     if (!band.active) return;
     const kind = band.key[0] + band.key[1] + band.key[2];
-    const first = subbands[0] === band;
-    const parent = first ? null : subbands.find((a) => a !== subbands[0] && a.level === band.level + 1 && same(a.key, band.key));
-    const siblings = first ? [] : subbands.slice(1, index).filter((s) => s.level === band.level);
+    const before = index ? subbands.slice(1, index) : [];
+    const siblings = before.filter((s) => s.level === band.level);
+    const parent = before.filter((a) => a.level === band.level + 1 && a.key.every((digit, i) => digit === band.key[i]));
     const around = Array.from({ length: band.active }, (_, k) => ({
-      parent: parent && k < parent.active ? resample(band, k, parent, levels, true) : null,
-      siblings: siblings.some((s) => k < s.active) ? resampleAll(band, k, siblings, levels) : null,
+      parent: resample(band, k, parent, levels, true),
+      siblings: resample(band, k, siblings, levels, false),
     }));
     for (let pass = 0; pass < 4; pass++) {
       const rows = weights.subarray(9 * (4 * kind + pass), 9 * (4 * kind + pass) + 9);
@@ -40,8 +40,6 @@ export function decodeSubbands(r, { subbands, levels, weights }, lanes, bits, si
   readSigns(r, subbands, stream.x, signs, nonzero);
 }
 
-const same = (a, b) => a.every((x, i) => x === b[i]);
-
 /** Magnitudes of a subband up to 255, with zeros around those of each component. */
 class Padded {
   constructor({ n, active }) {
@@ -52,27 +50,26 @@ class Padded {
   }
 }
 
-/** Add the magnitudes of component k of `from`, taken at the positions of `band`, to an array padded as that of `band`. */
-function resample(band, k, from, levels, coarser, out = new Uint16Array(band.padded.size)) {
-  const [source, target] = [from.padded, band.padded];
-  const maps = band.n.map((n, a) => Int32Array.from({ length: n }, (_, i) => {
-    const half = coarser && band.level + 1 < levels[a] ? i >> 1 : i;
-    return Math.min(half, from.n[a] - 1) * source.strides[a];
-  })); // prettier-ignore
-  if (!from.size) return out;
-  for (let z = 0; z < band.n[0]; z++) {
-    for (let y = 0; y < band.n[1]; y++) {
-      const row = k * source.size + source.first + maps[0][z] + maps[1][y];
-      const to = target.first + z * target.strides[0] + y * target.strides[1];
-      for (let x = 0; x < band.n[2]; x++) out[to + x] += source.values[row + maps[2][x]];
+/** Magnitudes of component k of other subbands at the positions of `band`, summed, padded as its own. */
+function resample(band, k, others, levels, coarser) {
+  const found = others.filter((from) => k < from.active && from.size);
+  if (!found.length) return null;
+  const target = band.padded;
+  const out = new Uint16Array(target.size);
+  for (const from of found) {
+    const source = from.padded;
+    const maps = band.n.map((n, a) => Int32Array.from({ length: n }, (_, i) => {
+      const half = coarser && band.level + 1 < levels[a] ? i >> 1 : i;
+      return Math.min(half, from.n[a] - 1) * source.strides[a];
+    })); // prettier-ignore
+    for (let z = 0; z < band.n[0]; z++) {
+      for (let y = 0; y < band.n[1]; y++) {
+        const row = k * source.size + source.first + maps[0][z] + maps[1][y];
+        const to = target.first + z * target.strides[0] + y * target.strides[1];
+        for (let x = 0; x < band.n[2]; x++) out[to + x] += source.values[row + maps[2][x]];
+      }
     }
   }
-  return out;
-}
-
-function resampleAll(band, k, siblings, levels) {
-  const out = new Uint16Array(band.padded.size);
-  for (const s of siblings) if (k < s.active) resample(band, k, s, levels, false, out);
   return out;
 }
 
@@ -96,7 +93,7 @@ function startCounts() {
 }
 
 function halve(numbers) {
-  while (numbers.reduce((a, b) => a + b) > 2 ** 17) for (let i = 0; i < numbers.length; i++) numbers[i] = (numbers[i] + 1) >> 1;
+  while (numbers.reduce((a, b) => a + b) > 2 ** 17) numbers.forEach((g, i) => (numbers[i] = (g + 1) >> 1));
 }
 
 /** One pass (14.6); returns how many coefficients are not 0. */
@@ -288,5 +285,6 @@ function readSigns(r, subbands, states, signs, nonzero) {
       }
     }
   }
-  for (; at < 8 * bytes.length; at++) r.check(!((bytes[at >> 3] >> (at & 7)) & 1), "signs", "one after the last is set");
+  const rest = bytes[at >> 3] >> (at & 7) || bytes.subarray((at >> 3) + 1).some(Boolean);
+  r.check(!rest, "signs", "one after the last is set");
 }

@@ -4,7 +4,7 @@ import { readMask } from "./mask.js";
 import { inflated, sums, undo } from "./planes.js";
 import { TYPES, rounder, unorder, widener } from "./types.js";
 
-/** Read an envelope. Returns the box, the type of its numbers, and `finish`, which makes the chunk of what a mode gives. */
+/** Read an envelope: the box, the type of its numbers, and `finish`, which makes the chunk of what a mode gives. */
 export function readEnvelope(r, type, shape) {
   const scope = r.scope;
   r.scope = "envelope";
@@ -27,7 +27,8 @@ export function readEnvelope(r, type, shape) {
     const axes = r.u8("mask_axes");
     r.check(axes >> shape.length === 0, "mask_axes", `${axes} has reserved bits`);
     const lengths = box.map((length, a) => ((axes >> a) & 1 ? length : 1));
-    mask = { lengths, bits: readMask(new Reader(r.prefixed("mask"), "envelope.mask"), lengths.filter((_, a) => (axes >> a) & 1)) };
+    const coded = new Reader(r.prefixed("mask"), "envelope.mask");
+    mask = { lengths, bits: readMask(coded, lengths.filter((_, a) => (axes >> a) & 1)) }; // prettier-ignore
   }
   let exceptions;
   if (hasExceptions) {

@@ -43,8 +43,8 @@ export function describe(bytes) {
  * @param {number[]} [expected.shape] refuse another shape
  * @param {string} [expected.dtype] refuse another type ("int16" or "<i2")
  * @param {Uint8Array[]} [expected.shared] parameters of the codec configuration (section 10.1)
- * @param {Function} [expected.av1] decodes AV1 where there is no WebCodecs: `await av1(units, width, height, put)` calls
- *   `put(frame, luma, stride)`, luma a Uint16Array of samples, for each frame shown, and returns their number
+ * @param {Function} [expected.av1] decodes AV1 where there is no WebCodecs: `await av1(units, width, height, put)`
+ *   calls `put(frame, luma, stride)`, luma a Uint16Array of samples, for each frame shown, and returns their number
  * @returns {Promise<{mode: string, dtype: string, shape: number[], bigEndian: boolean, fortran: boolean,
  *   bytes: Uint8Array, values: TypedArray}>} values in C order; `bytes` are theirs, little-endian. Values of float16
  *   are a Float16Array where there is one, else a Float32Array; those of bool a Uint8Array.
@@ -115,7 +115,8 @@ function readHeader(bytes, shape, type) {
   const ndim = h.limited("u8", "ndim", 0, 8);
   const lengths = h.many("u32", ndim, "shape");
   h.limit(product(lengths.map((n) => n || 1)) <= 2 ** 27, "shape", `${lengths} has too many values`);
-  h.check(!shape || (shape.length === ndim && shape.every((n, a) => n === lengths[a])), "shape", `${lengths}, not ${shape}`);
+  const same = !shape || (shape.length === ndim && shape.every((n, a) => n === lengths[a]));
+  h.check(same, "shape", `${lengths}, not ${shape}`);
   h.check(!type || type === found, "dtype", `${found.name}, not ${type?.name}`);
   const decodedCrc = h.u32("decoded_crc");
   const length = h.u32("payload_length");

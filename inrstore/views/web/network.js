@@ -69,7 +69,7 @@ export function readNetwork(r, accept) {
   const groups = tables.map((t, i) => ({ count: counts[i], peak: t.peak, table: geometric(t.slope, t.bend, t.peak) }));
   const symbols = decodeGroups(stream, groups);
   const [biases] = symbols.splice(depth, 1);
-  const net = new Network({ inputs, shapes, activations, multipliers, gains, offsets, shift, weights: symbols, biases });
+  const net = new Network({ inputs, shapes, activations, multipliers, gains, offsets, shift, biases, weights: symbols });
   net.checkSums(r, inputs, magnitudes);
   r.scope = scope;
   return net;
@@ -136,9 +136,10 @@ class Network {
   evaluate(filled) {
     const { block, shapes, x, pairs, activations, multipliers } = this;
     const last = shapes.length - 1;
-    if (pairs && this.inputs) for (let k = 0; k < shapes[0][1]; k++) {
-      for (let p = 0, from = k * block, to = (k >> 1) * 2 * block + (k & 1); p < filled; p++) pairs[to + 2 * p] = x[from + p];
-    } // prettier-ignore
+    for (let k = 0; pairs && this.inputs && k < shapes[0][1]; k++) {
+      const to = (k >> 1) * 2 * block + (k & 1);
+      for (let p = 0; p < filled; p++) pairs[to + 2 * p] = x[k * block + p];
+    }
     for (let l = 0, unit = 0; l < last; l++) {
       const [rows] = shapes[l];
       const sums = this.#product(l, filled);
@@ -210,9 +211,10 @@ function activate(s, from, filled, kind, multiplier, bias, biasMultiplier, out, 
     return;
   }
   const b = bias * biasMultiplier;
-  const [low, high, shift, half] = kind === LAST_CODE ? [-2048, 2047, 2 ** -20, 0] : [kind ? 0 : -1023, 1023, 2 ** -24, 2 ** 23];
+  const tanh = kind === LAST_CODE;
+  const [low, high, scale, half] = tanh ? [-2048, 2047, 2 ** -20, 0] : [kind ? 0 : -1023, 1023, 2 ** -24, 2 ** 23];
   for (let i = from; i < from + filled; i++, to += step) {
-    const u = Math.min(Math.max(Math.floor((s[i] * multiplier + b + half) * shift), low), high);
-    out[to] = kind === LAST_CODE ? TANH[u + 2048] : u;
+    const u = Math.min(Math.max(Math.floor((s[i] * multiplier + b + half) * scale), low), high);
+    out[to] = tanh ? TANH[u + 2048] : u;
   }
 }

@@ -10,7 +10,7 @@ const VALUES = spans([[0, -4, -1], [-1, -4, 1], [-2, -3, 2], [-3, -2, 2]]); // p
 const ERRORS = spans([[0, -3, -1], [-1, -2, 1], [-2, -1, 1]]); // prettier-ignore
 const NINE = spans([[-1, -1, 1], [0, -1, 1], [1, -1, 1]]); // prettier-ignore
 // Where D of a value's list comes from, [dy, dx, 0 its own plane, 1 that below, 2 that above]
-const NEAR = [...VALUES, ...NINE.map((o) => [...o, 1]), ...NINE.map((o) => [...o, 2])].map(([dy, dx, n]) => [dy, dx, n ?? 0]);
+const NEAR = [VALUES, NINE, NINE].flatMap((list, plane) => list.map(([dy, dx]) => [dy, dx, plane]));
 
 function spans(rows) {
   return rows.flatMap(([dy, from, to]) => Array.from({ length: to - from + 1 }, (_, i) => [dy, from + i]));
@@ -32,7 +32,7 @@ export function predictor(r, type, box) {
   readGroups(r, p);
   const tables = new Tables(r);
   const streams = new Residuals(r, p.total, p.low, p.high, p.zeros);
-  const v = decodeGroups(r, p, tables, streams);
+  const v = decodeGroups(p, tables, streams);
   streams.finish();
   return unorder(type, arrange(p, v, new PATTERNS[type.size](product(box))));
 }
@@ -81,7 +81,8 @@ function readHeader(r, type, [T, Z, rows, columns]) {
   const groups = [];
   for (let k = 0; k < T; ) {
     const size = Math.min([1, 1, 2, 4, 8][groups.length] ?? 16, T - k);
-    groups.push({ first: k, size, stages: slices.map((stage) => ({ ...stage, planes: size * stage.slices.length * parts })) });
+    const stages = slices.map((stage) => ({ ...stage, planes: size * stage.slices.length * parts }));
+    groups.push({ first: k, size, stages });
     k += size;
   }
   const block = Math.max(1, Math.floor(ROOM / ((h + 8) * (l + 8))));
@@ -89,11 +90,13 @@ function readHeader(r, type, [T, Z, rows, columns]) {
   const steps = l + 2 * (h - 1);
   const blocks = groups.flatMap((g) => g.stages).reduce((sum, s) => sum + Math.ceil(s.planes / block), 0);
   r.limit(blocks * steps <= 8192 + Math.floor(total / 64), "steps", `${blocks * steps} for ${total} values`);
-  return { T, Z, Y, X, exchanged, zeros, regions, base, step, low, high, a, b, h, l, hr, lr, order, parts, groups, block,
-           total, steps }; // prettier-ignore
+  return { Z, Y, X, T, exchanged, zeros, regions, base, step, low, high, b, h, l, hr, lr, order, parts, groups, block, total,
+           steps }; // prettier-ignore
 }
 
-const range = (from, to, by) => Array.from({ length: Math.max(0, Math.ceil((to - from) / by)) }, (_, i) => from + i * by);
+function range(from, to, by) {
+  return Array.from({ length: Math.max(0, Math.ceil((to - from) / by)) }, (_, i) => from + i * by);
+}
 
 /** Refuse a row of a matrix whose products could sum up to `limit`. */
 function checkRow(r, row, most, limit, field) {
@@ -164,7 +167,7 @@ function readGroups(r, { groups, zeros, regions, h, l, hr, lr }) {
 const sumOf = (list) => list.reduce((sum, x) => sum + Math.abs(x), 0);
 
 /** All v, as [measurement in their order][row][column][slice][part]: what is decoded in turn lies together. */
-function decodeGroups(r, p, tables, streams) {
+function decodeGroups(p, tables, streams) {
   const { T, Z, h, l, parts, low, high } = p;
   const size = Z * parts * h * l;
   const all = Array.from({ length: T }, () => null);
@@ -184,7 +187,8 @@ function decodeGroups(r, p, tables, streams) {
           const below = -stage.d * parts;
           const above = z + stage.d < Z ? -below : below;
           for (let part = 0; part < parts; part++) {
-            const deltas = NEAR.slice(0, stage.J).map(([dy, dx, where]) => [0, below, above][where] + (dy * l + dx) * Z * parts);
+            const from = [0, below, above];
+            const deltas = NEAR.slice(0, stage.J).map(([dy, dx, n]) => from[n] + (dy * l + dx) * Z * parts);
             planes.push({ ...member, at: z * parts + part, below, above, deltas: Int32Array.from(deltas) });
           }
         }
@@ -226,7 +230,8 @@ function careful(out, to, array, i, list, deltas, y, x, h, l) {
 /** The planes of a block (12.2), value by value (12.6). */
 function decodeBlock(p, first, stage, planes, tables, streams, errorSums) {
   const { h, l, low, high, steps, hr, lr } = p;
-  const { J, K, clip, fraction, weights, activity, thresholds, flagWeights, errorWeights, scale, regional, sets } = stage;
+  const { J, K, clip, fraction, weights, activity, thresholds, flagWeights, errorWeights, scale, regional, sets } =
+    stage;
   const between = stage.d > 0;
   const bands = Math.ceil(l / lr);
   const width = K + 1;
@@ -277,7 +282,7 @@ function decodeBlock(p, first, stage, planes, tables, streams, errorSums) {
           const away = r[j] - centre;
           const value = away > clip ? clip : away < -clip ? -clip : away;
           r[j] = value;
-          t = (t + Math.imul(activity[j], value < 0 ? -value : value)) | 0;
+          t = (t + Math.imul(activity[j], Math.abs(value))) | 0;
         }
         let set = regional ? (Math.floor(y / hr) * bands + Math.floor(x / lr)) * sets : 0;
         for (let j = 0; j < thresholds.length; j++) if (thresholds[j] < t) set++;

@@ -1,12 +1,12 @@
 // Section 2.2: types, and how numbers become values of them.
 
-const [UP, DOWN] = [new Float64Array(1), new Uint32Array(2)];
-const BITS = new Uint32Array(UP.buffer);
+const DOUBLE = new Float64Array(1);
+const BITS = new Uint32Array(DOUBLE.buffer);
 const BITS_OF = { f4: Uint32Array, f8: BigUint64Array };
 export const LARGEST = { float16: 65504, float32: (2 - 2 ** -23) * 2 ** 127, float64: Number.MAX_VALUE };
 
-// [name, numpy's letter and bytes, array that holds it]. Values of float16 are kept as bits; `Bits` is what copies values
-// of a type, since a NaN that passes through a number may lose its payload.
+// [name, numpy's letter and bytes, array that holds it]. Values of float16 are kept as bits; `Bits` is what copies
+// values of a type, since a NaN that passes through a number may lose its payload.
 export const TYPES = [
   ["int8", "i1", Int8Array],
   ["int16", "i2", Int16Array],
@@ -20,7 +20,9 @@ export const TYPES = [
   ["float32", "f4", Float32Array],
   ["float64", "f8", Float64Array],
   ["bool", "b1", Uint8Array],
-].map(([name, short, Store]) => ({ name, short, Store, Bits: BITS_OF[short] ?? Store, kind: short[0], size: +short[1] }));
+].map(([name, short, Store]) => {
+  return { name, short, Store, Bits: BITS_OF[short] ?? Store, kind: short[0], size: +short[1] };
+});
 
 export const PATTERNS = { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array };
 
@@ -32,7 +34,7 @@ export function typeOf(name) {
 
 /** Round a number to float16, ties to even; return its bits. */
 export function toHalf(x) {
-  UP[0] = x;
+  DOUBLE[0] = x;
   const sign = (BITS[1] >>> 16) & 0x8000;
   const exponent = (BITS[1] >>> 20) & 2047;
   const a = Math.abs(x);
