@@ -1,4 +1,4 @@
-// Opens arrays of a store with zarrita and inrstore's codec; each as {shape, data (base64)}.
+// Opens arrays of a store, a folder or one file, with zarrita and inrstore's codec; each as {shape, data (base64)}.
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -7,7 +7,9 @@ import { register } from "../../inrstore/views/web/zarrita.js";
 export async function readStore({ zarrita, store, arrays }) {
   const zarr = await import(pathToFileURL(zarrita).href);
   register(zarr);
-  const files = { get: (key) => readFile(join(store, key)).then((b) => new Uint8Array(b), () => undefined) };
+  const files = store.endsWith(".ozx") ? await zipped(zarrita, store) : {
+    get: (key) => readFile(join(store, key)).then((bytes) => new Uint8Array(bytes), () => undefined),
+  }; // prettier-ignore
   const out = {};
   for (const name of arrays) {
     const array = await zarr.open(zarr.root(files).resolve(name), { kind: "array" });
@@ -15,4 +17,10 @@ export async function readStore({ zarrita, store, arrays }) {
     out[name] = { shape, data: Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64") };
   }
   return out;
+}
+
+async function zipped(zarrita, path) {
+  const storage = new URL("../../../@zarrita/storage/dist/src/zip.js", pathToFileURL(zarrita));
+  const { default: ZipFileStore } = await import(storage.href);
+  return ZipFileStore.fromBlob(new Blob([await readFile(path)]));
 }

@@ -181,20 +181,22 @@ function decodeGroups(p, tables, streams) {
       P: group.first ? base(group, i, all, size, low, high) : null,
     }));
     for (const stage of group.stages) {
-      const planes = [];
-      for (const member of members) {
-        for (const z of stage.slices) {
-          const below = -stage.d * parts;
-          const above = z + stage.d < Z ? -below : below;
-          for (let part = 0; part < parts; part++) {
-            const from = [0, below, above];
-            const deltas = NEAR.slice(0, stage.J).map(([dy, dx, n]) => from[n] + (dy * l + dx) * Z * parts);
-            planes.push({ ...member, at: z * parts + part, below, above, deltas: Int32Array.from(deltas) });
-          }
+      const below = -stage.d * parts;
+      const sides = [below, -below].map((above) => {
+        const from = [0, below, above];
+        const deltas = NEAR.slice(0, stage.J).map(([dy, dx, n]) => from[n] + (dy * l + dx) * Z * parts);
+        return { below, above, deltas: Int32Array.from(deltas) };
+      });
+      const count = stage.slices.length * parts;
+      // Planes are listed a block at a time: there may be as many as values.
+      for (let next = 0; next < stage.planes; ) {
+        const planes = [];
+        for (const end = Math.min(next + p.block, stage.planes); next < end; next++) {
+          const z = stage.slices[Math.floor((next % count) / parts)];
+          const side = sides[z + stage.d < Z ? 1 : 0];
+          planes.push({ ...members[Math.floor(next / count)], at: z * parts + (next % parts), ...side });
         }
-      }
-      for (let i = 0; i < planes.length; i += p.block) {
-        decodeBlock(p, group.first, stage, planes.slice(i, i + p.block), tables, streams, errorSums);
+        decodeBlock(p, group.first, stage, planes, tables, streams, errorSums);
       }
     }
     members.forEach(({ D, E, P }, i) => {
