@@ -55,9 +55,9 @@ def test_a_smooth_chunk_becomes_a_network_that_keeps_its_target():
 
 
 def test_rounding_uses_up_the_error_that_is_allowed():
-    chunk, target = smooth(), Target(rmse=8.0)
+    chunk, target = smooth(), Target(rmse=4.0)
     (frame,) = encode_chunks([chunk], target, FAST)
-    assert quality.rmse(chunk, decode_chunk(frame), target) > 8.0 * 10 ** (
+    assert quality.rmse(chunk, decode_chunk(frame), target) > 4.0 * 10 ** (
         -1.2 / 20
     )  # a short fit of a tiny chunk: within 1.2 dB
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import zarr
+from checks import run_python
+from common import write_nifti
+
+import inrstore
 
 torch = pytest.importorskip("torch")
 
@@ -96,6 +101,22 @@ def test_a_refiner_trained_on_images_serves_others_by_name():
 def test_a_target_that_is_missed_is_an_error_that_says_by_how_much():
     with pytest.raises(NotHeldError, match="dB below"):
         encode_chunks([image()], Target(rmse=0.5), options(OPERATOR, 20))
+
+
+def test_a_store_of_two_networks_opens_in_plain_zarr_without_torch(tmp_path):
+    values = image((5, 12, 14))
+    write_nifti(tmp_path / "a.nii.gz", values.T)
+    asked = {"name": OPERATOR, "downsample": 2, "channels": 2, "layers": 2, "units": 8, "steps": 12}
+    report = inrstore.convert(tmp_path / "a.nii.gz", tmp_path / "a.zarr", network=asked, preset="fast")
+    assert report.modes == {"superres": 1}
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import zarr, numpy as np; a = zarr.open(sys.argv[1], mode='r')['image'][:]; print(a.shape, int(a.sum()))"
+    )
+    read = run_python(script, str(tmp_path / "a.zarr")).split()
+    wanted = zarr.open(str(tmp_path / "a.zarr"), mode="r")["image"][:]
+    assert read == f"{wanted.shape} {int(wanted.sum())}".split() and wanted.shape == values.shape
+    inrstore.verify(tmp_path / "a.zarr")
 
 
 def test_neither_threads_nor_chunks_beside_change_a_byte_and_a_seed_does():

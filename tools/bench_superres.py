@@ -26,6 +26,7 @@ import numpy.typing as npt
 from inrstore.chunk.decode import decode_chunk, describe_chunk
 from inrstore.chunk.encode import encode_chunks
 from inrstore.chunk.quality import Target
+from inrstore.errors import NotHeldError
 from inrstore.options import EncodeOptions, Network
 
 from .environment import describe
@@ -122,7 +123,10 @@ def compared(values: npt.NDArray[Any], system: Network, steps: int, log: Any) ->
     log(row["system"])
     units = _units(row["system"]["bytes"] / BYTES_PER_PARAMETER, 3, 1 if scale is None else len(values))
     alone = Network(name="siren3d", layers=4, units=units, steps=steps)
-    row["siren alone"] = measured(values, far, EncodeOptions(preset="fast", threads=1, network=alone, found=True))
+    try:
+        row["siren alone"] = measured(values, far, EncodeOptions(preset="fast", threads=1, network=alone, found=True))
+    except NotHeldError as error:
+        row["siren alone"] = {"failed": str(error), "network": alone.to_dict()}
     log(row["siren alone"])
     near = Target(rmse=row["system"]["rmse"], scale=scale)
     row["default"] = measured(values, near, EncodeOptions(threads=1))

@@ -78,10 +78,13 @@ def round_in_the_loop(
     bias = float_distortion / distortion(batch, networks, trainer.probe)
     found: list[_Found | None] = [None] * len(batch.items)
 
+    few = len(trainer.probe) * 2 > int(batch.counts.max())
+
     def steer(step: int, seen: Tensor) -> None:
         part = step / schedule.steps
-        now = distortion(batch, quantiser(trainer.networks)) if part > 0.7 else seen * bias
-        if part > 0.7:
+        whole = part > (0.6 if few else 0.85)  # of many points a look takes longer than a step
+        now = distortion(batch, quantiser(trainer.networks)) if whole else seen * bias
+        if whole:
             for i, value in enumerate(now.tolist()):
                 old = found[i]
                 coarse = float(quantiser.coarseness[i])

@@ -94,7 +94,7 @@ class Found:
 
 
 EFFORTS: dict[Preset, Effort] = {
-    "fast": Effort(probe=100, probes=(40,), fit=400, rounding=250, part=1 / 40, gain=1.1, surplus=0.0, widest=128),
+    "fast": Effort(probe=100, probes=(40,), fit=360, rounding=220, part=1 / 40, gain=1.1, surplus=0.0, widest=128),
     "balanced": Effort(probe=250, fit=6000, rounding=2000),
     "small": Effort(probe=250, fit=20000, rounding=6000, widest=256),
     "paper": Effort(probe=250, fit=2000, rounding=2000, widest=256),
@@ -107,9 +107,13 @@ LOST = 1.0
 """Decibels below its own probe at which a fit did not fall short but go wrong: it is done again at a lower rate."""
 SLOPE = 1.0
 """Decibels that twice the parameters bring, where it is not measured."""
+TOO_LARGE = 1.5
+"""Decibels over the target at which a size that was guessed is too large: a smaller one is tried."""
+_SHRINKS = 2
 _STEEPEST = 3.0
 """Decibels that half of the parameters cost at most."""
-_FEWEST_SAMPLES = 1024
+_FARTHEST = 1.5
+_FEWEST_SAMPLES = 2048
 _VALUES_AT_ONCE = 1 << 30
 _SETTING = threading.Lock()
 
@@ -233,6 +237,7 @@ class _Group:
         self.axes, self.channels = items[0].key
         self.batch = Batch(items, device, limited=self.recipe.limited)
         self.results: list[siren.Siren | None] = [None] * len(items)
+        self.enough: dict[int, Architecture] = {}
         self.calm = [1.0] * len(items)
         self.reached: list[float | None] = [None] * len(items)
         self.probed = torch.zeros(len(items))
@@ -261,8 +266,14 @@ class _Group:
                 nets = [i for i, s in sizes.items() if s == size]
                 for i, short in self._fit_size(nets, size, attempt).items():
                     grown = math.log2(size.parameters(self.axes, self.channels)) + short / float(slope[i])
-                    missed[i] = self._smallest(i, grown, size) if short > 0 else size
+                    if short < 0:
+                        missed[i] = self._smallest(i, grown, None)
+                    else:
+                        missed[i] = self._smallest(i, grown, size) if short > 0 else size
             sizes = missed
+        for i, size in self.enough.items():  # what was large enough before something smaller was tried
+            if self.results[i] is None:
+                self._fit_size([i], size, self.effort.retries)
 
     def _fit_once(self) -> None:
         """Fit networks of the size that is given, and keep what they reach, or what of them is asked for."""
@@ -294,10 +305,15 @@ class _Group:
         return reached[-1] + longer, slope
 
     def _choose(self, net: int, decibels: float, slope: float) -> Architecture | None:
-        wanted = (
-            math.log2(self.probes[-1].parameters(self.axes, self.channels)) + (self.effort.surplus - decibels) / slope
-        )
-        return self._smallest(net, wanted, None)
+        doublings = (self.effort.surplus - decibels) / slope
+        if len(self.probes) == 1:  # a guess should not lead far: a network that is too large is paid for in bytes
+            doublings = max(-_FARTHEST, min(doublings, _FARTHEST))
+        probed = math.log2(self.probes[-1].parameters(self.axes, self.channels))
+        return self._smallest(net, probed + doublings, None)
+
+    def _may_shrink(self, size: Architecture) -> bool:
+        """Return whether a size that one probe led to may be tried smaller."""
+        return len(self.probes) == 1 and not self.recipe.width and size.width > WIDTHS[0]
 
     def _expected(self, net: int, size: Architecture) -> float:
         """Return the decibels over target that a network of a size has at least, by what a probe had."""
@@ -335,6 +351,8 @@ class _Group:
         for i, d in zip(nets, decibels.tolist(), strict=True):
             if i in short and d < self._expected(i, size) - LOST:
                 self.calm[i], short[i] = self.calm[i] / 3, 0.0
+            elif d > TOO_LARGE and attempt < _SHRINKS and self._may_shrink(size):
+                self.enough[i], short[i] = size, (0.5 - d) / 2
         ready = [i for i in range(len(nets)) if nets[i] not in short]
         if ready:
             found = round_in_the_loop(
