@@ -159,12 +159,12 @@ def test_the_kernel_is_what_its_tool_makes():
 
 
 @needs_node
-def test_another_shape_or_dtype_is_refused_and_av1_at_once():
+def test_another_shape_or_dtype_is_refused_and_av1_at_once_and_a_part_of_a_buffer_is_taken():
     frames = vectors("subset")
-    given = {"data": frames["siren-i2-4d"], "av1": frames["av1-i2-3d"]}
+    given = {"data": frames["siren-i2-4d"], "raw": frames["raw-f8-4d"], "av1": frames["av1-i2-3d"]}
     found = in_node(HERE / "vectors.js", "misuse", {k: base64.b64encode(v).decode() for k, v in given.items()})
     assert found == {"shape": "shape", "ndim": "shape", "dtype": "dtype", "unknown": "RangeError", "right": "none",
-                     "sync": "none", "av1": "mode"}  # fmt: skip
+                     "buffer": "none", "sync": "none", "av1": "mode"}  # fmt: skip
 
 
 @needs_node

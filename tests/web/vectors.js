@@ -45,7 +45,7 @@ export async function runVectors(bundle) {
 }
 
 /** What happens to calls that cannot be right: the field of each error, or "none". */
-export async function misuse({ data, av1 }) {
+export async function misuse({ data, raw, av1 }) {
   const frame = bytesOf(data);
   const { shape, dtype } = describe(frame);
   const calls = {
@@ -54,6 +54,10 @@ export async function misuse({ data, av1 }) {
     dtype: () => decode(frame, { dtype: dtype === "int16" ? "uint16" : "int16" }),
     unknown: () => decode(frame, { dtype: "int17" }),
     right: () => decode(frame, { shape, dtype }),
+    buffer: async () => {
+      const { bytes } = await decode(Buffer.from(raw, "base64")); // a part of a larger buffer
+      if (hex(bytes) !== hex((await decode(bytesOf(raw))).bytes)) throw new Error("other values");
+    },
     sync: () => decodeSync(frame, { shape, dtype }),
     av1: () => decodeSync(bytesOf(av1)),
   };

@@ -12,6 +12,9 @@ export class ChunkError extends Error {
 
 export const product = (list) => list.reduce((a, b) => a * b, 1);
 
+/** The same bytes as a Uint8Array and no more: to slice a Buffer of Node copies nothing. */
+export const plain = (bytes) => new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+
 /** Fields in the order of the bytes. `scope` stands before the names of fields in errors. */
 export class Reader {
   constructor(bytes, scope = "") {
@@ -161,6 +164,14 @@ export function crc32c(bytes) {
 const PRIMES = [];
 for (let n = 2; PRIMES.length < 64; n++) if (PRIMES.every((p) => n % p)) PRIMES.push(n);
 const fraction = (x) => ((x - Math.floor(x)) * 2 ** 32) | 0;
+
+const DIGESTS = new WeakMap();
+
+/** True if the SHA-256 of a shared parameter begins with these bytes. */
+export function isNamed(bytes, name) {
+  if (!DIGESTS.has(bytes)) DIGESTS.set(bytes, sha256(bytes));
+  return name.every((byte, i) => byte === DIGESTS.get(bytes)[i]);
+}
 
 /** SHA-256 as bytes: pages without https have none of their own. */
 export function sha256(bytes) {

@@ -1,6 +1,6 @@
 // Frames of the inrstore chunk format, version 1 (specs/inrstore-1.md). Section numbers are those of that document.
 import { av1 } from "./av1.js";
-import { ChunkError, Reader, crc32c, product } from "./bytes.js";
+import { ChunkError, Reader, crc32c, plain, product } from "./bytes.js";
 import { readEnvelope } from "./envelope.js";
 import { neural } from "./neural.js";
 import { planes } from "./planes.js";
@@ -95,7 +95,8 @@ function begin(bytes, { shape, dtype, shared = [], av1: samples }) {
 }
 
 /** Sections 2 and 2.1. `r` is left at the payload. */
-function readHeader(bytes, shape, type) {
+function readHeader(given, shape, type) {
+  const bytes = plain(given);
   const r = new Reader(bytes);
   r.check([0x89, 0x49, 0x4e, 0x52].every((byte, i) => bytes[i] === byte), "magic", "this is no inrstore chunk");
   r.check(bytes.length >= 20, "frame", `${bytes.length} bytes are too few`);

@@ -1,5 +1,5 @@
 // Section 13: mode 6, a network that predicts each value from those before it. Nothing is lost.
-import { Reader, product, sha256 } from "./bytes.js";
+import { Reader, isNamed, plain, product } from "./bytes.js";
 import { contextOf } from "./coefficients.js";
 import { BLOCK, multiply } from "./network.js";
 import { checkType, fourAxes } from "./predictor.js";
@@ -26,10 +26,10 @@ export function neural(r, type, box, shared) {
   if (place === 0) bytes = r.prefixed("network");
   else {
     const digest = r.take(32, "digest");
-    bytes = shared.find((b) => sha256(b).every((x, i) => x === digest[i]));
+    bytes = shared.find((b) => isNamed(b, digest));
     r.check(bytes, "digest", "no shared parameter has this SHA-256");
   }
-  const net = readNet(new Reader(bytes, "neural"));
+  const net = readNet(new Reader(plain(bytes), "neural"));
   const order = stepsOf(r, net.radii, axes);
   const offset = r.choice("u16", "offset", (net.local ? 0 : high));
   const near = r.matrix(14, 1, "near_weights");

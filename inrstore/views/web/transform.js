@@ -1,5 +1,5 @@
 // Section 14: mode 4, wavelet coefficients of components.
-import { Bits, ChunkError, Reader, product, sha256 } from "./bytes.js";
+import { Bits, ChunkError, Reader, isNamed, plain, product } from "./bytes.js";
 import { correct, readCorrection } from "./inloop.js";
 import { decodeSubbands } from "./coefficients.js";
 import { checkOutputs, scaled } from "./types.js";
@@ -40,9 +40,9 @@ function magnitude(volume) {
 /** 14.9: common fields that the configuration brings. */
 function readShared(r, type, box, shared) {
   const name = r.take(8, "digest");
-  const found = shared.filter((bytes) => name.every((byte, i) => byte === sha256(bytes)[i]));
+  const found = shared.filter((bytes) => isNamed(bytes, name));
   r.check(found.length === 1, "digest", `${found.length} shared parameters have this name`);
-  const s = new Reader(found[0], "transform");
+  const s = new Reader(plain(found[0]), "transform");
   s.check(s.u8("kind") === 84, "kind", "the shared parameter is no header");
   const count = s.u16("measurements");
   const flags = s.choice("u8", "flags", 1);
