@@ -33,7 +33,7 @@ from inrstore.archive.record import Record, archive_info, archive_place, is_arch
 from inrstore.archive.removal import RemovalReport
 from inrstore.archive.removal import prune as prune_archive
 from inrstore.archive.removal import remove as remove_from
-from inrstore.archive.rules import Rule, Rules, parameters_of
+from inrstore.archive.rules import Rule, Rules, parameters_of, suffix_of
 from inrstore.archive.run import Executor, Local, Update, plan_update, run_job
 from inrstore.archive.verify import ArchiveVerifyReport, verify_archive
 from inrstore.chunk.neural.train import Architecture, Recipe, Training
@@ -42,15 +42,17 @@ from inrstore.evaluate.fits import HEADER, FitTable, require_matplotlib
 from inrstore.evaluate.tradeoff import BETA
 from inrstore.files import durable
 from inrstore.options import Device, Mode, Network, NetworkName, Preset
+from inrstore.store import evaluation
 from inrstore.store import export as store_export
 from inrstore.store import verify as store_verify
 from inrstore.store.container import ENDING, Container, is_zip
+from inrstore.store.evaluation import EvaluateReport, Kind
 from inrstore.store.export import ExportReport
 from inrstore.store.layout import ZarrFormat
 from inrstore.store.options import Options, chunks_of
 from inrstore.store.parameter import read_parameters
 from inrstore.store.quality import Quality
-from inrstore.store.reports import ConvertReport, InfoReport, VerifyReport
+from inrstore.store.reports import ConvertReport, InfoReport, JobCallback, VerifyReport
 from inrstore.store.tradeoff import NEURONS, TradeoffReport
 from inrstore.store.tradeoff import Plan as TradeoffPlan
 from inrstore.store.tradeoff import run as run_tradeoff
@@ -608,6 +610,74 @@ def export(
         return store_export.export(store, out, progress=progress)
     tell = _counting("exporting", progress)
     return export_archive(store, out, include, progress=tell)
+
+
+def evaluate(
+    source: str | os.PathLike[str],
+    stores: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    *,
+    kind: Kind | None = None,
+    mask: str | os.PathLike[str] | None = None,
+    yardsticks: bool = False,
+    seed: Sequence[int] | None = None,
+    report: str | os.PathLike[str] | None = None,
+    table: str | os.PathLike[str] | None = None,
+    progress: JobCallback | None = None,
+) -> EvaluateReport:
+    """Measure what compression did to an image and to what is computed from it.
+
+    Any image: errors, three PSNRs, SSIM. Diffusion MRI: MD, FA, main direction, RISH and fODF in white and gray matter
+    and CSF. fMRI: temporal SNR, correlation of the series, connectivity. Structural MRI: edges, Dice of a segmentation.
+    CT: errors in Hounsfield units by range. How, say the modules of `inrstore.evaluate`.
+
+    Parameters
+    ----------
+    source : path-like or str
+        Path or URL of the image.
+    stores : sequence of path-like, or one
+        Stores made of it, to be compared side by side.
+    kind : {"dmri", "fmri", "structural", "ct", "image"}, optional
+        What the image is; by default as its gradients, name, sidecar and shape say. "image" is measured as any.
+    mask : path-like or str, optional
+        An image of the same grid; where it is 0, nothing counts for the measures of a kind. By default a mask is found.
+    yardsticks : bool
+        Also measure what else might be done to the scan: denoising (MP-PCA), smoothing, other codecs at the bytes of
+        each store (with imagecodecs), and how far two halves of the scan are apart.
+    seed : sequence of int, optional
+        (x, y, z) of the voxel whose connectivity is looked at.
+    report : path-like or str, optional
+        HTML page to write, with pictures and curves.
+    table : path-like or str, optional
+        CSV file to write, a line for each figure.
+    progress : callable, optional
+        Called now and then with a `JobProgress`.
+
+    Returns
+    -------
+    EvaluateReport
+
+    Raises
+    ------
+    SourceError, StoreError, CorruptChunkError
+        If one cannot be read, or a store is none of such an image.
+    ConfigurationError
+        For an option that does not fit the image.
+    MissingDependencyError
+        Without the extra `evaluate`, if a kind is asked for; otherwise what needs it is left out, and `notes` say so.
+    """
+    if isinstance(stores, str | os.PathLike):
+        stores = [stores]
+    place = None
+    if seed is not None:
+        if len(seed) != 3:
+            raise ConfigurationError(f"seed must be three numbers, x, y, z, not {list(seed)}")
+        place = int(seed[0]), int(seed[1]), int(seed[2])
+    wanted = evaluation.Wanted(
+        kind=kind, suffix=suffix_of(os.fspath(source)), mask="" if mask is None else os.fspath(mask),
+        yardsticks=yardsticks, seed=place, report=None if report is None else os.fspath(report),
+        table=None if table is None else os.fspath(table),
+    )  # fmt: skip
+    return evaluation.evaluate(source, [os.fspath(where) for where in stores], wanted, progress)
 
 
 def remove(

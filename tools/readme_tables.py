@@ -105,7 +105,57 @@ def short_table() -> str:
     )
 
 
+def evaluate_table() -> str:
+    """Return tables of bytes against what compression does to the science, and the line that names the machine."""
+    document = json.loads((ROOT / "tools" / "results" / "evaluate.json").read_text())
+    mean, value = "mean absolute error", "value"
+    kinds = {
+        "dmri": [("FA, WM", f"FA | WM | {mean}"), ("FA, GM", f"FA | GM | {mean}"), ("MD, WM", f"MD | WM | {mean}"),
+                 ("MD, GM", f"MD | GM | {mean}"), ("V1, °", f"V1 angle | WM | {mean}"),
+                 ("voxels <= 0", f"voxels that became <= 0 | brain | {value}")],
+        "fmri": [("tSNR", f"tSNR | brain | {mean}"),
+                 ("correlation of series", f"correlation of the series, median | brain | {value}"),
+                 ("connectivity, r", f"connectivity, r | brain | {mean}")],
+        "structural": [("SSIM", f"SSIM | image | {value}"),
+                       *((f"Dice, class {k}", f"Dice | class {k} | {value}") for k in (1, 2, 3)),
+                       ("gradient, %", f"gradient, error over mean | mask | {value}")],
+        "ct": [(f"HU, {name} (bias)", f"HU | {name} | {mean}") for name in ("air", "soft tissue", "bone")],
+    }  # fmt: skip
+    lines = list[str]()
+    for kind, columns in kinds.items():
+        rows = [row for row in document["rows"] if row["kind"] == kind and "bytes" in row]
+        if not rows:
+            continue
+        lines += [f"| scan | | kB | {' | '.join(name for name, _ in columns)} |", "|---" * (3 + len(columns)) + "|"]
+        for row in rows:
+            what = f"{row['asked_psnr']:.0f} dB" if row["candidate"] == "store" else row["candidate"]
+            cells = [_with_bias(row["figures"], key, "(bias)" in name) for name, key in columns]
+            size = "" if row["bytes"] is None else f"{row['bytes'] / 1e3:.1f}"
+            lines.append(f"| {row['scan']} | {what} | {size} | {' | '.join(cells)} |")
+        lines.append("")
+    found = document["environment"]
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if k not in ("inrstore", "torch", "zarr"))
+    for row in document["rows"]:
+        if row["candidate"] == "MRtrix3":
+            told = row["figures"]
+            fa, md = told["FA, largest difference"], told["MD, largest difference, µm²/ms"]
+            lines.append(f"Of {told['voxels']:,} voxels of {row['scan']} FA differs from that of MRtrix3 "
+                         f"{told['version']} by {fa:.0e} at most, MD by {md:.0e} µm²/ms.")  # fmt: skip
+    return "\n".join([*lines, f"MD in µm²/ms. On an {found['processor']}, Python {found['python']}, {versions}."])
+
+
+def _with_bias(figures: dict[str, float | None], key: str, wanted: bool) -> str:
+    """Return a figure for a table, on demand with the bias beside it."""
+    found = figures.get(key)
+    if found is None:
+        return ""
+    bias = figures.get(f"{key.rpartition(' | ')[0]} | bias") if wanted else None
+    text = f"{found:,.0f}" if abs(found) >= 1000 else f"{found:.3g}"
+    return text + ("" if bias is None else f" ({bias:+.3g})")
+
+
 TABLES = {
+    "evaluate": evaluate_table,
     "convert": convert_table,
     "lossless": lossless_table,
     "rate": rate_table,
@@ -113,7 +163,7 @@ TABLES = {
     "short": short_table,
     **PAPERS,
 }
-PAGES = ("README.md", "docs/results.md", "docs/papers.md")
+PAGES = ("README.md", "docs/quality.md", "docs/results.md", "docs/papers.md")
 
 
 def main() -> int:

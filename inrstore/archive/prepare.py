@@ -16,7 +16,7 @@ from inrstore.archive.changes import unmatched
 from inrstore.archive.copies import DESCRIPTION
 from inrstore.archive.plan import Job, Plan, Planned, SourceKind
 from inrstore.archive.record import VERSION
-from inrstore.archive.report import check_replaceable, page_template
+from inrstore.archive.report import page_template
 from inrstore.archive.rules import (
     QUALITIES,
     Rule,
@@ -33,6 +33,7 @@ from inrstore.chunk.frame import VERSION as FORMAT_VERSION
 from inrstore.errors import ConfigurationError, SourceError, StoreError
 from inrstore.files import Place
 from inrstore.files.names import check_name
+from inrstore.files.pages import check_replaceable
 from inrstore.files.zips import ZipPlace
 from inrstore.options import Network
 from inrstore.sources import is_image, read_image

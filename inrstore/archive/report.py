@@ -7,9 +7,7 @@ nothing from the network; a few lines of script sort the table by the column tha
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore.archive.outcomes import Outcome, Tally
-from inrstore.errors import ConfigurationError, MissingDependencyError, SourceError, StoreError
+from inrstore.errors import MissingDependencyError, SourceError, StoreError
 from inrstore.evaluate.picture import strip
 from inrstore.files import durable
 from inrstore.files.names import RECORD
+from inrstore.files.pages import check_replaceable
 from inrstore.sources import Source
 from inrstore.store.reader import Store
 from inrstore.store.slices import SliceIndex, decode_slice, middle, slice_through
@@ -32,10 +31,6 @@ if TYPE_CHECKING:
 PICTURES = f"{RECORD}/pictures"
 """Where an archive keeps the pictures of its images, so that a report after a resumed job has all of them."""
 
-GENERATOR = b"<meta name=generator content=inrstore>"
-"""In the head of every page: what lacks it is somebody else's, and not replaced."""
-
-_HEAD_BYTES = 4096
 _PIECES = 500
 """Pieces of the page that are written at once."""
 
@@ -192,18 +187,6 @@ def page_template() -> Template:
         "count": "{:,}".format, "size": size, "number": number, "duration": duration, "modes": _modes, "plain": _plain
     }  # fmt: skip
     return environment.from_string(resources.files(__package__).joinpath("report.html").read_text("utf-8"))
-
-
-def check_replaceable(path: Path) -> None:
-    """Raise ConfigurationError if a report would replace something that is no report of this program."""
-    if not os.path.lexists(path):
-        return
-    with suppress(OSError):
-        if path.is_file():
-            with path.open("rb") as file:
-                if GENERATOR in file.read(_HEAD_BYTES):
-                    return
-    raise ConfigurationError(f"{path}: exists already and is no report of this program; choose another name")
 
 
 def _row(outcome: Outcome, picture: Pictures | None) -> dict[str, Any]:

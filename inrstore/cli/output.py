@@ -24,6 +24,8 @@ from inrstore.archive.outcomes import ArchiveConvertReport, ArchiveInfo, Archive
 from inrstore.archive.removal import RemovalReport
 from inrstore.archive.verify import ArchiveVerifyReport
 from inrstore.errors import ConfigurationError, InrstoreError
+from inrstore.evaluate.findings import BIAS, MEAN_ABSOLUTE, VALUE
+from inrstore.store.evaluation import EvaluateReport
 from inrstore.store.export import ExportReport
 from inrstore.store.reports import ConvertReport, InfoReport, StoreReport, VerifyReport
 from inrstore.store.tradeoff import TradeoffReport
@@ -354,6 +356,37 @@ def archive_export_text(report: ArchiveExportReport) -> str:
     return f"{report.out}: {report.images:,} images, {report.files:,} files{zips}, {size}{left}"
 
 
+def evaluate_text(report: EvaluateReport) -> str:
+    """Return what compression did to an image: a block for each store, a line for each measure."""
+    shape = " x ".join(map(str, report.shape[::-1]))
+    text = f"{report.source}\n  image     {shape}, {report.dtype}; kind {report.kind}"
+    for note in report.notes:
+        text += f"\n  note      {note}"
+    for one in report.candidates:
+        text += f"\n\n{one.name}"
+        text += f" ({one.note})" if one.note else ""
+        if one.nbytes is not None:
+            text += f"\n  size      {size_text(one.nbytes)}, {one.ratio:.1f} : 1, {one.bits_per_voxel:.3f} bits a value"
+        measures: dict[str, list[str]] = {}
+        units: dict[str, str] = {}
+        biases = {(found.measure, found.region): found.value for found in one.findings if found.statistic == BIAS}
+        for found in one.findings:
+            if found.statistic not in (VALUE, MEAN_ABSOLUTE):
+                continue
+            key = found.measure if found.statistic == VALUE else f"{found.measure}, mean error (bias)"
+            bias = biases.get((found.measure, found.region)) if found.statistic == MEAN_ABSOLUTE else None
+            region = "" if found.region == "image" else f"{found.region} "
+            shown = "-" if found.value is None else f"{found.value:.4g}"
+            measures.setdefault(key, []).append(f"{region}{shown}" + ("" if bias is None else f" ({bias:+.2g})"))
+            units[key] = found.unit
+        width = max((len(name) for name in measures), default=0)
+        for name, parts in measures.items():
+            text += f"\n  {name:<{width}}  {', '.join(parts)} {units[name]}".rstrip()
+    for what, where in (("report", report.report), ("table", report.table)):
+        text += f"\n  {what:<9} {where}" if where else ""
+    return f"{text}\n  time      {_seconds(report.seconds)}"
+
+
 _TEXTS: dict[type[Any], Callable[[Any], str]] = {
     ConvertReport: convert_text,
     TrainReport: train_text,
@@ -370,6 +403,7 @@ _TEXTS: dict[type[Any], Callable[[Any], str]] = {
     ConvertPlan: convert_plan_text,
     RemovalReport: removal_text,
     MergeReport: merge_text,
+    EvaluateReport: evaluate_text,
 }
 
 _SHOWN_KINDS = 4

@@ -1,4 +1,4 @@
-"""Two slices -> a picture: original | decoded | error, with words, or as a bare strip for a page of many."""
+"""Slices -> pictures: original | decoded | error, with words or as a bare strip for a page of many; one in colours."""
 
 from __future__ import annotations
 
@@ -142,11 +142,11 @@ def _window(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _pixels(shape: tuple[int, ...], aspect: float) -> tuple[int, int]:
+def _pixels(shape: tuple[int, ...], aspect: float, side: int = STRIP_SIDE) -> tuple[int, int]:
     """Return rows and columns of a panel: square pixels, small slices enlarged by whole numbers."""
     aspect = aspect if 0.01 <= aspect <= 100 else 1.0
     height, width = shape[0] * max(1.0, aspect), shape[1] * max(1.0, 1 / aspect)
-    scale = STRIP_SIDE / max(height, width)
+    scale = side / max(height, width)
     if scale > 1:
         scale = float(int(scale))
     return max(1, round(height * scale)), max(1, round(width * scale))
@@ -215,14 +215,34 @@ def _palette() -> bytes:
     return colours.astype(np.uint8).tobytes()
 
 
+def colour_png(plane: npt.NDArray[np.float64], *, aspect: float = 1.0, side: int = STRIP_SIDE) -> bytes:
+    """Return a slice in colours as a PNG.
+
+    Parameters
+    ----------
+    plane : ndarray
+        (y, x, 3), red, green and blue in 0 to 1, drawn with y upwards; NaN is drawn as the ground.
+    aspect : float
+        Height of a voxel / its width.
+    side : int
+        Longest side of the picture, in pixels; small slices are enlarged by whole numbers.
+    """
+    rows, columns = _pixels(plane.shape[:2], aspect, side)
+    shown = plane[_starts(plane.shape[0], rows)][:, _starts(plane.shape[1], columns)][::-1]
+    empty = ~np.isfinite(shown).all(axis=2, keepdims=True)
+    scaled = np.rint(255 * np.clip(np.nan_to_num(shown), 0, 1))
+    return _png(np.where(empty, np.array(_GROUND_COLOUR), scaled).astype(np.uint8))
+
+
 def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Return indices into the palette, (row, column) from the top, as a PNG file."""
-    rows, columns = pixels.shape
-    lines = np.zeros((rows, columns + 1), np.uint8)  # each line begins with its filter: none
-    lines[:, 1:] = pixels
+    """Return indices into the palette, (row, column) from the top, or colours, (row, column, 3), as a PNG file."""
+    rows, columns = pixels.shape[:2]
+    lines = np.zeros((rows, 1 + pixels[0].size), np.uint8)  # each line begins with its filter: none
+    lines[:, 1:] = pixels.reshape(rows, -1)
+    colours = pixels.ndim == 3
     parts = [
-        (b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 3, 0, 0, 0)),
-        (b"PLTE", _palette()),
+        (b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 2 if colours else 3, 0, 0, 0)),
+        *([] if colours else [(b"PLTE", _palette())]),
         (b"IDAT", zlib.compress(lines.tobytes(), 9)),
         (b"IEND", b""),
     ]

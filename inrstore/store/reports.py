@@ -54,10 +54,12 @@ class Clock:
         Number of chunks.
     nbytes : int
         Bytes of voxels in all chunks.
+    unit : str
+        What is counted, where it is not chunks.
     """
 
-    def __init__(self, callback: JobCallback | None, total: int, nbytes: int) -> None:
-        self._callback = callback
+    def __init__(self, callback: JobCallback | None, total: int, nbytes: int, unit: str = "chunks") -> None:
+        self._callback, self._unit = callback, unit
         self._total = total
         self._bytes = nbytes
         self._start = time.perf_counter()
@@ -92,6 +94,7 @@ class Clock:
                 seconds=seconds,
                 mb_per_s=part * self._bytes / 1e6 / max(seconds, 1e-9),
                 psnr=psnr,
+                unit=self._unit,
             )
         )
 

@@ -1,0 +1,25 @@
+"""The tool behind the guide's tables of bytes against errors of science."""
+
+from __future__ import annotations
+
+import pytest
+from common import needs_torch, real_scan
+
+from tools import evaluate_curves, readme_tables
+
+
+@pytest.mark.real
+@needs_torch
+def test_each_store_and_the_source_have_a_row():
+    pytest.importorskip("dipy")
+    real_scan("sub-s06tiny")
+    store, source = evaluate_curves.measure("s06", (36.0,))
+    assert store["candidate"] == "store" and store["kind"] == source["kind"] == "dmri"
+    assert store["bytes"] > 0 and store["figures"]["FA | brain | mean absolute error"] > 0
+    assert source["candidate"] == "source" and source["figures"]["voxels | brain"] > 50
+
+
+def test_the_table_of_the_guide_has_every_measured_store():
+    rows = readme_tables.evaluate_table().splitlines()
+    assert sum(line.startswith("| s02 | ") for line in rows) >= 5
+    assert any(" dB | " in line for line in rows) and rows[-1].startswith("MD in µm²/ms. On ")
