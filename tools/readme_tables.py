@@ -132,8 +132,8 @@ def systems_table() -> str:
     cuts = ", ".join(f"{s} {next(r['cut'] for r in document['rows'] if r['scan'] == s)}" for s in scans)
     return "\n".join([
         *lines, "", f"{cuts}; {document['rows'][0]['steps']:,} steps of a fit; the whole store, and in brackets "
-        f"that of the default at the same PSNR. Processor time of one core of an {found['processor']}, Python {found['python']}, "
-        f"{versions}; no GPU.", "",
+        f"that of the default at the same PSNR. Processor time of one core of an {found['processor']}, Python "
+        f"{found['python']}, {versions}; no GPU.", "",
         f"Lossless, whole s10, bits per voxel without and with the bytes of the network: {both} (Nagoor et al. "
         f"2020; fitted on an H200), linear predictor {linear:.2f}.",
     ])  # fmt: skip
