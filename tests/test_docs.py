@@ -94,7 +94,7 @@ def test_links_and_options_are_there(page):
     text = path.read_text()
     for link in re.findall(r"\]\(([^)#]+)", text):
         assert "://" in link or (path.parent / link).exists(), link
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text))
     if named:
         code = "from inrstore.cli.app import app; import typer; c = typer.main.get_command(app);" \
                "print(*(o for k in c.commands.values() for p in k.params for o in p.opts))"  # fmt: skip
