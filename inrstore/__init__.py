@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inrstore.api import convert, export, info, merge, prune, remove, update, verify
+    from inrstore.api import convert, export, info, merge, prune, remove, tradeoff, train, update, verify
     from inrstore.codecs.decoded import cache
     from inrstore.views.archive import open_archive
     from inrstore.views.backend import open
@@ -32,6 +32,8 @@ __all__ = [
     "open_archive",
     "prune",
     "remove",
+    "tradeoff",
+    "train",
     "update",
     "verify",
 ]
@@ -48,6 +50,8 @@ _HOMES = {
     "open_archive": "inrstore.views.archive",
     "prune": "inrstore.api",
     "remove": "inrstore.api",
+    "tradeoff": "inrstore.api",
+    "train": "inrstore.api",
     "update": "inrstore.api",
     "verify": "inrstore.api",
 }

@@ -33,21 +33,28 @@ from inrstore.archive.record import Record, archive_info, archive_place, is_arch
 from inrstore.archive.removal import RemovalReport
 from inrstore.archive.removal import prune as prune_archive
 from inrstore.archive.removal import remove as remove_from
-from inrstore.archive.rules import Rule, Rules
+from inrstore.archive.rules import Rule, Rules, parameters_of
 from inrstore.archive.run import Executor, Local, Update, plan_update, run_job
 from inrstore.archive.verify import ArchiveVerifyReport, verify_archive
+from inrstore.chunk.neural.train import Architecture, Recipe, Training
 from inrstore.errors import ConfigurationError
 from inrstore.evaluate.fits import HEADER, FitTable, require_matplotlib
+from inrstore.evaluate.tradeoff import BETA
 from inrstore.files import durable
-from inrstore.options import Device, Mode, Network, Preset
+from inrstore.options import Device, Mode, Network, NetworkName, Preset
 from inrstore.store import export as store_export
 from inrstore.store import verify as store_verify
 from inrstore.store.container import ENDING, Container, is_zip
 from inrstore.store.export import ExportReport
 from inrstore.store.layout import ZarrFormat
 from inrstore.store.options import Options, chunks_of
+from inrstore.store.parameter import read_parameters
 from inrstore.store.quality import Quality
 from inrstore.store.reports import ConvertReport, InfoReport, VerifyReport
+from inrstore.store.tradeoff import NEURONS, TradeoffReport
+from inrstore.store.tradeoff import Plan as TradeoffPlan
+from inrstore.store.tradeoff import run as run_tradeoff
+from inrstore.store.train import TrainReport, train_images
 
 
 def convert(
@@ -68,6 +75,7 @@ def convert(
     seed: int = 0,
     mask: str | os.PathLike[str] | None = None,
     strip: bool = False,
+    shared: Sequence[str | os.PathLike[str]] = (),
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     rules: str | os.PathLike[str] | None = None,
@@ -129,6 +137,9 @@ def convert(
     strip : bool
         Leave out what people wrote into the files: free text of headers, extensions, tags. The report says what it was;
         an export gives the image without it.
+    shared : sequence of path-like or str
+        Files of `train`: networks that chunks of lossless images may name. A store holds a network only where it
+        saves more than it takes.
     include, exclude : sequence of str
         Globs on paths in the archive; see `inrstore.archive.rules.Rules`.
     rules : path-like or str, optional
@@ -174,6 +185,7 @@ def convert(
         mask="" if mask is None else os.fspath(mask),
         chunks=chunks_of(chunks),
         strip=strip,
+        shared=_parameters(shared),
     )
     if lossless and options.strict:
         raise ConfigurationError("lossless: networks hold chunks with an error; give no network, mode siren or "
@@ -183,6 +195,8 @@ def convert(
         _check_log(Path(log_fit), options)
         options = replace(options, log_fit=table)
     asked = bool(lossless) or any(value is not None for value in (psnr, rmse, max_error))
+    if options.shared and asked and not lossless and rules is None:
+        raise ConfigurationError("shared: networks of predictors serve lossless images alone; ask for lossless")
     include, exclude = _globs("include", include), _globs("exclude", exclude)
     source, destination = os.fspath(src), os.fspath(dst)
     one_store = destination.rstrip("/").lower().endswith(tuple(ENDING.values())) or nature(source) == "file"
@@ -266,6 +280,7 @@ def update(
     lossless: bool = False,
     preset: Preset | None = None,
     mask: str | os.PathLike[str] | None = None,
+    shared: Sequence[str | os.PathLike[str]] = (),
     include: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
     rules: str | os.PathLike[str] | None = None,
@@ -295,6 +310,8 @@ def update(
         Source and archive. The source may lie elsewhere than it did, under the same name.
     psnr, rmse, max_error, lossless, preset, mask
         As in `convert`; for all images that no rule speaks of, or with `only` for those.
+    shared : sequence of path-like or str
+        As in `convert`. The files that the archive was made with, again, or others instead of them.
     include, exclude : sequence of str, optional
         As in `convert`; instead of those of the archive. What is not selected any more stays.
     rules : path-like or str, optional
@@ -331,7 +348,9 @@ def update(
     quality = Quality.of(psnr, rmse, max_error, lossless) if asked else None
     given = "" if mask is None else mask_path(os.fspath(mask))
     only = _globs("only", only)
-    found = recorded_rules(destination, recorded, "" if only else given)
+    parameters = _parameters(shared)
+    others = () if rules is None else parameters_of(os.fspath(rules))
+    found = recorded_rules(destination, recorded, "" if only else given, parameters, others)
     base = replace(found.base, device=device)
     if only:
         own = tuple(Rule(name=name, quality=quality, preset=preset, mask=given or None) for name in only)
@@ -363,6 +382,141 @@ def update(
     wanted = Update(show=tell, force=force, restore=restore, reread=reread)
     return _run(job, report=report, scheduler=scheduler, workers=workers, progress=progress,
                 allow_unmatched=allow_unmatched, update=wanted, kind=kind)  # fmt: skip
+
+
+def train(
+    images: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    architecture: Architecture = "cube",
+    radius: int | None = None,
+    layers: int | None = None,
+    units: int | str | Sequence[int] | None = None,
+    steps: int | None = None,
+    recipe: Recipe = "usual",
+    device: Device = "auto",
+    seed: int = 0,
+    progress: StepCallback | None = None,
+) -> TrainReport:
+    """Train a network that predicts voxels from their neighbours, for lossless stores of images like these.
+
+    Parameters
+    ----------
+    images : sequence of path-like or str
+        Paths or URLs of images.
+    out : path-like or str
+        The file to write; `convert` takes it as `shared`. It must not exist.
+    architecture : {"cube", "pyramid"}
+        The neighbours that it sees; see `inrstore.chunk.neural.train.Training`, as for what follows.
+    radius : int, optional
+        Of the cube.
+    layers : int, optional
+        Hidden layers, if `units` is one number.
+    units : int, text with commas, or sequence of int, optional
+        Of each layer, or one number for all.
+    steps : int, optional
+        Of the optimiser.
+    recipe : {"usual", "paper"}
+        "paper" takes layers, inputs, loss, batch and rate as published.
+    device : {"auto", "cpu", "cuda"}
+    seed : int
+        The same images, seed, kind of device and number of torch's threads give the same file.
+    progress : callable, optional
+        Called now and then with a `JobProgress`.
+
+    Raises
+    ------
+    SourceError, ConfigurationError, DestinationExistsError, MissingDependencyError
+    """
+    for name, value in (("radius", radius), ("layers", layers), ("steps", steps)):
+        if value is not None and value < 1:
+            raise ConfigurationError(f"{name} must be 1 or more, not {value}")
+    widths = _numbers("units", units)
+    if layers is not None and len(widths) > 1 and len(widths) != layers:
+        raise ConfigurationError(f"units are of {len(widths)} layers, and {layers} are asked for")
+    if len(widths) < 2 and (widths or layers is not None):
+        if recipe == "paper" and not widths:
+            raise ConfigurationError("layers: say how many units they have; the published ones are of four layers")
+        widths = (widths or (32,)) * (layers or 2)
+    if isinstance(images, str | os.PathLike):
+        images = [images]
+    training = Training(architecture=architecture, radius=radius or 0, units=widths, steps=steps or 0, recipe=recipe,
+                        device=device, seed=seed)  # fmt: skip
+    return train_images(images, out, training, progress)
+
+
+def tradeoff(
+    image: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    network: NetworkName = "fourier-siren-srno",
+    downsample: int | str | Sequence[int] | None = None,
+    channels: int | str | Sequence[int] | None = None,
+    neurons: int | str | Sequence[int] | None = None,
+    layers: int = 3,
+    steps: int | None = None,
+    size: int = 64,
+    patch: str | Sequence[int] = "auto",
+    volume: int = 0,
+    beta: float = BETA,
+    device: Device = "auto",
+    seed: int = 0,
+    threads: int = 0,
+    progress: StepCallback | None = None,
+) -> TradeoffReport:
+    """Measure a grid of networks on a patch of an image, and find its trade-off point (Sheibanifard et al. 2025).
+
+    What is measured of a cell is on the disk before the next one is begun: the same call again goes on from there.
+
+    Parameters
+    ----------
+    image : path-like or str
+        Path or URL of an image.
+    out : path-like or str, optional
+        Folder for the table, the drawings and the summary; `<image>.tradeoff` in the current one otherwise.
+    network : str
+        One of `inrstore.options.NetworkName`.
+    downsample, channels, neurons : int, text with commas, or sequence of int, optional
+        Values of the grid; the published ones otherwise: 2, 4, 8; 4, 8, 16; 30 to 230 in steps of 20. The first two
+        are for networks with a second one.
+    layers, steps : int
+        Of the first network; of the optimiser, 5,000 if none are given.
+    size : int
+        Edge of the patch.
+    patch : "auto" or three numbers
+        First voxel (z, y, x); "auto" takes the patch with the most voxels that are not 0.
+    volume : int
+        Which measurement of an image with several.
+    beta : float
+        Penalty of the constraints; see `inrstore.evaluate.tradeoff`.
+    device : {"auto", "cpu", "cuda"}
+    seed, threads : int
+        As in `convert`; so many cells are fitted at a time on a CPU, all cores for 0.
+    progress : callable, optional
+        Called now and then with a `JobProgress`.
+
+    Raises
+    ------
+    SourceError, ConfigurationError, DestinationExistsError, DestinationHeldError, MissingDependencyError
+    """
+    if steps is not None and steps < 1:
+        raise ConfigurationError(f"steps must be 1 or more, not {steps}")
+    plan = TradeoffPlan(
+        network=network,
+        downsample=_numbers("downsample", downsample),
+        channels=_numbers("channels", channels),
+        neurons=_numbers("neurons", neurons) or NEURONS,
+        layers=layers,
+        steps=steps or 0,
+        size=size,
+        patch=() if patch == "auto" else _numbers("patch", patch),
+        volume=volume,
+        beta=beta,
+        device=device,
+        seed=seed,
+        threads=threads,
+    )
+    return run_tradeoff(image, out, plan, progress)
 
 
 def info(store: str | os.PathLike[str]) -> InfoReport | ArchiveInfo:
@@ -473,6 +627,23 @@ def merge(
 ) -> MergeReport:
     """Take everything of another archive into an archive; see `inrstore.archive.merge.merge`."""
     return merge_into(other, archive, exclude=_globs("exclude", exclude))
+
+
+def _parameters(shared: Sequence[str | os.PathLike[str]]) -> tuple[bytes, ...]:
+    if isinstance(shared, str | os.PathLike):
+        raise ConfigurationError(f"shared must be a list of files, not {shared!r}")
+    return read_parameters(shared)
+
+
+def _numbers(name: str, given: str | int | Sequence[int] | None) -> tuple[int, ...]:
+    """Return whole numbers, given as text with commas, as one, or one by one; none as ()."""
+    if given is None:
+        return ()
+    parts = given.split(",") if isinstance(given, str) else [given] if isinstance(given, int) else given
+    try:
+        return tuple(int(part) for part in parts)
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"{name} must be numbers like 4 or 4,8, not {given!r}") from None
 
 
 class _Counting(Protocol):

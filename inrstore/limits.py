@@ -91,6 +91,19 @@ MAX_NEURAL_WIDTH = 1024
 MAX_NEURAL_VALUES = 1 << 28
 """Values of a chunk in mode neural with those that a reader keeps around them; they have two bytes each."""
 
+MAX_REFINER_MAPS = 2048
+"""Feature maps that a refining network holds at once: the largest of the literature has 1152."""
+
+MAX_REFINER_VALUES = 1 << 27
+"""Values of feature maps that a reader holds together, in four bytes each."""
+
+MAX_REFINER_ATTENTIONS = 2
+"""Sums of a refining network over a whole chunk: a reader that does not keep its features makes them again for each."""
+
+MAX_REFINER_PRODUCTS = 1 << 20
+"""Products of a refining network for each value: the largest of the literature takes some 800,000, with those of
+zeros between positions."""
+
 MAX_SHARED_BYTES = 1 << 21
 """One shared parameter in a codec configuration: a network of 2^21 weights in about 5 bits each fits."""
 

@@ -206,6 +206,11 @@ class EncodeOptions:
         name = "" if self.network is None else self.network.name
         return name.startswith("siren2d") or (self.preset == "paper" and name.startswith("mlp-"))
 
+    @property
+    def cubes(self) -> bool:
+        """Whether there are networks for each cube of an image rather than for slabs."""
+        return self.network is not None and self.network.name == "fourier-siren-srno"
+
     def __post_init__(self) -> None:
         for name, known in (("preset", get_args(Preset)), ("mode", get_args(Mode)), ("device", get_args(Device))):
             if getattr(self, name) not in known:

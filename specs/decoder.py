@@ -4,7 +4,7 @@ It follows `inrstore-1.md` section by section, needs only numpy and the standard
 section 15), and is written to be read.
 `decoder_parts.py` has what the sections share, `decoder_numbers.py` section 4.2, `decoder_network.py` section 7,
 `decoder_predictor.py` section 12, `decoder_neural.py` section 13, `decoder_transform.py` section 14,
-`decoder_av1.py` section 15, `decoder_inloop.py` section 16.
+`decoder_av1.py` section 15, `decoder_inloop.py` section 16, `decoder_superres.py` section 17.
 `python decoder.py FILE...` prints the type, the shape and the SHA-256 of what each file decodes to.
 """
 
@@ -24,6 +24,7 @@ from decoder_neural import decode_neural
 from decoder_numbers import read_numbers
 from decoder_parts import Invalid, Lanes, Reader, check, check_outputs, from_order, inflate, range_of
 from decoder_predictor import decode_predictor
+from decoder_superres import decode_superres
 from decoder_transform import decode_transform
 
 __all__ = ["Invalid", "Reader", "crc32c", "decode", "decode_mask"]
@@ -80,7 +81,7 @@ def decode(data: bytes, shape: tuple[int, ...] | None = None, dtype: Any = None,
     check(mode == 0 or math.prod(lengths) > 0, "mode", "a chunk without values must be raw")
     decoded_crc, payload_length = reader.array("<u4", 2, "decoded_crc, payload_length").tolist()
     check(payload_length == len(reader.rest), "payload_length", f"{payload_length}, not {len(reader.rest)}")
-    code = partial(MODES[mode], shared=shared) if mode in (4, 6) else MODES[mode]
+    code = partial(MODES[mode], shared=shared) if mode in (4, 6, 8) else MODES[mode]
     values = code(reader, kind, lengths) if mode < 2 else decode_boxed(code, reader, kind, lengths)
     check(len(reader.rest) == 0, "payload", "bytes are left over")
     check(crc32c(values.tobytes()) == decoded_crc, "decoded_crc", "the result differs")
@@ -273,7 +274,7 @@ def decode_byteplanes(payload: Reader, dtype: np.dtype, box: tuple[int, ...]) ->
 
 
 MODES = {0: decode_raw, 1: decode_constant, 2: decode_byteplanes, 3: decode_siren, 4: decode_transform,
-         5: decode_predictor, 6: decode_neural, 7: decode_av1}  # fmt: skip
+         5: decode_predictor, 6: decode_neural, 7: decode_av1, 8: decode_superres}  # fmt: skip
 
 
 def main(paths: list[str]) -> None:

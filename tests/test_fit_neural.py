@@ -99,19 +99,3 @@ def test_fitting_and_coding_need_neither_zarr_nor_nibabel():
         "import sys\nfor name in ('zarr', 'numcodecs', 'nibabel', 'xarray'): sys.modules[name] = None\n"
         "import inrstore.chunk.inr.fit.lossless, inrstore.chunk.neural.encode"
     )
-
-
-def test_a_model_file_is_made_by_a_command(tmp_path):
-    nib = pytest.importorskip("nibabel")
-    from tools.train_predictor import main
-
-    paths = []
-    for seed in range(2):
-        paths.append(str(tmp_path / f"{seed}.nii"))
-        nib.save(nib.Nifti1Image(np.ascontiguousarray(ct((6, 20, 22), seed).T), np.eye(4)), paths[-1])
-    out = tmp_path / "ct.model"
-    main([*paths, "--out", str(out), "--hood", "cube:1", "--widths", "4", "--steps", "40", "--batch", "64"])
-    net = read_network(out.read_bytes())
-    assert (net.neighbourhood, net.widths, net.local) == (cube(1), (4,), True)
-    values = ct((6, 20, 22), 7)
-    check_equal_bits(decode_chunk(coded(values, net)), values)

@@ -247,8 +247,8 @@ def test_tables_lose_next_to_nothing_by_their_short_numbers():
     for spread in (0.2, 1, 5, 60, 250):
         symbols = np.clip(np.rint(rng.normal(0, spread, 4096)), -1023, 1023).astype(np.int64)
         table = coder.fit_table(symbols)
-        short = bitstream._short_table(table)
-        assert bitstream._short_table(short) == short
+        short = bitstream.short_table(table)
+        assert bitstream.short_table(short) == short
         assert coder.code_length(symbols, short) < coder.code_length(symbols, table) * 1.001 + 1
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from tools.bench_rate_report import markdown
+from tools.paper_tables_report import TABLES as PAPERS
 
 ROOT = Path(__file__).parents[1]
 
@@ -110,8 +111,9 @@ TABLES = {
     "rate": rate_table,
     "read": read_table,
     "short": short_table,
+    **PAPERS,
 }
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/papers.md")
 
 
 def main() -> int:

@@ -17,7 +17,17 @@ from inrstore.archive.copies import DESCRIPTION
 from inrstore.archive.plan import Job, Plan, Planned, SourceKind
 from inrstore.archive.record import VERSION
 from inrstore.archive.report import check_replaceable, page_template
-from inrstore.archive.rules import QUALITIES, Rule, Rules, described, mask_beside, matches, read_rules, suffix_of
+from inrstore.archive.rules import (
+    QUALITIES,
+    Rule,
+    Rules,
+    described,
+    digests,
+    mask_beside,
+    matches,
+    read_rules,
+    suffix_of,
+)  # fmt: skip
 from inrstore.archive.stamps import choice_of
 from inrstore.chunk.frame import VERSION as FORMAT_VERSION
 from inrstore.errors import ConfigurationError, SourceError, StoreError
@@ -204,6 +214,7 @@ def document(job: Job) -> dict[str, Any]:
             "chunks": list(base.chunks) if isinstance(base.chunks, tuple) else base.chunks,
             "rules": [{**rule, **({"mask": described(rule["mask"])} if "mask" in rule else {})}
                       for rule in job.rules.to_dict()],
+            **({"shared": digests(base.shared)} if base.shared else {}),
             "include": list(job.rules.include),
             "exclude": list(job.rules.exclude),
         },
@@ -251,7 +262,8 @@ def _rules_in_zips(plan: Planned, place: Place, rules: Rules) -> Iterator[str]:
                         yield choice_of(rules, member, bulk).rule
 
 
-def recorded_rules(where: str, found: Mapping[str, Any], mask: str) -> Rules:
+def recorded_rules(where: str, found: Mapping[str, Any], mask: str, shared: Sequence[bytes] = (),
+                   others: Sequence[bytes] = ()) -> Rules:  # fmt: skip
     """Return the rules of the job of an archive, as they were recorded.
 
     Parameters
@@ -262,11 +274,15 @@ def recorded_rules(where: str, found: Mapping[str, Any], mask: str) -> Rules:
         Its job.
     mask : str
         Path of the mask for all images, if the job had one; the record knows its name and digest alone.
+    shared : sequence of bytes
+        Shared networks that the command gives: again, for the record knows their digests alone, or instead.
+    others : sequence of bytes
+        Those that a rules file gives.
 
     Raises
     ------
     ConfigurationError
-        If a mask is needed and not given.
+        If a mask or a shared network is needed and not given.
     StoreError
         If the record is damaged.
     """
@@ -279,21 +295,42 @@ def recorded_rules(where: str, found: Mapping[str, Any], mask: str) -> Rules:
             container=options["store"],
             mask=_mask_again(where, options["mask"], mask),
             chunks=chunks_of(options["chunks"]), strip=bool(options.get("strip", False)),
+            shared=_shared_base(where, options, shared, others),
         )  # fmt: skip
-        rules = tuple(_rule_again(where, values) for values in options["rules"])
+        rules = tuple(_rule_again(where, values, (*shared, *others)) for values in options["rules"])
         return Rules(base=base, rules=rules, include=tuple(options["include"]), exclude=tuple(options["exclude"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{where}: its job cannot be read: {error!r}") from error
 
 
-def _rule_again(where: str, values: Mapping[str, Any]) -> Rule:
+def _rule_again(where: str, values: Mapping[str, Any], shared: Sequence[bytes]) -> Rule:
     name, own = str(values["name"]), {key: values[key] for key in QUALITIES if key in values}
     mask = values.get("mask")
     return Rule(
         name=name, quality=Quality.from_dict(own) if own else None, preset=values.get("preset"),
         network=Network.of(values.get("network")), mask=None if mask is None else _mask_again(where, mask, ""),
         keep=values.get("keep") == "file",
+        shared=_shared_again(where, values["shared"], shared) if "shared" in values else None,
     )  # fmt: skip
+
+
+def _shared_base(where: str, options: Mapping[str, Any], shared: Sequence[bytes], others: Sequence[bytes]
+              ) -> tuple[bytes, ...]:  # fmt: skip
+    """Return the shared networks of images that no rule speaks of; one that is given for a rule is none of them."""
+    recorded = options.get("shared", [])
+    if not shared:
+        return _shared_again(where, recorded, others)
+    of_rules = {digest for values in options["rules"] for digest in values.get("shared", ())} - set(recorded)
+    return tuple(data for digest, data in zip(digests(shared), shared, strict=True) if digest not in of_rules)
+
+
+def _shared_again(where: str, recorded: Sequence[str], given: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return the shared networks of an earlier run, of which the record has the digests."""
+    known = dict(zip(digests(given), given, strict=True))
+    missing = [digest for digest in recorded if digest not in known]
+    if missing:
+        raise ConfigurationError(f"{where}: was made with shared networks; give those files again ({missing[0]} lacks)")
+    return tuple(known[digest] for digest in recorded)
 
 
 def _mask_again(where: str, recorded: str, given: str) -> str:

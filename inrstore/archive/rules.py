@@ -11,6 +11,9 @@ A rules file has a table for each kind of image, the first that fits wins, and o
     preset = "small"
     network = "siren3d"    # then also layers, units, steps, sine, omega_0, rate, downsample, channels
     mask = "nodif_brain_mask.nii.gz"
+    [FLAIR]
+    lossless = true
+    shared = "flair.model" # of `inrstore train`; its path is taken from the folder of this file
 """
 
 from __future__ import annotations
@@ -19,18 +22,19 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, TypeAlias, get_args
 
 from inrstore import files
 from inrstore.archive.manifest import digest_of
-from inrstore.errors import ConfigurationError, SourceError
+from inrstore.errors import ConfigurationError, SourceError, StoreError
 from inrstore.options import Network, Preset
 from inrstore.sources.registry import stem
 from inrstore.store import manifest
 from inrstore.store.options import Options
+from inrstore.store.parameter import read_parameter
 from inrstore.store.quality import Quality
 
 DEFAULT = "default"
@@ -46,6 +50,7 @@ _BULK_ZIP = re.compile(r"\d+_(\d{5})_\d+_\d+\.zip", re.ASCII)
 QUALITIES = ("psnr", "rmse", "max_error", "lossless")
 _TYPES: dict[str, tuple[type, ...]] = {
     "psnr": (int, float), "rmse": (int, float), "max_error": (int, float), "lossless": (bool,),
+    "shared": (str,),
     "preset": (str,), "mask": (str,), "keep": (str,), "network": (str,), "sine": (str,),
     **{one.name: (int, float) if isinstance(one.default, float) else (int,)
        for one in fields(Network) if not isinstance(one.default, str)},
@@ -71,6 +76,8 @@ class Rule:
         A mask, "" for none; see `Rules`.
     keep : bool
         Whether the image is copied as a file instead.
+    shared : tuple of bytes or None
+        Networks that lossless chunks may name; None leaves them as they are for all others.
     network : Network or None
         The network that holds its chunks; of other images where it is None.
     """
@@ -81,6 +88,7 @@ class Rule:
     network: Network | None = None
     mask: str | None = None
     keep: bool = False
+    shared: tuple[bytes, ...] | None = None
 
     def apply(self, options: Options) -> Options:
         """Return options with what the rule sets."""
@@ -90,13 +98,16 @@ class Rule:
             preset=self.preset or options.preset,
             network=self.network or options.network,
             mask=options.mask if self.mask is None else self.mask,
+            shared=options.shared if self.shared is None else self.shared,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object with what the rule sets."""
         values: dict[str, Any] = {} if self.quality is None else self.quality.to_dict()
         network = None if self.network is None else self.network.to_dict()
-        own = {"preset": self.preset, "network": network, "mask": self.mask, "keep": "file" if self.keep else None}
+        shared = None if self.shared is None else digests(self.shared)
+        own = {"preset": self.preset, "network": network, "mask": self.mask, "keep": "file" if self.keep else None,
+               "shared": shared}  # fmt: skip
         return {"name": self.name, **values, **{name: value for name, value in own.items() if value is not None}}
 
 
@@ -125,10 +136,12 @@ class Choice:
     def settings(self) -> str:
         """What tells whether an image would be made in the same way again: a digest of all that decides it."""
         own = self.options
-        values = {"quality": own.quality.to_dict(), "preset": own.preset, "mode": own.mode, "seed": own.seed,
-                  "zarr_format": own.zarr_format, "store": own.container, "mask": described(own.mask),
+        values: dict[str, Any] = {"quality": own.quality.to_dict(), "preset": own.preset, "mode": own.mode,
+                  "seed": own.seed, "zarr_format": own.zarr_format, "store": own.container, "mask": described(own.mask),
                   "chunks": own.chunks, "keep": self.keep, "strip": own.strip,
                   "network": None if own.network is None else own.network.to_dict()}  # fmt: skip
+        if own.shared:  # archives from before it could be asked for have no such key
+            values["shared"] = digests(own.shared)
         return manifest.digest(json.dumps(values, sort_keys=True).encode())
 
     def for_labels(self) -> Choice:
@@ -211,6 +224,11 @@ def mask_beside(key: str, mask: str) -> str | None:
     folder, slash, name = key.rpartition("/")
     own = stem(name)
     return folder + slash + mask.replace("{name}", own).replace("{entities}", own.rpartition("_")[0])
+
+
+def digests(shared: Sequence[bytes]) -> list[str]:
+    """Return what tells shared parameters from others, as it is recorded."""
+    return [manifest.digest(data) for data in shared]
 
 
 def described(mask: str) -> str:
@@ -340,6 +358,12 @@ def read_rules(path: str, base: Options, *, asked: bool) -> Rules:
     return Rules(base=base, rules=tuple(rule for rule in rules if rule.name != DEFAULT), asked=asked)
 
 
+def parameters_of(path: str) -> tuple[bytes, ...]:
+    """Return the shared networks that a rules file names; errors as in `read_rules`."""
+    rules = read_rules(path, Options(quality=Quality(lossless=True)), asked=False)
+    return rules.base.shared + tuple(data for rule in rules.rules for data in rule.shared or ())
+
+
 def _rule(path: str, name: str, table: Any) -> Rule:
     where = f"{path}: [{name}]"
     if not isinstance(table, Mapping):
@@ -370,5 +394,22 @@ def _rule(path: str, name: str, table: Any) -> Rule:
         network = Network.of(named or None)
     except ConfigurationError as error:
         raise ConfigurationError(f"{where} {error}") from error
-    return Rule(name=name, quality=quality, preset=table.get("preset"), network=network, mask=table.get("mask"),
-                keep=table.get("keep") == "file")  # fmt: skip
+    shared = None
+    if "shared" in table:
+        try:
+            shared = (read_parameter(_beside(path, table["shared"])),)
+        except StoreError as error:
+            raise ConfigurationError(f"{where} shared: {error}") from error
+    return Rule(
+        name=name, quality=quality, preset=table.get("preset"), network=network, mask=table.get("mask"),
+        keep=table.get("keep") == "file", shared=shared,
+    )  # fmt: skip
+
+
+def _beside(path: str, name: str) -> str:
+    """Return a file that a rules file names: a URL, an absolute path, or one from the folder of the rules."""
+    if files.is_url(name) or os.path.isabs(name):
+        return name
+    if files.is_url(path):
+        return f"{path.rpartition('/')[0]}/{name}"
+    return os.path.join(os.path.dirname(path), name)

@@ -24,7 +24,7 @@ from inrstore.chunk.context import Context
 from inrstore.chunk.decode import values_of
 from inrstore.chunk.frame import Frame
 from inrstore.chunk.mask import Mask, narrow
-from inrstore.chunk.modes import FALLBACK, MODEL, MODES, RAW, SEQUENCE, SIMPLE, Mode
+from inrstore.chunk.modes import FALLBACK, MODEL, MODES, NEURAL, RAW, SEQUENCE, SIMPLE, Mode
 from inrstore.chunk.quality import Target
 from inrstore.chunk.shared import Shared
 from inrstore.chunk.shared import of as shared_of
@@ -193,6 +193,36 @@ def encode_together(
     _fit(tasks, frames, options, progress)
     tell("done")
     return Together(frames, worst, tuple(parameters))
+
+
+@arithmetic.usual()
+def encode_naming(
+    shared: Shared,
+    chunks: Sequence[npt.NDArray[Any]],
+    options: EncodeOptions | None = None,
+    masks: Sequence[npt.NDArray[np.bool_] | None] | None = None,
+) -> list[bytes | None]:
+    """Return the lossless frames that name a shared parameter, None for a chunk that none of them holds.
+
+    They are not compared with frames of other modes: what a parameter saves in all chunks of an image tells whether
+    it is worth its own bytes.
+
+    Parameters
+    ----------
+    shared : mapping of bytes to bytes
+        Parameters by digest.
+    chunks, options, masks
+        As for `encode_chunks`.
+    """
+    options = options or EncodeOptions()
+    tasks = _tasks(chunks, [Target(lossless=True)] * len(chunks), options, masks, shared)
+
+    def named(task: Task) -> bytes:
+        payload = NEURAL.bid(task) if task.chunk.size and NEURAL.bid is not None else None
+        return (None if payload is None else _checked(NEURAL, payload, task)) or b""
+
+    jobs = [partial(named, task) for task in tasks]
+    return [frame or None for frame in _in_order(jobs, options.threads or available_cores())]
 
 
 @arithmetic.usual()

@@ -47,7 +47,7 @@ class Reader:
         """Return the next integer; `kind` is a letter of the struct module."""
         return int(struct.unpack("<" + kind, self.take(struct.calcsize("<" + kind), field))[0])
 
-    def array(self, dtype: str, count: int, field: str) -> npt.NDArray[Any]:
+    def array(self, dtype: str | np.dtype[Any], count: int, field: str) -> npt.NDArray[Any]:
         """Return the next `count` numbers as an array; the bytes must be there before it is made."""
         kind = np.dtype(dtype)
         return np.frombuffer(self.take(count * kind.itemsize, field), kind, count)

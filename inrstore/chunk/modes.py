@@ -23,6 +23,7 @@ from inrstore.chunk.neural import decode as neural
 from inrstore.chunk.predictor import decode as predictor
 from inrstore.chunk.shared import Shared
 from inrstore.chunk.siren import decode as siren
+from inrstore.chunk.superres import decode as superres
 from inrstore.chunk.task import Task
 from inrstore.chunk.transform import decode as transform
 from inrstore.chunk.transform.header import read_parameter
@@ -149,6 +150,14 @@ def _fit_siren(
     return fit(tasks, sizes, options, progress)
 
 
+def _fit_superres(
+    tasks: Sequence[Task], sizes: Sequence[int], options: EncodeOptions, progress: ProgressCallback | None
+) -> Iterator[Fitted]:
+    from inrstore.chunk.superres.encode import fit
+
+    return fit(tasks, sizes, options, progress)
+
+
 # ---- the list ----------------------------------------------------------------------------------------------
 
 RAW = Mode(number=0, name="raw", decode=lambda r, d, b, _: raw.decode(r, d, b), bid=raw.bid, turn=FALLBACK,
@@ -171,8 +180,11 @@ NEURAL = Mode(number=6, name="neural", decode=lambda r, d, b, c: neural.decode(r
               describe=lambda r, d, b, _: neural.describe(r, d, b), check_shared=neural.check_shared)  # fmt: skip
 AV1 = Mode(number=7, name="av1", decode=lambda r, d, b, _: av1.decode(r, d, b), bid=_bid_av1, bids=_bids_av1,
            turn=SEQUENCE, describe=lambda r, d, b, _: av1.describe(r, d, b))  # fmt: skip
+SUPERRES = Mode(number=8, name="superres", decode=lambda r, d, b, c: superres.decode(r, d, b, c.shared),
+                describe=lambda r, d, b, c: superres.describe(r, d, b, c.shared),
+                check_shared=superres.check_shared, fit=_fit_superres, network=True)  # fmt: skip
 
-MODES = (RAW, CONSTANT, BYTEPLANES, SIREN, TRANSFORM, PREDICTOR, NEURAL, AV1)
+MODES = (RAW, CONSTANT, BYTEPLANES, SIREN, TRANSFORM, PREDICTOR, NEURAL, AV1, SUPERRES)
 BY_NUMBER = {mode.number: mode for mode in MODES}
 
 

@@ -107,6 +107,14 @@ def convert(
             show_default=False,
         ),
     ] = None,
+    shared: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A network of `inrstore train` that lossless chunks may name; can be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     strip: Annotated[
         bool, typer.Option("--strip", help="Leave out free text of headers, extensions and tags; say what it was.")
     ] = False,
@@ -198,6 +206,7 @@ def convert(
             chunks=chunks,
             mask=mask,
             strip=strip,
+            shared=shared or (),
             include=include or (),
             exclude=exclude or (),
             rules=rules,

@@ -26,6 +26,8 @@ from inrstore.archive.verify import ArchiveVerifyReport
 from inrstore.errors import ConfigurationError, InrstoreError
 from inrstore.store.export import ExportReport
 from inrstore.store.reports import ConvertReport, InfoReport, StoreReport, VerifyReport
+from inrstore.store.tradeoff import TradeoffReport
+from inrstore.store.train import TrainReport
 from inrstore.views.resampled import ResampledReport
 
 _SHOWN_CHUNKS = 12
@@ -115,6 +117,8 @@ def _printable(value: _T) -> _T:
 
 def exit_of(report: Report, *, allow_gone: bool = False) -> None:
     """End with code 1 if a job did not do all, or found that the source lacks what the archive has."""
+    if isinstance(report, TradeoffReport) and report.failed:
+        raise typer.Exit(1)
     if not isinstance(report, ArchiveConvertReport):
         return
     if not report.complete or report.unmatched or (report.gone and not allow_gone):
@@ -191,6 +195,49 @@ def resampled_text(report: ResampledReport) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in sorted(report.chunk_kinds.items()))
     made = how.get(report.kind, f"by networks and by cubic splines: chunks {counts}")
     return f"{export_text(report)}\n  grid      {grid}\n  values    {made}"
+
+
+def train_text(report: TrainReport) -> str:
+    """Return what was trained."""
+    sees, units = ", ".join(map(str, report.radii)), ", ".join(map(str, report.units)) or "none"
+    return (
+        f"{report.file}\n"
+        f"  network   radii {sees}, hidden units {units}: {report.parameters:,} parameters, {size_text(report.bytes)}\n"
+        f"  learned   {report.values:,} values of {report.images:,} images in {report.steps:,} steps: mean error "
+        f"{report.first_error:.2f} -> {report.last_error:.2f} units of the input\n"
+        f"  digest    {report.digest}\n"
+        f"  time      {_seconds(report.seconds)}"
+    )
+
+
+def tradeoff_text(report: TradeoffReport) -> str:
+    """Return the table of a trade-off, and its point."""
+    place = ", ".join(map(str, report.patch))
+    lines = [
+        report.out,
+        f"  patch     {report.size} voxels along each axis from z, y, x = {place}; {report.filled:.1%} not 0",
+        "  scale channels neurons     PSNR    SSIM  parameters      CR %  bits/voxel |    bytes      CR %  bits/voxel",
+    ]
+    for row in report.rows:
+        cell = {axis: row[axis] for axis in ("downsample", "channels", "neurons")}
+        marks = "*" * (cell == report.point) + "p" * (cell in report.front) + "s" * (cell in report.stored_front)
+        psnr = "  exact" if row["psnr"] is None else f"{row['psnr']:7.2f}"
+        lines.append(
+            f"  1/{cell['downsample']:<3} {cell['channels']:8} {cell['neurons']:7}  {psnr}  {row['ssim']:6.4f}"
+            f"  {row['parameters']:10,} {100 * row['cr']:9.3f} {row['bit_rate']:11.3f} | {row['bytes']:8,}"
+            f" {100 * row['stored_cr']:9.3f} {row['stored_bit_rate']:11.3f}  {marks}".rstrip()
+        )
+    lines += [f"  failed    {name}: {why}" for name, why in report.failed.items()]
+    point, cheapest = (" ".join(f"{name} {value}" for name, value in cell.items() if value)
+                       for cell in (report.point, report.cheapest))  # fmt: skip
+    lines += [
+        "  left of |: a parameter counts as a voxel, and 32 bits, as in the paper; right of it: bytes on the disk",
+        f"  point     {point} (*: equation 8, beta {report.beta:g}); without constraints {cheapest}",
+        "  front     p: PSNR and parameters, s: PSNR and bytes on the disk",
+    ]
+    if report.resumed:
+        lines.append(f"  resumed   {report.resumed:,} cells were there from earlier runs")
+    return "\n".join([*lines, f"  time      {_seconds(report.seconds)}"])
 
 
 def archive_convert_text(report: ArchiveConvertReport) -> str:
@@ -309,6 +356,8 @@ def archive_export_text(report: ArchiveExportReport) -> str:
 
 _TEXTS: dict[type[Any], Callable[[Any], str]] = {
     ConvertReport: convert_text,
+    TrainReport: train_text,
+    TradeoffReport: tradeoff_text,
     VerifyReport: verify_text,
     InfoReport: info_text,
     ResampledReport: resampled_text,

@@ -87,7 +87,7 @@ def _whole(step: Step) -> tuple[float, str]:
     """Return the part that is done of all, and a line about it."""
     if isinstance(step, JobProgress):
         psnr = "" if step.psnr is None else f", {step.psnr:.1f} dB"
-        count = f"{step.chunks_done}/{step.chunks_total} chunks"
+        count = f"{step.chunks_done}/{step.chunks_total} {step.unit}"
         return step.fraction, f"{step.stage} {step.fraction:.0%}, {count}{psnr}"
     part = _done(step) / step.total if step.total else 0.0
     percent = f" {part:.0%}" if step.total else ""
@@ -124,7 +124,7 @@ class _Bars:
 
     def _image(self, task: TaskID, description: str, step: JobProgress) -> None:
         psnr = "" if step.psnr is None else f"{step.psnr:.1f} dB"
-        count = f"{step.chunks_done}/{step.chunks_total} chunks"
+        count = f"{step.chunks_done}/{step.chunks_total} {step.unit}"
         self._bars.update(
             task,
             completed=step.fraction,

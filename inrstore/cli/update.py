@@ -26,6 +26,10 @@ def update(
     lossless: Annotated[bool, typer.Option("--lossless", help="Another quality.")] = False,
     preset: Annotated[PresetName | None, typer.Option(help="Another effort.", show_default=False)] = None,
     mask: Annotated[str | None, typer.Option(metavar="FILE", help="Another mask.", show_default=False)] = None,
+    shared: Annotated[
+        _Globs,
+        typer.Option(metavar="FILE", help="The shared networks it was made with, or others.", show_default=False),
+    ] = None,
     only: Annotated[
         _Globs,
         typer.Option(metavar="GLOB", help="Quality, preset and mask are for these images alone.", show_default=False),
@@ -71,7 +75,8 @@ def update(
         result = api.update(
             source, archive, psnr=psnr, rmse=rmse, max_error=max_error, lossless=lossless,
             preset=None if preset is None else preset.value, mask=mask, include=include, exclude=exclude, rules=rules,
-            only=only or (), force=force or (), restore=restore or (), reread=reread, allow_unmatched=allow_unmatched,
+            shared=shared or (), only=only or (), force=force or (),
+            restore=restore or (), reread=reread, allow_unmatched=allow_unmatched,
             device=device.value, dry_run=dry_run, show=tell, report=report, scheduler=scheduler, workers=workers,
             progress=step,
         )  # fmt: skip

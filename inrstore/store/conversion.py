@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -16,8 +16,8 @@ from inrstore import limits
 from inrstore.chunk.decode import decode_chunk, describe_chunk
 from inrstore.chunk.encode import Together
 from inrstore.chunk.quality import Target, rmse
+from inrstore.chunk.shared import Shared, texts_of
 from inrstore.chunk.shared import of as shared_of
-from inrstore.chunk.shared import texts_of
 from inrstore.errors import ConfigurationError, QualityError
 from inrstore.evaluate.metrics import ErrorStatistics, Measures, Ranges
 from inrstore.sources import Source
@@ -94,6 +94,16 @@ class Conversion:
         self.frames.update(zip(indices, made.frames, strict=True))
         self._worst = max(self._worst, made.worst)
         self._parameters += made.parameters
+
+    def name(self, shared: Shared, frames: Mapping[tuple[int, ...], bytes]) -> None:
+        """Take the frames that name a shared network and are smaller, if together they save more than it takes."""
+        smaller = {index: frame for index, frame in frames.items() if len(frame) < len(self.frames[index])}
+        used = {bytes.fromhex(describe_chunk(frame).details["shared"]) for frame in smaller.values()}
+        parameters = tuple(data for digest, data in shared.items() if digest in used)
+        saved = sum(len(self.frames[index]) - len(frame) for index, frame in smaller.items())
+        if saved > sum(len(text) for text in texts_of(parameters)):  # as the metadata hold them
+            self.frames.update(smaller)
+            self._parameters += parameters
 
     def key(self, index: tuple[int, ...]) -> str:
         """Return the path of a chunk inside the store."""
@@ -226,6 +236,10 @@ def _worst(
     return tuple(i + part.start for i, part in zip(found, region, strict=True))
 
 
+PATCH = 64
+"""Voxels along each axis of a chunk, where networks are for cubes."""
+
+
 def chunks_for(
     shape: Sequence[int], dims: tuple[str, ...], options: Options, *, spatial: bool = True
 ) -> tuple[int, ...]:
@@ -243,6 +257,8 @@ def chunks_for(
         planes = options.chunks if isinstance(options.chunks, tuple) else tuple(shape[-2:])
         single = (1, *planes[-2:]) if len(shape) > 2 else planes
         return layout.choose_chunks(shape, dims, asked=single, voxels=1)
+    if options.cubes and options.chunks == "auto" and not options.quality.lossless:
+        return layout.choose_chunks(shape, dims, asked=(PATCH,) * 3, voxels=1)
     several = math.prod(shape[: layout.measurement_axes(dims)]) > 1
     least = layout.TRANSFORMED_VALUES if several else min(layout.SINGLE_VALUES, layout.TRANSFORMED_VALUES)
     voxels = min(layout.TRANSFORMED_VOXELS, layout.CHUNK_VOXELS)

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from inrstore import limits
-from inrstore.chunk.encode import encode_chunks, encode_together
+from inrstore.chunk.encode import encode_chunks, encode_naming, encode_together
+from inrstore.chunk.shared import of as shared_of
 from inrstore.errors import InrstoreError, NotHeldError, QualityError
 from inrstore.options import EncodeOptions, Progress, ProgressCallback, available_cores
 from inrstore.sources import Source
@@ -115,6 +116,22 @@ def _encode(conversions: Sequence[Conversion], clock: Clock) -> None:
         for (conversion, index), frame in zip(batch, frames, strict=True):
             conversion.frames[index] = frame
         done += len(batch)
+    for conversion in conversions:
+        if conversion.options.shared and conversion.options.quality.lossless:
+            _name_shared(conversion, clock)
+
+
+def _name_shared(conversion: Conversion, clock: Clock) -> None:
+    """Let chunks of a lossless image name a shared network, where that saves more than the network takes."""
+    shared, named = shared_of(*conversion.options.shared), dict[tuple[int, ...], bytes]()
+    indices = list(conversion.grid)
+    for batch in _batches([(conversion, index) for index in indices], conversion.options):
+        cuts = [conversion.cut(index) for _, index in batch]
+        chunks, insides = [chunk for chunk, _ in cuts], [inside for _, inside in cuts]
+        made = encode_naming(shared, chunks, conversion.options, insides)
+        named |= {index: frame for (_, index), frame in zip(batch, made, strict=True) if frame is not None}
+        clock.tell("trying shared networks", len(named), 1.0)
+    conversion.name(shared, named)
 
 
 @contextmanager

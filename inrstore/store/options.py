@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 
+from inrstore.chunk.neural.decode import shared_network
+from inrstore.chunk.shared import texts_of
 from inrstore.errors import ConfigurationError
 from inrstore.options import EncodeOptions
 from inrstore.store.container import ENDING, Container
@@ -30,6 +32,9 @@ class Options(EncodeOptions):
         Shape of chunks in space; see `inrstore.store.layout.choose_chunks`.
     strip : bool
         Whether what people wrote into the file is left out; see `inrstore.sources.strip`.
+    shared : tuple of bytes
+        Networks that lossless chunks may name, as `inrstore.store.parameter` reads them; a store holds those that save
+        more than they take.
     """
 
     quality: Quality
@@ -38,6 +43,7 @@ class Options(EncodeOptions):
     mask: str = ""
     chunks: Chunks = "auto"
     strip: bool = False
+    shared: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,6 +60,9 @@ class Options(EncodeOptions):
             raise ConfigurationError(f"zarr_format must be 2 or 3, not {self.zarr_format!r}")
         if self.container not in ENDING:
             raise ConfigurationError(f"store must be one of {', '.join(ENDING)}, not {self.container!r}")
+        texts_of(self.shared)  # names what is wrong with their number and sizes
+        if any(shared_network(data) is None for data in self.shared):
+            raise ConfigurationError("shared: holds what is no network of a predictor")
 
     @property
     def effort(self) -> EncodeOptions:

@@ -179,6 +179,13 @@ class Store:
         except KeyError as error:
             raise StoreError(f"{self.label}: attribute quality.{error.args[0]} is missing") from error
 
+    def number(self, name: str) -> float:
+        """Return an attribute that has to be a finite number."""
+        value = self.attributes.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise StoreError(f"{self.label}: attribute {name} is no number")
+        return float(value)
+
     def key(self, index: tuple[int, ...]) -> str:
         """Return the path of an image chunk inside the store."""
         return layout.chunk_key(self.zarr_format, layout.IMAGE, index)

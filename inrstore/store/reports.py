@@ -26,6 +26,8 @@ class JobProgress:
         Million bytes of voxels done in a second, so far.
     psnr : float or None
         Current PSNR of what is being fitted, in dB, when there is one.
+    unit : str
+        What is counted, where it is no chunks.
     """
 
     stage: str
@@ -35,6 +37,7 @@ class JobProgress:
     seconds: float
     mb_per_s: float
     psnr: float | None = None
+    unit: str = "chunks"
 
 
 JobCallback: TypeAlias = Callable[[JobProgress], None]

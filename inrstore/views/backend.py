@@ -81,7 +81,7 @@ def open(store: str | os.PathLike[str], *, scaled: bool = False, level: int = 0)
             dataset = _with_coordinate(dataset, name, opened.read(name), opened.arrays[name].attributes)
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{opened.label}: its arrays do not fit together: {error}") from error
-    slope, inter = (_number(opened, name) for name in ("scl_slope", "scl_inter"))
+    slope, inter = (opened.number(name) for name in ("scl_slope", "scl_inter"))
     if level:
         from inrstore.views.field import Field
 
@@ -182,10 +182,3 @@ def plain(attributes: dict[str, Any]) -> dict[str, Any]:
         elif value is not None:
             out[name] = value
     return out
-
-
-def _number(opened: Store, name: str) -> float:
-    value = opened.attributes.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise StoreError(f"{opened.label}: attribute {name} is no number")
-    return float(value)

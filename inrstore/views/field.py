@@ -117,9 +117,7 @@ class Field:
         x, y, z = (*self._lengths[::-1], *(1,) * (3 - self._axes))
         self.shape: grids.Shape = (x, y, z)
         self.measurements = math.prod(store.grid.shape[: self._lead])
-        self._slope, self._inter = (
-            (number(store, name) for name in ("scl_slope", "scl_inter")) if scaled else (1.0, 0.0)
-        )
+        self._slope, self._inter = (store.number(name) for name in ("scl_slope", "scl_inter")) if scaled else (1.0, 0.0)
         self._kept = _Kept(keep)
         self._image: Any = None
         self._inverse = np.linalg.inv(self.affine)
@@ -536,14 +534,6 @@ def _kind(frame: bytes, splines: bool) -> str:
 def _index(measured: Places, nearest: Places) -> tuple[Places, ...]:
     """Return the index of (points, measurements) voxels of a chunk."""
     return (*(axis[None, :] for axis in measured.T), *(axis[:, None] for axis in nearest))
-
-
-def number(store: Store, name: str) -> float:
-    """Return an attribute that has to be a finite number."""
-    value = store.attributes.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise StoreError(f"{store.label}: attribute {name} is no number")
-    return float(value)
 
 
 def affine_of(store: Store) -> Floats:

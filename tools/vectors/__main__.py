@@ -16,6 +16,7 @@ from typing import Any
 from .faulty import faulty
 from .neural import shared_neural
 from .subset import subset
+from .superres import shared_superres
 from .transform_valid import shared_transform
 from .uncommon import uncommon
 from .write import VECTORS, check_refused, collect, describe, write_folder, write_golden
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     valid = {"subset": collect(subset), "uncommon": collect(uncommon)}
     for folder, frames in valid.items():
         write_folder(VECTORS / folder, frames, {name: describe(data) for name, data in frames.items()})
-    lent = {name: (data, shared) for name, data, shared in (*shared_neural(), *shared_transform())}
+    lent = {name: (data, shared) for name, data, shared in (*shared_neural(), *shared_transform(), *shared_superres())}
     write_folder(VECTORS / "shared", {name: data for name, (data, _) in lent.items()},
                  {name: describe(data, shared) for name, (data, shared) in lent.items()})  # fmt: skip
     bad: dict[str, bytes] = {}

@@ -11,6 +11,8 @@ from .neural_faulty import faulty_neural
 from .numbers import faulty_numbers, subset_numbers, uncommon_numbers
 from .predictor_faulty import faulty_predictor
 from .predictor_valid import subset_predictor, uncommon_predictor
+from .superres import subset_superres, uncommon_superres
+from .superres_faulty import faulty_superres
 from .transform_faulty import faulty_transform
 from .transform_valid import subset_transform, uncommon_transform
 
@@ -21,5 +23,6 @@ PARTS = (
     (subset_transform, uncommon_transform, faulty_transform),
     (subset_inloop, uncommon_inloop, faulty_inloop),
     (subset_av1, uncommon_av1, faulty_av1),
+    (subset_superres, uncommon_superres, faulty_superres),
 )
 """Generators of common, of rare and of faulty frames."""

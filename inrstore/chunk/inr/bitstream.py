@@ -34,12 +34,12 @@ _RATIO_UNIT = 32
 def write(network: Network) -> bytes:
     """Return the bytes of a network; `gains` must be values that `pack_gain` can make."""
     groups = _groups(network)
-    tables = [_short_table(coder.fit_table(g)) for g in groups]
+    tables = [short_table(coder.fit_table(g)) for g in groups]
     head = _write_inputs(network.inputs) + bytes([len(network.layers)])
     head += b"".join(bytes([a.activation.code, len(a.biases) - 1]) for a in network.layers)
     multipliers = [*(a.multiplier for a in network.layers), network.bias_multiplier]
     head += struct.pack("<I", network.outputs) + np.array(multipliers, "<u4").tobytes()
-    head += b"".join(struct.pack("<HHH", _pack_ratio(t.slope), _pack_ratio(t.bend), t.peak) for t in tables)
+    head += b"".join(write_table(t) for t in tables)
     codes = [pack_gain(float(g)) for g in network.gains]
     head += struct.pack("<BB", network.shift, len(codes) > 1) + np.array(codes, "<u2").tobytes()
     head += _write_offsets(network.offsets)
@@ -69,7 +69,7 @@ def read(reader: Reader) -> Network:
     if not outputs or sum(sizes) > min(limits.MAX_PARAMETERS, earned):
         raise LimitExceededError("network.outputs", f"{sum(sizes)} parameters of {outputs} outputs in so few bytes")
     multipliers = [int(m) for m in reader.array("<u4", count + 1, "network.multipliers")]
-    tables = [_read_table(reader) for _ in sizes]
+    tables = [read_table(reader, "network") for _ in sizes]
     shift = reader.number("B", "network.shift")
     if not MIN_SHIFT <= shift <= MAX_SHIFT:
         raise LimitExceededError("network.shift", f"{shift} is not in {MIN_SHIFT}..{MAX_SHIFT}")
@@ -171,15 +171,21 @@ def _unpack_ratio(code: int) -> int:
     return 2**32 - 1 - _RATIO_UNIT * ((code & 0xFFF) << (code >> 12))
 
 
-def _short_table(table: coder.Table) -> coder.Table:
+def short_table(table: coder.Table) -> coder.Table:
     """Return the table nearest to one that the bytes of a network can say."""
     slope, bend = (_unpack_ratio(_pack_ratio(r)) for r in (table.slope, table.bend))
     return coder.Table(slope, bend, table.peak)
 
 
-def _read_table(reader: Reader) -> coder.Table:
-    slope, bend = reader.number("H", "network.slope"), reader.number("H", "network.bend")
-    peak = reader.number("H", "network.peak")
+def write_table(table: coder.Table) -> bytes:
+    """Return the six bytes of a table that `short_table` has made."""
+    return struct.pack("<HHH", _pack_ratio(table.slope), _pack_ratio(table.bend), table.peak)
+
+
+def read_table(reader: Reader, name: str) -> coder.Table:
+    """Parse and check a table; errors name the fields of whatever has this name."""
+    slope, bend = reader.number("H", f"{name}.slope"), reader.number("H", f"{name}.bend")
+    peak = reader.number("H", f"{name}.peak")
     if peak > limits.MAX_SYMBOL:
-        raise LimitExceededError("network.peak", f"{peak} is above {limits.MAX_SYMBOL}")
+        raise LimitExceededError(f"{name}.peak", f"{peak} is above {limits.MAX_SYMBOL}")
     return coder.Table(_unpack_ratio(slope), _unpack_ratio(bend), peak)

@@ -22,6 +22,7 @@ from inrstore import limits
 from inrstore.chunk.neural.neighbourhood import CENTRE, Neighbourhood, Volume
 from inrstore.chunk.neural.network import AMPLITUDE, MAX_SHIFT, UNIT, Network
 from inrstore.chunk.neural.scale import LEVELS, gain_of
+from inrstore.errors import ConfigurationError
 
 _SMALL = Neighbourhood((2, 2, 2))
 _ALONE = 0.15
@@ -234,8 +235,15 @@ def train(images: Sequence[npt.NDArray[Any]], plan: Plan, device: str = "cpu", *
         Choose the number of steps so that it takes about this long.
     report : callable, optional
         Called with the step and the mean absolute error (in units of the input) now and then.
+
+    Raises
+    ------
+    ConfigurationError
+        CUDA is asked for, and there is none.
     """
     where = torch.device(device)
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError(f"device {device}: torch finds no GPU here")
     # Integers up to 2047 are exact in TF32, too, and the float phase does not need more.
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = True

@@ -82,10 +82,18 @@ def _round(value: Tensor, step: Tensor) -> Tensor:
 
 @torch.no_grad()
 def finest_steps(networks: Networks) -> Tensor:
-    """Return the steps, (nets, groups), under which the largest weight would not fit a symbol; a tenth to grow."""
+    """Return the steps, (nets, groups), under which the largest weight would not fit a symbol, a tenth to grow.
+
+    Nor would the products of a layer behind another stay exact in float32.
+    """
     largest = [torch.stack([t.abs().amax((1, 2)) / part for t, part in zip(group, parts, strict=True)]).amax(0)
                for group, parts in zip(groups(networks), _proportions(networks), strict=True)]  # fmt: skip
-    return torch.stack(largest, 1) / (0.9 * limits.MAX_SYMBOL)
+    floor = torch.stack(largest, 1) / (0.9 * limits.MAX_SYMBOL)
+    behind = [*range(1, len(networks.weights) - 1), -1]
+    for group, weights in zip(behind, [networks.weights[i] for i in behind], strict=True):
+        rows = weights.abs().sum(1).amax(1) * layers.AMPLITUDE / (0.9 * limits.EXACT_FLOAT32)
+        floor[:, group] = torch.maximum(floor[:, group], rows)
+    return floor
 
 
 @torch.no_grad()

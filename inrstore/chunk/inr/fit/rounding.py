@@ -35,6 +35,7 @@ LOSS = 0.1
 """Decibels that rounding may cost where nothing else is promised."""
 _LOOK = 16384
 _HALVINGS = 9
+_DOUBLINGS = 6
 
 
 class Report(Protocol):
@@ -169,9 +170,14 @@ def round_after(item: Measurements, batch: Batch, networks: Networks, *, found: 
             best, low = network, middle
         else:
             high = middle
-    if best is None and found:
-        return to_format(item, networks, 0, torch.maximum(base * 2**low, floor)[0].double().cpu().numpy())
-    return best
+    if best is not None or not found:
+        return best
+    for coarser in range(_DOUBLINGS):  # the finest that the format holds
+        steps = torch.maximum(base * 2**low, floor) * 2**coarser
+        network = to_format(item, networks, 0, steps[0].double().cpu().numpy())
+        if network is not None:
+            return network
+    return None
 
 
 @torch.no_grad()
