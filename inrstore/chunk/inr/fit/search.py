@@ -355,13 +355,18 @@ class _Group:
                 self.enough[i], short[i] = size, (0.5 - d) / 2
         ready = [i for i in range(len(nets)) if nets[i] not in short]
         if ready:
+            before = networks.subset(ready)  # the pass changes what it is given
             found = round_in_the_loop(
                 self.batch.subset([nets[i] for i in ready]), networks.subset(ready),
                 self._schedule(self.effort.rounding, size, ROUNDING), self.recipe.omega_0,
                 self._reporter("rounding weights", begin + 0.5, 0.3, self.effort.rounding, log="rounding",
                                nets=[nets[i] for i in ready]),
             )  # fmt: skip
-            for i, network in zip(ready, found, strict=True):
+            for row, (i, network) in enumerate(zip(ready, found, strict=True)):
+                item = self.items[nets[i]]
+                if network is None and item.problem.budget == NO_BUDGET:  # a held chunk may have finer weights
+                    alone = self.batch.subset([nets[i]])
+                    network = round_after(item, alone, before.subset([row]), found=False)
                 if network is None:
                     short[nets[i]] = 0.3
                 else:
@@ -405,7 +410,7 @@ class _Group:
                             plain=True)  # fmt: skip
         rate = part * self.recipe.rate * min(1.0, RATE_WIDTH / size.width)
         return Schedule(
-            steps=steps, samples=min(most, self._samples(most)), rate=rate, warm_up=min(100, steps // 5),
+            steps=steps, samples=min(most, self._samples(most)), rate=rate, warm_up=max(1, min(100, steps // 5)),
             check_every=max(10 if part < 1 else 25, steps // 25),
         )  # fmt: skip
 
