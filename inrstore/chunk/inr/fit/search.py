@@ -238,6 +238,7 @@ class _Group:
         self.batch = Batch(items, device, limited=self.recipe.limited)
         self.results: list[siren.Siren | None] = [None] * len(items)
         self.enough: dict[int, Architecture] = {}
+        self.above: dict[int, float] = {}  # decibels over target of these
         self.calm = [1.0] * len(items)
         self.reached: list[float | None] = [None] * len(items)
         self.probed = torch.zeros(len(items))
@@ -268,6 +269,8 @@ class _Group:
                     grown = math.log2(size.parameters(self.axes, self.channels)) + short / float(slope[i])
                     if short < 0:
                         missed[i] = self._smallest(i, grown, None)
+                    elif i in self.enough:
+                        missed[i] = self._between(i, size, short)
                     else:
                         missed[i] = self._smallest(i, grown, size) if short > 0 else size
             sizes = missed
@@ -311,9 +314,18 @@ class _Group:
         probed = math.log2(self.probes[-1].parameters(self.axes, self.channels))
         return self._smallest(net, probed + doublings, None)
 
-    def _may_shrink(self, size: Architecture) -> bool:
+    def _between(self, net: int, size: Architecture, short: float) -> Architecture | None:
+        """Return a size between one that misses and the smallest known to be enough, or that one."""
+        enough = self.enough[net]
+        low, high = (math.log2(one.parameters(self.axes, self.channels)) for one in (size, enough))
+        part = max(short, 0.2) / (max(short, 0.2) + self.above[net])
+        found = self._smallest(net, low + part * (high - low), size)
+        return enough if found is None or found.width > enough.width else found
+
+    def _may_shrink(self, net: int, size: Architecture) -> bool:
         """Return whether a size that one probe led to may be tried smaller."""
-        return len(self.probes) == 1 and not self.recipe.width and size.width > WIDTHS[0]
+        guessed = len(self.probes) == 1 and not self.recipe.width
+        return guessed and size.width > WIDTHS[0] and size != self.enough.get(net)
 
     def _expected(self, net: int, size: Architecture) -> float:
         """Return the decibels over target that a network of a size has at least, by what a probe had."""
@@ -351,8 +363,8 @@ class _Group:
         for i, d in zip(nets, decibels.tolist(), strict=True):
             if i in short and d < self._expected(i, size) - LOST:
                 self.calm[i], short[i] = self.calm[i] / 3, 0.0
-            elif d > TOO_LARGE and attempt < _SHRINKS and self._may_shrink(size):
-                self.enough[i], short[i] = size, (0.5 - d) / 2
+            elif d > TOO_LARGE and attempt < _SHRINKS and self._may_shrink(i, size):
+                self.enough[i], self.above[i], short[i] = size, d, (0.5 - d) / 2
         ready = [i for i in range(len(nets)) if nets[i] not in short]
         if ready:
             before = networks.subset(ready)  # the pass changes what it is given
