@@ -141,7 +141,8 @@ def _system(row: dict[str, Any] | None) -> list[str]:
         return ["-"] * 6
     beside = f" ({row['default']['bytes'] / 1e3:.1f})" if "default" in row else ""
     return [f"{row['psnr']:.1f}", f"{row['ssim']:.2f}", f"{row['bytes'] / 1e3:.1f}{beside}",
-            f"{row['fit_cpu_seconds']:.0f}", f"{row['decode_cpu_seconds']:.2f}", f"{row['fit_memory'] / 1e6:.0f}"]  # fmt: skip
+            *(f"{row[name]:.{digits}f}" for name, digits in (("fit_cpu_seconds", 0), ("decode_cpu_seconds", 2))),
+            f"{row['fit_memory'] / 1e6:.0f}"]  # fmt: skip
 
 
 _PAPERS = {
