@@ -224,13 +224,13 @@ def test_parameters_that_the_payload_does_not_earn_are_refused():
 
 def _zero_network(box: tuple[int, ...], axis: int | None, layers: int, width: int, low: int, high: int) -> siren.Siren:
     channels = 1 if axis is None else box[axis]
-    inputs = len(box) - (axis is not None)
+    inputs = len(siren.space_axes(box, axis))
 
     def zeros(*shape: int) -> Any:
         return np.zeros(shape, np.int64)
 
     first = zeros(width, inputs)
-    first[:, 0] = np.arange(width) % 7 - 3
+    first[:, :1] = (np.arange(width) % 7 - 3)[:, None]
     matrices = [first, *(zeros(width, width) for _ in range(layers - 1))]
     hidden = tuple(Layer(SINE, matrix, zeros(width), 1 << 22) for matrix in matrices)
     network = Network(Coordinates(inputs), hidden, 1 << 22, zeros(channels, width), np.array([1 << 10]),

@@ -132,7 +132,7 @@ def test_attributes_are_what_every_netcdf_file_holds(make, zarr_format):
 @FORMATS
 @pytest.mark.parametrize("engine", ["netCDF4", "h5netcdf", "scipy"])
 def test_a_netcdf_file_of_it_reads_back_the_same(make, tmp_path, zarr_format, engine):
-    pytest.importorskip({"h5netcdf": "h5py"}.get(engine, engine))
+    pytest.importorskip(engine)
     dataset = inrstore.open(make(zarr_format))
     dataset.to_netcdf(tmp_path / "a.nc", engine=engine.lower())
     with xr.open_dataset(tmp_path / "a.nc", engine=engine.lower()) as again:
