@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from inrstore import limits  # noqa: E402
 from inrstore.chunk import quality  # noqa: E402
 from inrstore.chunk.decode import decode_chunk, describe_chunk  # noqa: E402
 from inrstore.chunk.encode import encode_chunks  # noqa: E402
@@ -22,7 +23,7 @@ from inrstore.chunk.inr.fit.trainer import Schedule, Trainer, distortion  # noqa
 from inrstore.chunk.quality import Target  # noqa: E402
 from inrstore.chunk.siren.encode import fit_task  # noqa: E402
 from inrstore.chunk.task import Task  # noqa: E402
-from inrstore.errors import ConfigurationError, NotHeldError  # noqa: E402
+from inrstore.errors import ConfigurationError, LimitExceededError, NotHeldError  # noqa: E402
 from inrstore.options import EncodeOptions, Network  # noqa: E402
 
 pytestmark = pytest.mark.fit
@@ -273,3 +274,18 @@ def test_values_too_large_for_the_format_get_no_network_and_keep_their_promise(m
     for values, rmse in ((chunk, 1e9), (extreme, 1e301)):
         with pytest.raises(NotHeldError, match="chunk 0: "):
             encode_chunks([values], Target(rmse=rmse), FAST)
+
+
+@pytest.mark.parametrize("width", [64, 256])
+def test_no_step_is_so_fine_that_products_of_a_layer_would_not_be_exact(width):
+    networks = initialise(uniform(("relu",) * 3, width), 3, 2, 20.0, [1, 2], CPU)
+    networks.weights[1].fill_(0.5)  # every weight is the largest one
+    networks.weights[-1].fill_(-3.0)
+    steps = quantise.finest_steps(networks)
+    assert steps.shape == (2, 5)
+    for group, index in ((1, 1), (-1, -1)):
+        weights = torch.round(networks.weights[index][0] / steps[0, group]).numpy().T.astype(np.int64)
+        assert abs(weights).max() <= limits.MAX_SYMBOL
+        layers.check_products(weights, layers.AMPLITUDE, "weights")
+        with pytest.raises(LimitExceededError):
+            layers.check_products(weights * 2, layers.AMPLITUDE, "weights")
