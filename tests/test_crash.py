@@ -1,7 +1,6 @@
-"""A conversion of three images dies, or a disk fails, at one operation or another: the same command makes it whole.
+"""A conversion of three images dies, or a disk fails, at every operation: the same command makes it whole.
 
-The long runs, at every operation, with more qualities and 200 random kills, are tools/crash_convert.py and
-tools/crash_living.py.
+The long run, with more qualities and 200 random kills, is tools/crash_convert.py.
 """
 
 from __future__ import annotations
@@ -14,9 +13,6 @@ pytest.importorskip("nibabel")
 
 from tools import crash_convert, crash_living
 from tools.crash_convert import Case, Trial, matrix, random_kills
-
-STRIDE = {"die": 1, "torn": 1, "ENOSPC": 3, "EIO": 3}
-"""Every how many operations are disturbed."""
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +39,8 @@ def test_every_operation_on_the_destination_is_seen(trial):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["die", "torn", "ENOSPC", "EIO"])
 def test_the_same_command_makes_it_whole_whatever_happened_wherever(trial, kind):
-    cases = matrix(trial, (kind,), STRIDE[kind])
-    assert len(cases) > 15
+    cases = matrix(trial, (kind,))
+    assert len(cases) > 30
     wrong = {f"{case.kind} at {case.at}": text for case in cases if (text := trial.check(case))}
     assert not wrong
 
@@ -52,7 +48,7 @@ def test_the_same_command_makes_it_whole_whatever_happened_wherever(trial, kind)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["die", "ENOSPC"])
 def test_stores_that_are_folders_are_whole_as_well(folders, kind):
-    wrong = {f"{case.kind} at {case.at}": text for case in matrix(folders, (kind,), 5) if (text := folders.check(case))}
+    wrong = {f"{case.kind} at {case.at}": text for case in matrix(folders, (kind,)) if (text := folders.check(case))}
     assert not wrong
 
 
@@ -79,5 +75,5 @@ def test_the_check_itself_sees_what_is_wrong(trial):
 @pytest.mark.parametrize("store", ["ozx", "zarr"])
 @pytest.mark.parametrize("command", crash_living.COMMANDS)
 def test_a_change_of_an_archive_that_was_stopped_is_made_whole_by_the_same_command(command, store):
-    found = crash_living.run(command, store, ("die", "EIO"), 4 if store == "ozx" else 11, print)
-    assert found["disturbances"] > 5 and not found["wrong"]
+    found = crash_living.run(command, store, ("die", "EIO"), 4, print)
+    assert found["disturbances"] > 8 and not found["wrong"]
