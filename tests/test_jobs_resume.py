@@ -64,6 +64,25 @@ def test_the_same_command_again_touches_nothing(tmp_path):
     assert events == [record["event"] for record in journal] + ["begin", "end"]
 
 
+def test_what_a_worker_left_that_died_does_not_stay(tmp_path):
+    """A worker that dies while it writes, and whose image another one makes: the run ends well, and cleans up."""
+    source = small_tree(tmp_path / "in")
+    work = tmp_path / "out/.inrstore/work"
+
+    def die(step):
+        (work / ".inrstore-half").mkdir(parents=True, exist_ok=True)
+        (work / ".inrstore-half/c").write_bytes(b"half")
+        (work / ".inrstore-other").write_bytes(b"half")
+
+    assert inrstore.convert(source, tmp_path / "out", lossless=True, progress=die).complete
+    inrstore.convert(source, tmp_path / "plain", lossless=True)
+    same_archive(tmp_path / "out", tmp_path / "plain")
+    work.mkdir()
+    (work / "mine").write_bytes(b"not of this program")
+    inrstore.convert(source, tmp_path / "out", lossless=True, progress=die)
+    assert [path.name for path in work.iterdir()] == ["mine"]
+
+
 def test_what_an_earlier_run_measured_is_reported_again(tmp_path):
     source = small_tree(tmp_path / "in")
     inrstore.convert(source, tmp_path / "out", max_error=2)

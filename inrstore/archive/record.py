@@ -283,7 +283,7 @@ class Record(Closing):
         """Let go of the archive."""
         if self._lock is not None and isinstance(self.place, Folder):
             with suppress(OSError):
-                self.place.at(WORK).rmdir()
+                self.place.clear(WORK)  # what a worker left that died
         for part in (self._journal, self._ledger):
             if part is not None:
                 part.close()
