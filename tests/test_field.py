@@ -358,6 +358,26 @@ def test_the_module_agrees_with_the_integers_and_learns(tmp_path, activations):
             field.module(wrong)
 
 
+def test_the_module_gives_what_the_chunk_gives_outside_the_box_of_the_network(tmp_path):
+    torch = pytest.importorskip("torch")
+    shape = (5, 6, 8)
+    around = replace(envelopes.whole(shape), start=(1, 0, 2), stop=(5, 5, 6), fill=b"\x07\0")
+    frames = {(0, 0, 0): siren_frame(np.zeros(shape, "<i2"), Net(seed=3, layers=2, width=8, amplitude=60.0), around)}
+    store = store_of(tmp_path, frames, shape, shape, slope=(2.0, 5.0))
+    field = inrstore.field(store, scaled=True)
+    places, module = voxels(field.shape), field.module()
+    want = 2.0 * decoded(store) + 5
+    found = module(torch.tensor(places, dtype=torch.float32)).detach().numpy()
+    assert np.abs(found - want).max() <= 2 and (want == 19).mean() > 0.5
+    corner = torch.tensor([[1.4, 0, 1], [1.6, 4.4, 0.6], [5.4, 4.4, 4.0], [5.6, 4, 4]], requires_grad=True)
+    values = module(corner)
+    assert (values == 19).ravel().tolist() == [True, False, False, True]
+    (slopes,) = torch.autograd.grad(values.sum(), corner)
+    assert slopes.any(1).tolist() == [False, True, True, False]
+    module.surrounded = False
+    assert (module(corner) != 19).all()
+
+
 # ---- splines ---------------------------------------------------------------------------------------------
 
 

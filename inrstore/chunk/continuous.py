@@ -70,6 +70,11 @@ class Continuous:
         """Axes of measurements."""
         return len(self.envelope.start) - self.axes
 
+    @property
+    def _fill(self) -> float:
+        """Stored value of all that is outside the box."""
+        return float(np.frombuffer(self.envelope.fill, self.dtype)[0]) if self.envelope.fill else 0.0
+
     def __call__(self, places: Floats, nearest: Places, measured: Places, gradient: bool) -> tuple[Floats, Floats]:
         """Evaluate the chunk.
 
@@ -92,7 +97,7 @@ class Continuous:
             By position, along the axes of space in the order of the chunk; of no axes without `gradient`.
         """
         around, points, count = self.envelope, places.shape[1], len(measured)
-        fill = float(np.frombuffer(around.fill, self.dtype)[0]) if around.fill else 0.0
+        fill = self._fill
         values = np.full((points, count), fill)
         slopes = np.zeros((points, count, self.axes if gradient else 0))
         start, stop = np.array(around.start), np.array(around.stop)
@@ -144,10 +149,16 @@ class Continuous:
             begin = first[axis] + around.start[axis]
             centres.append(begin + (box[axis] - 1) / 2)
         longest = float(max([1, *(box[axis] - 1 for axis in range(lead, len(box)))]))
-        measured = np.indices(box[:lead]).reshape(lead, -1).T + np.array(around.start[:lead], np.int64)
+        measured = np.argwhere(np.ones(box[:lead], np.bool_)) + np.array(around.start[:lead], np.int64)
         inside = (measured < np.array(shape[:lead], np.int64) - np.array(first[:lead], np.int64)).all(1)
+        # The last axis of the chunk is i; a place has three indices, also of an image that has fewer axes.
+        space = range(len(box) - 1, lead - 1, -1)
+        beyond = [1 << 30] * (3 - len(space))
+        edges = ([first[axis] + around.start[axis] for axis in space] + [-one for one in beyond],
+                 [first[axis] + around.stop[axis] for axis in space] + beyond)  # fmt: skip
         place = Place(self.real, np.flatnonzero(inside), axes, centres, longest, (made.low, made.high),
-                      2.0**made.exponent * factor * scale, added * scale + offset)  # fmt: skip
+                      2.0**made.exponent * factor * scale, added * scale + offset, edges,
+                      self._fill * scale + offset)  # fmt: skip
         return place, measured[inside]
 
     @property

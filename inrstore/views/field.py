@@ -216,9 +216,11 @@ class Field:
         -------
         torch.nn.Module
             Takes voxel indices of the image, (points, 3), real numbers, and gives what `sample` does, (points,
-            measurements), in the precision of its parameters (float32; `.double()` for float64), wherever the points
-            are: it knows of no mask. `measurements` says which ones these are. Parameters are float, normalised to
-            inputs and outputs of about -1..1; outputs are limited to the range of the image while `limited` is true.
+            measurements), in the precision of its parameters (float32; `.double()` for float64). `measurements` says
+            which ones these are. Outside the box of voxels that the network was fitted to, where the chunk is a
+            constant, it gives that while `surrounded` is true; it knows of no mask and of no single exceptions.
+            Parameters are float, normalised to inputs and outputs of about -1..1; outputs are limited to the range of
+            the image while `limited` is true.
 
         Raises
         ------

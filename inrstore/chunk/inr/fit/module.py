@@ -43,6 +43,10 @@ class Place(nn.Module):
         Outputs are limited to this range, as they are in the image; what is limited has no gradient.
     scale, offset : float
         A value is output x scale + offset.
+    box : tuple of sequence of int
+        First voxel and that after the last, along i, j, k, of which the network tells.
+    fill : float
+        Value of every other place, a constant of the chunk's envelope.
 
     Attributes
     ----------
@@ -51,16 +55,20 @@ class Place(nn.Module):
         outputs are normalised to the range.
     limited : bool
         Whether outputs are limited.
+    surrounded : bool
+        Whether places outside the box get their constant, without a gradient; or what the network makes of them.
     """
 
     def __init__(
         self, real: RealNetwork, outputs: npt.NDArray[np.intp], axes: Sequence[int | None], centres: Sequence[float],
-        longest: float, limits: tuple[float, float], scale: float, offset: float, dtype: torch.dtype = torch.float32,
+        longest: float, limits: tuple[float, float], scale: float, offset: float,
+        box: tuple[Sequence[int], Sequence[int]], fill: float, dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.limited = True
+        self.limited = self.surrounded = True
         self._names, self._axes = [layer.name for layer in real.layers], list(axes)
         self._output, self._range = (scale, offset), limits
+        self._box, self._fill = (list(box[0]), list(box[1])), fill
         low, high = limits
         self._middle, self._half = (high + low) / 2, max(high - low, 1.0) / 2
         self._centres, self._longest = list(centres), longest
@@ -91,4 +99,10 @@ class Place(nn.Module):
         if self.limited:
             found = found.clamp(*self._range)
         scale, offset = self._output
-        return found * scale + offset
+        found = found * scale + offset
+        if not self.surrounded:
+            return found
+        first, stop = (torch.as_tensor(edge, device=points.device, dtype=points.dtype) for edge in self._box)
+        nearest = torch.floor(points + 0.5)
+        inside = ((nearest >= first) & (nearest < stop)).all(1, keepdim=True)
+        return torch.where(inside, found, torch.full_like(found, self._fill))
