@@ -15,6 +15,7 @@ from common import random_image, real_scan
 from inrstore.errors import ConfigurationError, MissingDependencyError
 from inrstore.evaluate import ct, dmri, fmri, noise, plain, structural, yardsticks
 from inrstore.evaluate.findings import BIAS, MEAN_ABSOLUTE, PERCENTILE, RELATIVE, VALUE, errors
+from inrstore.evaluate.floor import floor
 
 B = 1000.0
 
@@ -392,6 +393,33 @@ def test_other_codecs_stay_within_the_bytes_they_are_given(name):
     worse, better = (np.square(one.voxels.astype(float) - scan).mean() for one in (rough, fine))
     assert better < 0.7 * worse
     assert codecs.code(name, 20) is None
+
+
+def test_the_noise_of_an_image_is_none_of_its_anatomy():
+    """Of coarse voxels differences along one axis are anatomy; those along all axes are noise, found within 15 %."""
+    rng = np.random.default_rng(2)
+    shape = (20, 40, 40)
+    grid = np.stack(np.meshgrid(*(np.linspace(0, 1, n) for n in shape), indexing="ij"))
+    anatomy = 400 + 200 * np.sin(60 * grid[2]) * np.cos(9 * grid[1]) + 100 * np.sin(14 * grid[0])
+    course = 1 + 0.1 * rng.random(12)
+    inside = np.square(grid - 0.5).sum(axis=0) < 0.2
+    clean = np.where(inside, anatomy, 0)[None] * course[:, None, None, None]
+    scan = np.rint(clean + np.where(inside, rng.normal(0, 6, clean.shape), 0)).astype(np.int16)
+    assert np.median(noise.deviation(scan, inside)) > 12
+    assert floor(scan) == pytest.approx(6, rel=0.15)
+    assert floor(scan[0]) == pytest.approx(6, rel=0.3)
+    assert floor(np.full((4, 5, 6), 7)) == 0
+    assert np.isnan(floor(np.full((4, 5, 6), np.nan)))
+    assert np.isnan(floor(np.zeros((1, 2, 2), np.int16)))
+
+
+def test_denoising_reaches_scans_of_few_slices():
+    gradients = scheme(12, 1)
+    rng = np.random.default_rng(1)
+    clean = np.full((13, 2, 24, 24), 500.0) * np.exp(-gradients.bval / 1000)[:, None, None, None]
+    noisy = np.rint(clean + rng.normal(0, 10, clean.shape)).astype(np.int16)
+    found = yardsticks.denoised(noisy)
+    assert np.abs(found - clean).mean() < 0.6 * np.abs(noisy - clean).mean()
 
 
 def test_noise_is_found_in_each_measurement():
