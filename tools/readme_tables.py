@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.bench_rate_report import markdown
+from tools.paper_mancini_report import mancini
 from tools.paper_tables_report import TABLES as PAPERS
 
 ROOT = Path(__file__).parents[1]
@@ -210,6 +211,7 @@ TABLES = {
     "short": short_table,
     "systems": systems_table,
     **PAPERS,
+    "paper-mancini": mancini,
 }
 PAGES = ("README.md", "docs/quality.md", "docs/results.md", "docs/papers.md")
 

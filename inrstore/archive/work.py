@@ -238,7 +238,9 @@ class _Worker:
         if store.attributes["source"].get("sha256") != sha256.hexdigest():
             return "made from another file: the source was changed"
         labels = not choice.named and store.promised == Quality(lossless=True).to_dict()
-        if store.promised != choice.options.quality.to_dict() and not labels:
+        asked = choice.options.quality
+        same = bool(store.default) if asked.default else store.promised == asked.to_dict()
+        if not same and not labels:
             return f"with another quality: {store.promised}"
         return ""
 

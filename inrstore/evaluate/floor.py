@@ -61,7 +61,7 @@ def _rough(image: Image, inside: Truth) -> float:
             counts = np.logical_and.reduce([_along(counts, axis, start, length - 2) for start in range(3)])
         scale *= 1.5
     values = rest[np.broadcast_to(counts, rest.shape)]
-    return float(np.median(np.abs(values)) / _NORMAL / np.sqrt(scale)) if values.size else float("nan")
+    return float(np.median(np.abs(values)) / _NORMAL / np.sqrt(scale)) if values.size and scale > 1 else float("nan")
 
 
 def _along(values: Image, axis: int, start: int, length: int) -> Image:

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -24,6 +25,7 @@ from inrstore.sources import Source
 from inrstore.sources.strip import stripped
 from inrstore.store import attributes, layout, manifest, masks
 from inrstore.store.container import Member, is_zip, publish, refuse_existing
+from inrstore.store.defaults import quality_for
 from inrstore.store.layout import Array, Grid, ZarrFormat
 from inrstore.store.options import Options
 from inrstore.store.reader import Store, naming
@@ -50,7 +52,7 @@ class Conversion:
         self.dropped: tuple[str, ...] = ()
         if options.strip:
             source, self.dropped = stripped(source)
-        self.source, self.destination, self.options = source, destination, options
+        self.source, self.destination = source, destination
         self.work, self.replaces = work, replaces
         if is_zip(destination) and options.zarr_format == 2:
             raise ConfigurationError(f"{destination}: a zipped OME-Zarr is of Zarr format 3")
@@ -58,10 +60,15 @@ class Conversion:
             refuse_existing(destination)
         self.dims = layout.image_dims(source.voxels.ndim)
         leading = layout.measurement_axes(self.dims)
-        chunks = chunks_for(source.voxels.shape, self.dims, options, spatial=source.spatial)
-        self.grid = Grid(source.voxels.shape, chunks)
         self.inside = masks.read_mask(options.mask, source) if options.mask else None
         self.ranges = Ranges.of(source.voxels, leading, self.inside)
+        self.default: dict[str, Any] = {}
+        if options.quality.default:
+            quality, self.default = quality_for(source, options.modality, self.ranges, self.inside)
+            options = replace(options, quality=quality)
+        self.options = options
+        chunks = chunks_for(source.voxels.shape, self.dims, options, spatial=source.spatial)
+        self.grid = Grid(source.voxels.shape, chunks)
         self.nominal = options.quality.psnr_at_target(self.ranges)
         targets = options.quality.chunk_targets(self.grid, self.ranges, self.dims, self.cut)
         self.targets: dict[tuple[int, ...], Target] = dict(zip(self.grid, targets, strict=True))
@@ -124,6 +131,7 @@ class Conversion:
             **measures.to_dict(),
             worst_voxel=worst,
             promised=self._promised.to_dict(),
+            default=self.default,
             source_bytes=nbytes,
             stored_bytes=size,
             ratio=nbytes / size,
@@ -192,7 +200,8 @@ class Conversion:
         )
         small = attributes.small_arrays(self.source, self.dims)
         arrays = [image, *(array for array, _ in small)]
-        quality = {"asked": self._promised.to_dict(), **measures.to_dict(), "worst_voxel": list(worst)}
+        default = {"default": self.default} if self.default else {}
+        quality = {"asked": self._promised.to_dict(), **default, **measures.to_dict(), "worst_voxel": list(worst)}
         tool = f"inrstore {version('inrstore')}"
         group = attributes.group_attributes(self.source, self.dims, zarr_format, tool, quality)
         own = group[layout.ATTRIBUTES]
@@ -282,6 +291,7 @@ def report_of(store: Store) -> ConvertReport:
         **store.stated().to_dict(),
         worst_voxel=tuple(store.measured.get("worst_voxel", ())),
         promised=store.promised,
+        default=store.default,
         source_bytes=nbytes,
         stored_bytes=size,
         ratio=nbytes / size,

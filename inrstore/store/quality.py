@@ -17,7 +17,8 @@ from inrstore.errors import ConfigurationError
 from inrstore.evaluate.metrics import Measures, Ranges
 from inrstore.store.layout import Grid, measurement_axes
 
-DEFAULT_PSNR = 40.0
+NETWORK_PSNR = 40.0
+"""dB, where networks or a lossy codec are asked for, and no quality."""
 
 _ROUNDING = 1e-9
 """Relative slack for sums that are added in another order."""
@@ -25,7 +26,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """The quality of a whole image. Exactly one of the first five is set; if none is named, it is `psnr=40`.
+    """The quality of a whole image. Exactly one of the first six is set; if none is named, it is `default`.
 
     Parameters
     ----------
@@ -37,6 +38,8 @@ class Quality:
         Every bit is kept.
     found : bool
         Whatever a network of a given size reaches; what is promised is the error that was measured.
+    default : bool
+        What suits the image, which is not known before it is read; see `inrstore.store.defaults`.
     unasked : bool
         Nobody named it.
     """
@@ -46,6 +49,7 @@ class Quality:
     max_error: float | None = None
     lossless: bool = False
     found: bool = False
+    default: bool = False
     unasked: bool = field(default=False, compare=False)
 
     @classmethod
@@ -70,12 +74,14 @@ class Quality:
         """Take what `to_dict` gave."""
         if asked.get("found"):
             return AS_FOUND
+        if asked.get("default"):
+            return UNASKED
         values = {name: asked.get(name) for name in ("psnr", "rmse", "max_error")}
         return cls.of(**values, lossless=bool(asked.get("lossless", False)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object with the one thing that is asked."""
-        names = ("psnr", "rmse", "max_error", "lossless", "found")
+        names = ("psnr", "rmse", "max_error", "lossless", "found", "default")
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
     def _target(self, ranges: Ranges, leading: int, chunks: Sequence[int]) -> Target:
@@ -204,7 +210,8 @@ class Quality:
         return None
 
 
-UNASKED = Quality(psnr=DEFAULT_PSNR, unasked=True)
+UNASKED = Quality(default=True, unasked=True)
+UNASKED_LOSSY = Quality(psnr=NETWORK_PSNR, unasked=True)
 AS_FOUND = Quality(found=True, unasked=True)
 
 

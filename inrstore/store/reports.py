@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 
@@ -116,6 +116,9 @@ class StoreReport:
         Whether every bit is the same.
     promised : dict
         The quality that was asked for.
+    default : dict
+        If none was: what the image was taken for ("kind"), and where its noise decided, that "noise" and the error over
+        it ("times"); see `inrstore.store.defaults`.
     source_bytes : int
         Uncompressed voxels of the source.
     stored_bytes : int
@@ -143,6 +146,7 @@ class StoreReport:
     chunks: int
     modes: dict[str, int]
     seconds: float
+    default: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object."""

@@ -224,6 +224,7 @@ def _common(store: Store, measures: Measures, seconds: float) -> dict[str, Any]:
         "store": store.label,
         **measures.to_dict(),
         "promised": store.promised,
+        "default": store.default,
         "source_bytes": store.source_bytes,
         "stored_bytes": size,
         "ratio": store.source_bytes / size,
