@@ -3,10 +3,11 @@
     python -m tools.evaluate_curves                         # what is not there yet; all of it takes half an hour
     python -m tools.evaluate_curves --scans s03 --again     # one scan anew; the others stay
 
-Whole scans by `convert`, preset balanced, one store for each PSNR, up to where the measures of a kind are kept, and a
-lossless one; measured by `evaluate` as a user would. Of three diffusion scans also the yardsticks at 40 dB: two halves,
-MP-PCA, smoothing, JPEG 2000 and PCA+SPERR at equal bytes. Of s01 FA and MD are compared with those of MRtrix3, where
-it is installed. Results: tools/results/evaluate.json; a row that is there is not measured again.
+Whole scans by `convert`, preset balanced, one store for each PSNR, up to where the measures of a kind are kept, a
+lossless one, and the one that is made if no quality is asked for; measured by `evaluate` as a user would. Of three
+diffusion scans also the yardsticks at 40 dB: two halves, MP-PCA, smoothing, JPEG 2000 and PCA+SPERR at equal bytes. Of
+s01 FA and MD are compared with those of MRtrix3, where it is installed. Results: tools/results/evaluate.json; a row
+that is there is not measured again.
 tools.evaluate_plot draws them.
 """
 
@@ -50,7 +51,7 @@ def figures(candidate: Any) -> dict[str, float | None]:
     }
 
 
-def measure(name: str, psnrs: tuple[float, ...], *, kept: bool, yardsticks: bool) -> list[Row]:
+def measure(name: str, psnrs: tuple[float, ...], *, default: bool, kept: bool, yardsticks: bool) -> list[Row]:
     """Convert a scan at each PSNR and evaluate the stores side by side.
 
     Parameters
@@ -59,6 +60,8 @@ def measure(name: str, psnrs: tuple[float, ...], *, kept: bool, yardsticks: bool
         s01 to s12.
     psnrs : tuple of float
         In dB.
+    default : bool
+        Whether the store of the default quality is made, too.
     kept : bool
         Whether a lossless store is made, too.
     yardsticks : bool
@@ -70,19 +73,23 @@ def measure(name: str, psnrs: tuple[float, ...], *, kept: bool, yardsticks: bool
     (source,) = DATA.glob(f"sub-{name}*/*/*.nii.gz")
     with tempfile.TemporaryDirectory() as folder:
         stores, times = [], []
-        for psnr in psnrs:
+        for psnr in (*psnrs, *([None] if default else [])):
             begin = time.process_time()
-            api.convert(source, Path(folder) / f"{psnr:.0f}.ozx", psnr=psnr, device="cpu")
+            stores.append(Path(folder) / ("default.ozx" if psnr is None else f"{psnr:.0f}.ozx"))
+            made = api.convert(source, stores[-1], psnr=psnr, device="cpu")
             times.append(time.process_time() - begin)
-            stores.append(Path(folder) / f"{psnr:.0f}.ozx")
         begin = time.process_time()
         report = api.evaluate(source, stores)
         seconds = (time.process_time() - begin) / len(stores)
         base = {"scan": name, "kind": report.kind, "source_sha256": sha256(source)}
-        rows = [{**base, "candidate": "store", "asked_psnr": psnr, "bytes": one.nbytes, "ratio": one.ratio,
-                 "bits_per_voxel": one.bits_per_voxel, "convert_cpu_s": round(spent, 2), "evaluate_cpu_s":
-                 round(seconds, 2), "figures": figures(one)}
-                for psnr, one, spent in zip(psnrs, report.candidates, times, strict=True)]  # fmt: skip
+        rows = []
+        for psnr, one, spent in zip((*psnrs, None)[: len(stores)], report.candidates, times, strict=True):
+            asked = {"candidate": "store", "asked_psnr": psnr}
+            if psnr is None:
+                asked = {"candidate": "default", "promised": made.promised, "default": made.default}
+            rows.append({**base, **asked, "bytes": one.nbytes, "ratio": one.ratio, "bits_per_voxel":
+                         one.bits_per_voxel, "convert_cpu_s": round(spent, 2), "evaluate_cpu_s":
+                         round(seconds, 2), "figures": figures(one)})  # fmt: skip
         rows.append({**base, "candidate": "source", "figures": figures_of_source(report), **noise_of(source)})
         if kept:
             begin = time.process_time()
@@ -165,9 +172,10 @@ def main(words: list[str] | None = None) -> int:
         candidates = {row["candidate"] for row in own}
         kept, yardsticks = "lossless" not in candidates, name in DIFFUSION and "MP-PCA" not in candidates
         wanted = tuple(psnr for psnr in SCANS[name] if psnr not in there or (yardsticks and psnr == BESIDE))
-        if not wanted:
+        default = not any(_is_of_now(row) for row in own)
+        if not (wanted or default or kept):
             continue
-        found = measure(name, wanted, kept=kept, yardsticks=yardsticks)
+        found = measure(name, wanted, default=default, kept=kept, yardsticks=yardsticks)
         made = {_key(row): row for row in own} | {_key(row): row for row in found}
         rows = [row for row in rows if row["scan"] != name] + [made[key] for key in sorted(made)]
         packages = ("nibabel", "av", "dipy", "scikit-image", "scipy", "imagecodecs")
@@ -176,7 +184,15 @@ def main(words: list[str] | None = None) -> int:
     return 0
 
 
-_ORDER = ("store", "lossless", "source", "two", "MP-PCA", "smoothing", "JPEG", "PCA+SPERR", "MRtrix3")
+def _is_of_now(row: Row) -> bool:
+    """Return whether a row is that of the default as it is."""
+    from inrstore.store.defaults import TIMES
+
+    why = row.get("default", {})
+    return row["candidate"] == "default" and why.get("times") in (None, TIMES.get(why.get("kind")))
+
+
+_ORDER = ("store", "default", "lossless", "source", "two", "MP-PCA", "smoothing", "JPEG", "PCA+SPERR", "MRtrix3")
 
 
 def _key(row: Row) -> tuple[int, float]:

@@ -169,17 +169,19 @@ def evaluate_table() -> str:
                        ("gradient, %", f"gradient, error over mean | mask | {value}")],
         "ct": [(f"HU, {name} (bias)", f"HU | {name} | {mean}") for name in ("air", "soft tissue", "bone")],
     }  # fmt: skip
+    noises = {row["scan"]: row.get("noise_psnr") for row in document["rows"] if row["candidate"] == "source"}
     lines = list[str]()
     for kind, columns in kinds.items():
         rows = [row for row in document["rows"] if row["kind"] == kind and "bytes" in row]
         if not rows:
             continue
-        lines += [f"| scan | | kB | {' | '.join(name for name, _ in columns)} |", "|---" * (3 + len(columns)) + "|"]
+        lines += [f"| scan | | kB | error / noise | {' | '.join(name for name, _ in columns)} |",
+                  "|---" * (4 + len(columns)) + "|"]  # fmt: skip
         for row in rows:
-            what = f"{row['asked_psnr']:.0f} dB" if row["candidate"] == "store" else row["candidate"]
-            cells = [_with_bias(row["figures"], key, "(bias)" in name) for name, key in columns]
+            cells = [_with_bias(row.get("figures", {}), key, "(bias)" in name) for name, key in columns]
             size = "" if row["bytes"] is None else f"{row['bytes'] / 1e3:.1f}"
-            lines.append(f"| {row['scan']} | {what} | {size} | {' | '.join(cells)} |")
+            what, times = _asked(row, noises[row["scan"]])
+            lines.append(f"| {row['scan']} | {what} | {size} | {times} | {' | '.join(cells)} |")
         lines.append("")
     found = document["environment"]
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if k not in ("inrstore", "torch", "zarr"))
@@ -190,6 +192,44 @@ def evaluate_table() -> str:
             lines.append(f"Of {told['voxels']:,} voxels of {row['scan']} FA differs from that of MRtrix3 "
                          f"{told['version']} by {fa:.0e} at most, MD by {md:.0e} µm²/ms.")  # fmt: skip
     return "\n".join([*lines, f"MD in µm²/ms. On an {found['processor']}, Python {found['python']}, {versions}."])
+
+
+def _asked(row: dict[str, Any], noise: float | None) -> tuple[str, str]:
+    """Return what a row of the evaluation is of, and its error over the noise of a middling measurement."""
+    psnr = row.get("asked_psnr", row.get("promised", {}).get("psnr"))
+    times = "" if psnr is None or noise is None else f"{10 ** ((noise - psnr) / 20):.2g}"
+    if row["candidate"] == "default":
+        return f"**default**: {'every bit' if psnr is None else f'{psnr:g} dB'}", times
+    return (f"{psnr:g} dB" if row["candidate"] == "store" else row["candidate"]), times
+
+
+def kinds_table() -> str:
+    """Return a row for each scan: bytes and what is lost at 40 dB, by default and lossless."""
+    rows = json.loads((ROOT / "tools" / "results" / "evaluate.json").read_text())["rows"]
+    mean, value = "mean absolute error", "value"
+    shown = {
+        "dmri": (("error of FA", f"FA | WM | {mean}"), ("of MD", f"MD | WM | {mean}")),
+        "fmri": (("correlation of BOLD series", f"correlation of the series, median | brain | {value}"),),
+        "structural": (("Dice of a tissue class", f"Dice | class 2 | {value}"),),
+        "ct": (("bias of soft tissue, HU", "HU | soft tissue | bias"),),
+    }
+    lines = ["| scan | | 40 dB | default | lossless |", "|---|---|---|---|---|"]
+    for scan in dict.fromkeys(row["scan"] for row in rows):
+        own = [row for row in rows if row["scan"] == scan]
+        found = {"default": next((r for r in own if r["candidate"] == "default"), None),
+                 "lossless": next((r for r in own if r["candidate"] == "lossless"), None),
+                 "40": next((r for r in own if r.get("asked_psnr") == 40.0), None)}  # fmt: skip
+        if found["default"] is None or found["lossless"] is None:
+            continue
+        columns = shown[own[0]["kind"]]
+        cells = [scan, ", ".join(name for name, _ in columns)]
+        for name in ("40", "default"):
+            row = found[name]
+            figures = [] if row is None else [_with_bias(row["figures"], key, False) for _, key in columns]
+            cells.append("" if row is None else f"{row['bytes'] / 1e3:,.0f} kB: {', '.join(figures)}")
+        cells.append(f"{found['lossless']['bytes'] / 1e3:,.0f} kB")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _with_bias(figures: dict[str, float | None], key: str, wanted: bool) -> str:
@@ -204,6 +244,7 @@ def _with_bias(figures: dict[str, float | None], key: str, wanted: bool) -> str:
 
 TABLES = {
     "evaluate": evaluate_table,
+    "kinds": kinds_table,
     "convert": convert_table,
     "lossless": lossless_table,
     "rate": rate_table,

@@ -86,7 +86,7 @@ def quality_for(
         "kind"; and where the quality comes from the noise, "noise" in stored units and "times", the error over it.
     """
     kind = kind_of(image, suffix)
-    if kind not in TIMES:
+    if kind not in TIMES or image.voxels.ndim < 3:
         return Quality(lossless=True), {"kind": kind}
     noise, times = floor(image.voxels), TIMES[kind]
     # A PSNR counts every voxel; where background was set to 0 there is no error, and it may all be elsewhere.
