@@ -52,7 +52,7 @@ def test_the_default_follows_the_noise_and_not_the_range(tmp_path):
     plain, bright = (inrstore.convert(series(tmp_path / f"{name}_bold.nii", bright=value), tmp_path / f"{name}.ozx",
                                       preset="fast")
                      for name, value in (("a", 0.0), ("b", 6000.0)))  # fmt: skip
-    assert bright.promised["psnr"] - plain.promised["psnr"] == pytest.approx(20 * np.log10(6500 / 670), abs=1.0)
+    assert bright.psnr - plain.psnr == pytest.approx(20 * np.log10(6500 / 670), abs=1.0)
     assert bright.rmse == pytest.approx(plain.rmse, rel=0.1)
     assert plain.default["noise"] == pytest.approx(SIGMA, rel=0.15)
 
@@ -84,7 +84,7 @@ def test_the_command_says_what_was_taken_and_why(tmp_path):
     assert "(default)" in plan and not (tmp_path / "s.ozx").exists()
     made = CliRunner().invoke(app, ["convert", str(source), str(tmp_path / "s.ozx")]).output
     known = inrstore.info(tmp_path / "s.ozx")
-    assert f"psnr {known.promised['psnr']:g} (default)" in plan
+    assert f"rmse {known.promised['rmse']:g} (default)" in plan
     for text in (made, CliRunner().invoke(app, ["info", str(tmp_path / "s.ozx")]).output):
         assert (
             f"  default   {TIMES['fmri']:g} times the noise of {known.default['noise']:g} in this image (fMRI)" in text
@@ -103,7 +103,7 @@ def test_each_image_of_an_archive_has_the_default_of_its_kind(tmp_path):
     assert report.complete and report.defaults == {"fmri": 1, "image": 1}
     promised = {store.stem: inrstore.info(store).promised for store in (tmp_path / "out").rglob("*.ozx")}
     assert promised["sub-1_dseg"] == promised["other"] == {"lossless": True}
-    assert promised["sub-1_bold"].keys() == {"psnr"}
+    assert promised["sub-1_bold"].keys() == {"rmse"}
     assert inrstore.convert(tmp_path / "in", tmp_path / "out").resumed == 3
     for store in (tmp_path / "out").rglob("*.ozx"):
         inrstore.verify(store)
@@ -134,5 +134,5 @@ def test_an_archive_of_the_time_of_40_db_keeps_them_when_it_is_updated(tmp_path)
 @pytest.mark.real
 def test_the_default_suits_real_scans(tmp_path):
     report = inrstore.convert(real_scan("sub-s06"), tmp_path / "s.ozx")
-    assert report.default["kind"] == "dmri" and report.promised.keys() == {"psnr"}
+    assert report.default["kind"] == "dmri" and report.promised.keys() == {"rmse"}
     assert json.loads(json.dumps(report.to_dict()))["default"] == report.default

@@ -196,11 +196,12 @@ def evaluate_table() -> str:
 
 def _asked(row: dict[str, Any], noise: float | None) -> tuple[str, str]:
     """Return what a row of the evaluation is of, and its error over the noise of a middling measurement."""
-    psnr = row.get("asked_psnr", row.get("promised", {}).get("psnr"))
-    times = "" if psnr is None or noise is None else f"{10 ** ((noise - psnr) / 20):.2g}"
     if row["candidate"] == "default":
-        return f"**default**: {'every bit' if psnr is None else f'{psnr:g} dB'}", times
-    return (f"{psnr:g} dB" if row["candidate"] == "store" else row["candidate"]), times
+        promised = ", ".join(name if value is True else f"{name} {value:g}" for name, value in row["promised"].items())
+        return f"**default**: {promised}", f"{row['default'].get('times', 0):g}"
+    if row["candidate"] != "store":
+        return row["candidate"], ""
+    return f"{row['asked_psnr']:g} dB", "" if noise is None else f"{10 ** ((noise - row['asked_psnr']) / 20):.2g}"
 
 
 def kinds_table() -> str:

@@ -151,6 +151,8 @@ def convert_text(report: ConvertReport) -> str:
     time = f"{_seconds(report.seconds)}, {report.mb_per_s:.2f} MB/s"
     dropped = f"\n  taken out {', '.join(report.stripped)}" if report.stripped else ""
     warned = "".join(f"\n  warning   {text}" for text in report.warnings)
+    if report.kept is not None:
+        dropped += f"\n  mask      keeps {100 * report.kept:.1f} % of the places; errors and PSNR are of these alone"
     return f"{report.store}\n{_lines(report)}{dropped}{warned}\n  time      {time}"
 
 

@@ -64,7 +64,7 @@ class Conversion:
         self.ranges = Ranges.of(source.voxels, leading, self.inside)
         self.default: dict[str, Any] = {}
         if options.quality.default:
-            quality, self.default = quality_for(source, options.modality, self.ranges, self.inside)
+            quality, self.default = quality_for(source, options.modality, self.inside)
             options = replace(options, quality=quality)
         self.options = options
         chunks = chunks_for(source.voxels.shape, self.dims, options, spatial=source.spatial)
@@ -145,6 +145,7 @@ class Conversion:
             stripped=self.dropped,
             dtype=self.source.voxels.dtype.name,
             warnings=self.source.warnings,
+            kept=None if self.inside is None else float(self.inside.mean()),
         )
 
     def _measure(self, clock: Clock) -> tuple[Measures, tuple[int, ...], str, dict[str, int]]:

@@ -1,9 +1,9 @@
 """What an image is, and the quality that it gets if nobody names one: below its noise, or every bit.
 
-A PSNR means another thing in each scan: of the same scanner, noise lies 29 dB below the range of one image and 60 below
-that of the next. So the default is an error in multiples of the noise, as many as leave what is computed from an image
-of its kind as it was (decision 18 has the measurements), put as the PSNR that this is. An image of which nothing tells
-what it is keeps every bit, and so does one whose noise is lost in the rounding to integers.
+A PSNR means another thing in each scan: the noise lies 18 dB below the range of one, and 60 below that of another. So
+the default is a part of the noise, small enough for what is computed from an image of its kind (decision 18 has the
+measurements), put as the rmse that this is. An image of which nothing tells what it is keeps every bit, and so does one
+whose noise is lost in the rounding to integers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from inrstore.evaluate.floor import floor
 from inrstore.evaluate.fmri import LEAST_VOLUMES
-from inrstore.evaluate.metrics import Ranges
 from inrstore.sources import Source
 from inrstore.store import layout
 from inrstore.store.quality import Quality
@@ -29,9 +28,6 @@ TIMES: Mapping[Kind, float] = {"dmri": 0.3, "fmri": 0.3, "structural": 0.3, "ct"
 """Error of the default over the noise."""
 _ROUNDING = 0.5
 """Stored units; an error below it is no smaller in a file of integers than none."""
-_HIGHEST = 140.0
-"""dB; more is beyond the precision of the arithmetic, and every bit is kept instead."""
-
 _SUFFIXES: Mapping[str, Kind] = {
     "dwi": "dmri", "bold": "fmri", "T1w": "structural", "T2w": "structural", "FLAIR": "structural", "PDw":
     "structural", "T2starw": "structural", "UNIT1": "structural", "inplaneT1": "structural", "ct": "ct", "CT": "ct",
@@ -65,7 +61,7 @@ def _modality(image: Source) -> str:
 
 
 def quality_for(
-    image: Source, suffix: str, ranges: Ranges, inside: npt.NDArray[np.bool_] | None = None
+    image: Source, suffix: str, inside: npt.NDArray[np.bool_] | None = None
 ) -> tuple[Quality, dict[str, Any]]:
     """Return the default quality of an image, and why it is that, as a store says it.
 
@@ -74,8 +70,6 @@ def quality_for(
     image : Source
     suffix : str
         BIDS suffix of its name, or the modality that is known of it otherwise.
-    ranges : Ranges
-        Of its measurements.
     inside : ndarray of bool, optional
         Its mask, as `inrstore.store.masks` has it.
 
@@ -83,23 +77,21 @@ def quality_for(
     -------
     quality : Quality
     why : dict
-        "kind"; and where the quality comes from the noise, "noise" in stored units and "times", the error over it.
+        "kind"; the "noise" in stored units where it was measured, and if the quality comes from it "times", the error
+        over it.
     """
     kind = kind_of(image, suffix)
     if kind not in TIMES or image.voxels.ndim < 3:
         return Quality(lossless=True), {"kind": kind}
     noise, times = floor(image.voxels), TIMES[kind]
-    # A PSNR counts every voxel; where background was set to 0 there is no error, and it may all be elsewhere.
-    share = _counted(image.voxels, inside)
-    spread = float(np.median(ranges.each))
-    least = _ROUNDING if image.voxels.dtype.kind in "iu" else 0.0
-    if not (math.isfinite(noise) and times * noise > least and 0 < spread < math.inf and share):
-        return Quality(lossless=True), {"kind": kind, **({"noise": float(f"{noise:.4g}")} if noise >= 0 else {})}
-    psnr = math.ceil(200 * math.log10(spread / (times * noise * math.sqrt(share)))) / 10
-    why = {"kind": kind, "noise": float(f"{noise:.4g}"), "times": times}
-    if not 0 < psnr <= _HIGHEST:
-        return Quality(lossless=True), {"kind": kind, "noise": why["noise"]}
-    return Quality(psnr=psnr), why
+    if not math.isfinite(noise):
+        return Quality(lossless=True), {"kind": kind}
+    why: dict[str, Any] = {"kind": kind, "noise": float(f"{noise:.4g}")}
+    # An rmse counts every voxel; where background was set to 0 there is no error, and it may all be elsewhere.
+    rmse = float(f"{times * noise * math.sqrt(_counted(image.voxels, inside)):.4g}")
+    if rmse <= (_ROUNDING if image.voxels.dtype.kind in "iu" else 0.0):
+        return Quality(lossless=True), why
+    return Quality(rmse=rmse), {**why, "times": times}
 
 
 def _counted(voxels: npt.NDArray[Any], inside: npt.NDArray[np.bool_] | None) -> float:

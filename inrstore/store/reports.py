@@ -175,6 +175,9 @@ class ConvertReport(StoreReport):
         What of the text in the file was left out, as asked.
     warnings : tuple of str
         What the user should know of how the image was made or read.
+    kept : float or None
+        With a mask the part of the places that it keeps; errors and PSNR are of these alone. None of a store of
+        an earlier run.
     """
 
     mb_per_s: float
@@ -185,6 +188,7 @@ class ConvertReport(StoreReport):
     dtype: str
     stripped: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    kept: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
