@@ -3,8 +3,9 @@
     python -m tools.evaluate_curves                         # what is not there yet; all of it takes half an hour
     python -m tools.evaluate_curves --scans s03 --again     # one scan anew; the others stay
 
-Whole scans by `convert`, preset balanced, one store for each PSNR, up to where the measures of a kind are kept, a
-lossless one, and the one that is made if no quality is asked for; measured by `evaluate` as a user would. Of three
+Whole scans by `convert`, preset balanced, one store for each PSNR, up to where the measures of a kind are kept, one for
+an rmse of half the noise and one of all of it, a lossless one, and the one that is made if no quality is asked for;
+measured by `evaluate` as a user would. Of three
 diffusion scans also the yardsticks at 40 dB: two halves, MP-PCA, smoothing, JPEG 2000 and PCA+SPERR at equal bytes. Of
 s01 FA and MD are compared with those of MRtrix3, where it is installed. Results: tools/results/evaluate.json; a row
 that is there is not measured again.
@@ -31,11 +32,13 @@ RESULTS = Path(__file__).resolve().parent / "results" / "evaluate.json"
 _LOW = (28.0, 32.0, 36.0, 40.0, 44.0)
 SCANS = {
     "s12": (*_LOW, 48.0, 52.0, 56.0, 60.0), "s02": (*_LOW, 48.0, 52.0, 56.0, 60.0),
-    "s03": (*_LOW, 48.0, 52.0, 56.0, 60.0), "s04": (36.0, 44.0, 50.0, 56.0, 62.0),
-    "s01": (*_LOW, 48.0, 52.0, 56.0), "s11": (40.0, 46.0, 52.0, 58.0), "s08": (40.0, 46.0, 52.0, 58.0),
-    "s10": (*_LOW, 50.0, 56.0), "s07": (*_LOW, 50.0, 56.0),
+    "s03": (*_LOW, 48.0, 52.0, 56.0, 60.0), "s04": (40.0, 48.0, 56.0),
+    "s01": (*_LOW, 50.0, 56.0), "s11": (40.0, 46.0, 52.0, 58.0), "s08": (40.0, 46.0, 52.0, 58.0),
+    "s10": (*_LOW, 52.0), "s07": (*_LOW, 52.0),
 }  # fmt: skip
 """Scan -> what PSNRs are asked, dB; soonest done first."""
+PARTS = (0.5, 1.0)
+"""Errors over the noise that are asked, too."""
 DIFFUSION = ("s01", "s02", "s03")
 BESIDE = 40.0
 """The store that yardsticks are measured beside."""
@@ -51,17 +54,18 @@ def figures(candidate: Any) -> dict[str, float | None]:
     }
 
 
-def measure(name: str, psnrs: tuple[float, ...], *, default: bool, kept: bool, yardsticks: bool) -> list[Row]:
-    """Convert a scan at each PSNR and evaluate the stores side by side.
+Asked = tuple[str, float]
+"""What a row is of ("store", "noise", "default"), and the PSNR or the error over the noise."""
+
+
+def measure(name: str, wanted: list[Asked], *, kept: bool, yardsticks: bool) -> list[Row]:
+    """Convert a scan at each quality and evaluate the stores side by side.
 
     Parameters
     ----------
     name : str
         s01 to s12.
-    psnrs : tuple of float
-        In dB.
-    default : bool
-        Whether the store of the default quality is made, too.
+    wanted : list of Asked
     kept : bool
         Whether a lossless store is made, too.
     yardsticks : bool
@@ -73,24 +77,26 @@ def measure(name: str, psnrs: tuple[float, ...], *, default: bool, kept: bool, y
     (source,) = DATA.glob(f"sub-{name}*/*/*.nii.gz")
     with tempfile.TemporaryDirectory() as folder:
         stores, times = [], []
-        for psnr in (*psnrs, *([None] if default else [])):
+        noise, made = noise_of(source), []
+        for what, number in wanted:
             begin = time.process_time()
-            stores.append(Path(folder) / ("default.ozx" if psnr is None else f"{psnr:.0f}.ozx"))
-            made = api.convert(source, stores[-1], psnr=psnr, device="cpu")
+            stores.append(Path(folder) / f"{what}-{number:g}.ozx")
+            asked = {"store": {"psnr": number}, "noise": {"rmse": number * noise["noise"]}, "default": {}}[what]
+            made.append(api.convert(source, stores[-1], device="cpu", **asked))
             times.append(time.process_time() - begin)
         begin = time.process_time()
         report = api.evaluate(source, stores)
         seconds = (time.process_time() - begin) / len(stores)
         base = {"scan": name, "kind": report.kind, "source_sha256": sha256(source)}
         rows = []
-        for psnr, one, spent in zip((*psnrs, None)[: len(stores)], report.candidates, times, strict=True):
-            asked = {"candidate": "store", "asked_psnr": psnr}
-            if psnr is None:
-                asked = {"candidate": "default", "promised": made.promised, "default": made.default}
-            rows.append({**base, **asked, "bytes": one.nbytes, "ratio": one.ratio, "bits_per_voxel":
+        for (what, number), one, own, spent in zip(wanted, report.candidates, made, times, strict=True):
+            row = {"candidate": what, "asked_psnr": number}
+            if what != "store":
+                row = {"candidate": what, "times": own.default.get("times", number), "promised": own.promised}
+            rows.append({**base, **row, "bytes": one.nbytes, "ratio": one.ratio, "bits_per_voxel":
                          one.bits_per_voxel, "convert_cpu_s": round(spent, 2), "evaluate_cpu_s":
                          round(seconds, 2), "figures": figures(one)})  # fmt: skip
-        rows.append({**base, "candidate": "source", "figures": figures_of_source(report), **noise_of(source)})
+        rows.append({**base, "candidate": "source", "figures": figures_of_source(report), **noise})
         if kept:
             begin = time.process_time()
             made = api.convert(source, Path(folder) / "kept.ozx", lossless=True)
@@ -98,9 +104,9 @@ def measure(name: str, psnrs: tuple[float, ...], *, default: bool, kept: bool, y
                          "bits_per_voxel": 8 * made.stored_bytes / math.prod(report.shape),
                          "convert_cpu_s": round(time.process_time() - begin, 2)})  # fmt: skip
         if yardsticks:
-            report = api.evaluate(source, stores[psnrs.index(BESIDE)], yardsticks=True)
+            report = api.evaluate(source, stores[wanted.index(("store", BESIDE))], yardsticks=True)
             for one in report.candidates[1:]:
-                label = re.sub(r"\d+\.ozx", f"the store of {BESIDE:.0f} dB", one.name)
+                label = re.sub(r"store-\d+\.ozx", f"the store of {BESIDE:.0f} dB", one.name)
                 rows.append(
                     {**base, "candidate": label, "note": one.note, "bytes": one.nbytes, "figures": figures(one)}
                 )
@@ -168,14 +174,17 @@ def main(words: list[str] | None = None) -> int:
     for name in arguments.scans.split(","):
         rows = read_rows(arguments.out)
         own = [] if arguments.again else [row for row in rows if row["scan"] == name]
-        there = {row["asked_psnr"] for row in own if row["candidate"] == "store"}
         candidates = {row["candidate"] for row in own}
         kept, yardsticks = "lossless" not in candidates, name in DIFFUSION and "MP-PCA" not in candidates
-        wanted = tuple(psnr for psnr in SCANS[name] if psnr not in there or (yardsticks and psnr == BESIDE))
-        default = not any(_is_of_now(row) for row in own)
-        if not (wanted or default or kept):
+        every: list[Asked] = [*(("store", psnr) for psnr in SCANS[name]), *(("noise", part) for part in PARTS)]
+        there = {("store", row["asked_psnr"]) for row in own if "asked_psnr" in row}
+        there |= {("noise", row["times"]) for row in own if row["candidate"] == "noise"}
+        there -= {("store", BESIDE)} if yardsticks else set()
+        wanted = [one for one in every if one not in there]
+        wanted += [] if any(_is_of_now(row) for row in own) else [("default", 0.0)]
+        if not wanted and not kept:
             continue
-        found = measure(name, wanted, default=default, kept=kept, yardsticks=yardsticks)
+        found = measure(name, wanted or [("store", BESIDE)], kept=kept, yardsticks=yardsticks)
         made = {_key(row): row for row in own} | {_key(row): row for row in found}
         rows = [row for row in rows if row["scan"] != name] + [made[key] for key in sorted(made)]
         packages = ("nibabel", "av", "dipy", "scikit-image", "scipy", "imagecodecs")
@@ -188,16 +197,17 @@ def _is_of_now(row: Row) -> bool:
     """Return whether a row is that of the default as it is."""
     from inrstore.store.defaults import TIMES
 
-    why = row.get("default", {})
-    return row["candidate"] == "default" and why.get("times") in (None, TIMES.get(why.get("kind")))
+    return row["candidate"] == "default" and row["times"] in (0.0, TIMES.get(row["kind"]))
 
 
-_ORDER = ("store", "default", "lossless", "source", "two", "MP-PCA", "smoothing", "JPEG", "PCA+SPERR", "MRtrix3")
+_ORDER = ("store", "noise", "default", "lossless", "source", "two", "MP-PCA", "smoothing", "JPEG", "PCA+SPERR",
+          "MRtrix3")  # fmt: skip
 
 
 def _key(row: Row) -> tuple[int, float]:
-    """Return where a row stands among those of its scan."""
-    return _ORDER.index(re.split("[ ,]", row["candidate"])[0]), row.get("asked_psnr", 0.0)
+    """Return where a row stands among those of its scan; there is one default."""
+    number = {"store": "asked_psnr", "noise": "times"}.get(row["candidate"])
+    return _ORDER.index(re.split("[ ,]", row["candidate"])[0]), row[number] if number else 0.0
 
 
 if __name__ == "__main__":

@@ -198,7 +198,9 @@ def _asked(row: dict[str, Any], noise: float | None) -> tuple[str, str]:
     """Return what a row of the evaluation is of, and its error over the noise of a middling measurement."""
     if row["candidate"] == "default":
         promised = ", ".join(name if value is True else f"{name} {value:g}" for name, value in row["promised"].items())
-        return f"**default**: {promised}", f"{row['default'].get('times', 0):g}"
+        return f"**default**: {promised}", f"{row['times']:g}"
+    if row["candidate"] == "noise":
+        return f"rmse {row['promised']['rmse']:.3g}", f"{row['times']:g}"
     if row["candidate"] != "store":
         return row["candidate"], ""
     return f"{row['asked_psnr']:g} dB", "" if noise is None else f"{10 ** ((noise - row['asked_psnr']) / 20):.2g}"
