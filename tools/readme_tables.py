@@ -206,6 +206,35 @@ def _asked(row: dict[str, Any], noise: float | None) -> tuple[str, str]:
     return f"{row['asked_psnr']:g} dB", "" if noise is None else f"{10 ** ((noise - row['asked_psnr']) / 20):.2g}"
 
 
+def masks_table() -> str:
+    """Return a row for each promise: bytes without and with a mask, and the error inside it."""
+    document = json.loads((ROOT / "tools" / "results" / "masks.json").read_text())
+    lines = ["| scan | asked | kB | kB with a mask | rmse inside | with a mask |", "|---|---|---|---|---|---|"]
+    for row in document["rows"]:
+        asked = ", ".join(name if value is True else f"{name} {value:g}" for name, value in row["asked"].items())
+        cells = [row["scan"], asked or "nothing", *(f"{row[f'{one}_bytes'] / 1e3:,.1f}" for one in ("without", "with")),
+                 *(f"{row[f'{one}_rmse_inside']:.3g}" for one in ("without", "with"))]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    scans = {row["scan"]: row["mask"] for row in document["rows"]}
+    kept = ", ".join(f"{scan} {100 * part:.0f} %" for scan, part in scans.items())
+    return "\n".join([*lines, "", f"The masks keep the brain, of the grid of {kept}."])
+
+
+def defaults_table() -> str:
+    """Return what the default of each kind is."""
+    from inrstore.store.defaults import TIMES
+
+    kept = {
+        "dmri": ("diffusion MRI, with gradients", "FA within a quarter of what two halves of the scan differ by"),
+        "fmri": ("fMRI", "BOLD series: correlation of 0.95 with the original, even of one that is nothing but noise"),
+        "structural": ("T1, T2, FLAIR", "tissue classes: Dice of 0.99"),
+        "ct": ("CT", "no bias of 1 HU in lung, fat, soft tissue and bone; error below the noise"),
+    }
+    lines = ["| image | error / noise | what that keeps |", "|---|---|---|"]
+    lines += [f"| {kept[kind][0]} | {times:g} | {kept[kind][1]} |" for kind, times in TIMES.items()]
+    return "\n".join([*lines, "| labels, and what nothing tells the kind of | 0 | every bit |"])
+
+
 def kinds_table() -> str:
     """Return a row for each scan: bytes and what is lost at 40 dB, by default and lossless."""
     rows = json.loads((ROOT / "tools" / "results" / "evaluate.json").read_text())["rows"]
@@ -248,6 +277,8 @@ def _with_bias(figures: dict[str, float | None], key: str, wanted: bool) -> str:
 TABLES = {
     "evaluate": evaluate_table,
     "kinds": kinds_table,
+    "masks": masks_table,
+    "defaults": defaults_table,
     "convert": convert_table,
     "lossless": lossless_table,
     "rate": rate_table,
