@@ -1,0 +1,350 @@
+// An image, or several stores of one, in panels: original, decoded, error; what is common to them, and what is measured.
+import { brief, bytes, decibels, h, rounded, words } from "./dom.js";
+import { RemoteImage } from "./image.js";
+import { quality } from "./list.js";
+import { compared, difference, quantiles, windowOf } from "./measure.js";
+import { ERROR_COLOURS, Panel } from "./panel.js";
+
+const MOST_VALUES = 2 ** 28; // voxels in all panels together: each costs 4 bytes of the graphics memory
+const AXES = ["axial", "coronal", "sagittal"];
+
+export class Viewer {
+  /**
+   * @param {object} library the module of NiiVue
+   * @param {object[]} said what image.json says of each store; all of one image
+   * @param {boolean} side whether they are compared, side by side
+   */
+  constructor(library, said, side) {
+    this.images = said.map((one) => new RemoteImage(one));
+    [this.image] = this.images;
+    this.hasOriginal = Boolean(said[0].has_source);
+    this.side = side;
+    this.number = 0;
+    this.axis = 0;
+    this.voxel = null;
+    this.newest = 0;
+    const panel = (title, colours) => {
+      const made = new Panel(library, title, colours);
+      made.moved = (place, from) => this.#moved(place, from);
+      made.windowed = (window) => this.#setWindow(window);
+      return made;
+    };
+    this.original = this.hasOriginal ? panel("Original", "gray") : null;
+    this.units = this.images.map((image) => ({
+      image,
+      decoded: panel(side ? image.said.name ?? image.said.path : "Decoded", "gray"),
+      error: this.hasOriginal ? panel("Error", "error") : null,
+      facts: h("dl", { class: "facts" }),
+    }));
+    this.panels = [this.original, ...this.units.flatMap(({ decoded, error }) => [decoded, error])].filter(Boolean);
+    this.#build();
+  }
+
+  // ---- what is around the panels
+
+  #build() {
+    const number = (label, change) => h("input", { type: "number", step: "any", "aria-label": label, onchange: change });
+    const { volumes } = this.image;
+    this.slider = h("input", { type: "range", min: 0, max: volumes - 1, value: 0, "aria-label": "Volume",
+                               oninput: () => this.show(+this.slider.value) }); // prettier-ignore
+    this.sliderText = h("output");
+    this.ends = [0, 1].map((i) => number(["Shown black", "Shown white"][i], () => {
+      this.autoWindow.checked = false;
+      this.#setWindow(this.ends.map((end) => +end.value));
+    })); // prettier-ignore
+    this.autoWindow = h("input", { type: "checkbox", checked: true, onchange: () => this.#automatic() });
+    this.scale = number("Error shown in full colour", () => {
+      this.autoScale.checked = false;
+      this.#setScale(Math.abs(+this.scale.value) || 1);
+    });
+    this.autoScale = h("input", { type: "checkbox", checked: true, onchange: () => this.#automatic() });
+    const names = this.image.z > 1 ? ["all", ...AXES] : ["axial"];
+    this.planes = h("select", { "aria-label": "Planes", onchange: () => this.#setPlanes(this.planes.value) },
+      ...names.map((name) => h("option", { value: name }, name === "all" ? "three planes" : name))); // prettier-ignore
+    this.planes.value = this.side || names.length === 1 ? "axial" : "all";
+    this.smooth = h("input", { type: "checkbox", onchange: () => this.#each((p) => p.smooth(this.smooth.checked)) });
+    this.radiological = h("input", { type: "checkbox", checked: true,
+      onchange: () => this.#each((p) => p.radiological(this.radiological.checked)) }); // prettier-ignore
+    const group = (...parts) => h("div", { class: "group" }, ...parts);
+    const label = (...parts) => h("label", {}, ...parts);
+    this.controls = h("div", { class: "controls" },
+      volumes > 1 ? group("Volume", this.slider, this.sliderText) : null,
+      group("Window", this.ends[0], "to", this.ends[1], label(this.autoWindow, "auto")),
+      this.hasOriginal ? group("Error ±", this.scale, label(this.autoScale, "auto"), legend()) : null,
+      group(this.planes, label(this.smooth, "interpolate"), label(this.radiological, "radiological"))); // prettier-ignore
+    this.place = h("output", { class: "place" });
+    const keys = h("span", { class: "keys" }, h("kbd", {}, "↑"), h("kbd", {}, "↓"), " slice  ",
+      ...(volumes > 1 ? [h("kbd", {}, "←"), h("kbd", {}, "→"), " volume  "] : []),
+      h("kbd", {}, "A"), h("kbd", {}, "C"), h("kbd", {}, "S"), h("kbd", {}, "M"), " planes  right drag: window  middle drag: move"); // prettier-ignore
+    const body = h("div", { class: `panels ${this.side ? "side" : ""}` });
+    if (this.side) {
+      const source = h("div", { class: "unit" }, this.original?.element, this.common = h("dl", { class: "facts" }));
+      body.append(source, ...this.units.map(({ decoded, error, facts }) => h("div", { class: "unit" }, decoded.element, facts, error?.element)));
+    } else body.append(...this.panels.map(({ element }) => element));
+    this.body = body;
+    this.element = h("section", { class: "viewer" }, this.side ? null : this.units[0].facts, this.controls, body,
+      h("footer", {}, this.place, keys)); // prettier-ignore
+    this.keys = (event) => this.#key(event);
+    addEventListener("keydown", this.keys, true);
+    this.sized = new ResizeObserver(() => this.#arrange());
+    this.sized.observe(body);
+  }
+
+  /** As many columns as have room; rows of equal length otherwise. */
+  #arrange() {
+    const count = this.body.children.length;
+    const room = Math.max(1, Math.floor(this.body.clientWidth / (this.side ? 180 : 260)));
+    this.body.style.setProperty("--columns", Math.ceil(count / Math.ceil(count / room)));
+  }
+
+  #each(what) {
+    for (const panel of this.panels) if (panel.viewer) what(panel);
+  }
+
+  #facts() {
+    const { said } = this.image;
+    const spacing = (said.spacing ?? []).map(brief).join(" × ");
+    const common = [
+      ["shape", [...this.image.shape].reverse().join(" × ")],
+      ["voxel", spacing && `${spacing} mm`],
+      ["type", said.dtype],
+      ["original", said.source_bytes ? bytes(said.source_bytes) : ""],
+    ];
+    if (this.side) fill(this.common, common);
+    for (const { image, facts, measured } of this.units) {
+      const { stored_bytes: stored, source_bytes: source, psnr, quality: asked, mode } = image.said;
+      const modes = [...image.modes].join(", ") || mode;
+      const own = [
+        ["stored", bytes(stored)],
+        ["ratio", source ? `${(source / stored).toFixed(1)} : 1` : ""],
+        ["quality", [modes, quality(asked)].filter(Boolean).join(", ")],
+        ["PSNR", psnr === null && !asked?.lossless ? "" : decibels(psnr)],
+        [this.image.volumes > 1 ? "this volume" : "on screen", measured ? decibels(measured.psnr) : ""],
+        ["largest error", measured ? brief(measured.largest * Math.abs(image.slope)) : ""],
+        ["decoded", image.elsewhere ? "by the server" : image.fetched.chunks ? "in this page" : "", said_of(image)],
+      ];
+      fill(facts, this.side ? own : [...common.slice(0, 3), ...own]);
+    }
+  }
+
+  // ---- volumes
+
+  async start() {
+    this.#facts();
+    const size = this.image.values * this.panels.length;
+    if (size > MOST_VALUES) {
+      const text = `${this.image.values.toLocaleString("en")} voxels in ${this.panels.length} panels are more than this page shows; inrstore mount or export gives the image to other viewers.`;
+      this.body.replaceChildren(h("p", { class: "problem", role: "alert" }, text));
+      return;
+    }
+    const look = { planes: this.planes.value, smooth: false, radiological: true };
+    for (const panel of this.panels) {
+      try {
+        await panel.attach(look);
+      } catch (error) {
+        panel.say(words(error), true);
+      }
+    }
+    this.image.bvalues().then((found) => ((this.bvalues = found), this.#place())).catch(() => {}); // prettier-ignore
+    await this.show(0);
+  }
+
+  /** Show a volume; what was on the way is dropped. */
+  async show(number) {
+    const mine = ++this.newest;
+    this.abort?.abort();
+    this.abort = new AbortController();
+    const { signal } = this.abort;
+    this.number = number;
+    this.element.dataset.state = "working";
+    this.slider.value = number;
+    this.#place();
+    const current = () => mine === this.newest;
+    const told = (panel) => ({ signal, progress: (text) => current() && (panel.values ? (panel.note.textContent = text) : panel.say(text)) }); // prettier-ignore
+    const failed = (error, ...panels) => {
+      if (!current() || error.name === "AbortError") return;
+      for (const panel of panels) panel?.say(words(error), true);
+    };
+    const before = this.hasOriginal
+      ? this.image.original(number, told(this.original)).then(async (values) => {
+          if (current()) await this.#display(this.original, values, this.image, true);
+          return values;
+        })
+      : Promise.resolve(null);
+    before.catch((error) => failed(error, this.original));
+    const differences = await Promise.all(this.units.map(async (unit) => {
+      unit.measured = null;
+      try {
+        if (unit.image.shape.join() !== this.image.shape.join()) {
+          throw new Error(`another shape than the first: ${[...unit.image.shape].reverse().join(" × ")}`);
+        }
+        const values = await unit.image.volume(number, told(unit.decoded));
+        const original = await before.catch(() => null);
+        if (!current()) return null;
+        await this.#display(unit.decoded, values, unit.image, !original && unit === this.units[0]);
+        if (!original) {
+          if (unit.error) throw Object.assign(new Error("there is no original to compare with"), { only: true });
+          return null;
+        }
+        unit.measured = compared(original, values);
+        return [unit, difference(original, values, unit.image.slope)];
+      } catch (error) {
+        failed(error, ...(error.only ? [unit.error] : [unit.decoded, unit.error]));
+        return null;
+      }
+    })); // prettier-ignore
+    if (!current()) return;
+    const found = differences.filter(Boolean);
+    if (found.length) {
+      const size = Math.max(...found.map(([, error]) => quantiles(error, [0.995], Math.abs)[0]));
+      this.found = rounded(size) * 1;
+      if (this.autoScale.checked) this.#setScale(this.found);
+      const end = +this.scale.value || 1;
+      for (const [unit, error] of found) {
+        await unit.error.show(error, { ...this.image, affine: this.image.affine, slope: 1, inter: 0 }, [-end, end]);
+        unit.error.note.textContent = "decoded − original";
+      }
+    }
+    if (!current()) return;
+    if (!this.voxel) this.#middle();
+    this.#facts();
+    this.#place();
+    this.element.dataset.state = "ready";
+  }
+
+  async #display(panel, values, image, first) {
+    if (first) {
+      this.foundWindow = windowOf(values, image.slope, image.inter);
+      if (this.autoWindow.checked) this.#setWindow(this.foundWindow);
+    }
+    panel.note.textContent = "";
+    await panel.show(values, image, this.ends.map((end) => +end.value)); // prettier-ignore
+  }
+
+  #middle() {
+    const from = this.panels.find(({ viewer }) => viewer?.volumes.length);
+    from?.viewer.createOnLocationChange();
+  }
+
+  #setWindow([low, high]) {
+    if (!(high > low)) return;
+    this.ends[0].value = +low.toPrecision(5);
+    this.ends[1].value = +high.toPrecision(5);
+    this.#each((panel) => panel.colours === "gray" && panel.window([low, high]));
+  }
+
+  #setScale(end) {
+    this.scale.value = end;
+    this.#each((panel) => panel.colours === "error" && panel.window([-end, end]));
+  }
+
+  #automatic() {
+    if (this.autoWindow.checked && this.foundWindow) this.#setWindow(this.foundWindow);
+    if (this.autoScale.checked && this.found) this.#setScale(this.found);
+  }
+
+  #setPlanes(name) {
+    if (![...this.planes.options].some(({ value }) => value === name)) return;
+    this.planes.value = name;
+    this.#each((panel) => panel.planes(name));
+    if (AXES.includes(name)) this.axis = AXES.indexOf(name);
+  }
+
+  // ---- place
+
+  #moved({ mm, axCorSag }, from) {
+    if (this.following || !mm) return;
+    this.following = true;
+    try {
+      if (axCorSag >= 0 && axCorSag < 3) this.axis = axCorSag;
+      this.#each((panel) => panel !== from && panel.follow(from));
+      this.mm = [...mm].slice(0, 3);
+      this.voxel = voxelAt(this.image, this.mm);
+      this.#place();
+    } finally {
+      this.following = false;
+    }
+  }
+
+  #place() {
+    const { image, voxel } = this;
+    this.sliderText.textContent = `${this.number + 1} of ${image.volumes}${this.bvalues ? `, b = ${brief(this.bvalues[this.number])}` : ""}`;
+    if (!voxel) return;
+    const inside = voxel.every((n, a) => n >= 0 && n < [image.x, image.y, image.z][a]);
+    this.place.textContent = `voxel ${voxel.join(", ")}${image.volumes > 1 ? `, volume ${this.number}` : ""}    ` +
+      `${this.mm.map((n) => n.toFixed(1)).join(", ")} mm`; // prettier-ignore
+    const at = inside ? (voxel[2] * image.y + voxel[1]) * image.x + voxel[0] : -1;
+    const write = (panel, slope, inter) => {
+      if (!panel?.values) return;
+      const stored = Number(panel.values[at]);
+      const scaled = slope !== 1 || inter !== 0;
+      panel.readout.textContent = at < 0 ? "" : scaled ? `${brief(stored * slope + inter)}  (stored ${brief(stored)})` : brief(stored);
+    };
+    write(this.original, image.slope, image.inter);
+    for (const unit of this.units) {
+      write(unit.decoded, unit.image.slope, unit.image.inter);
+      write(unit.error, 1, 0);
+    }
+  }
+
+  #key(event) {
+    const { target, key, ctrlKey, metaKey, altKey } = event;
+    const typing = target.matches?.("input:not([type=checkbox]):not([type=range]), select, textarea");
+    if (typing || ctrlKey || metaKey || altKey) return;
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
+    const slice = { ArrowUp: 1, ArrowDown: -1 }[key];
+    const plane = { a: "axial", c: "coronal", s: "sagittal", m: "all" }[key.toLowerCase()];
+    if (step && this.image.volumes > 1) {
+      this.show(Math.min(Math.max(this.number + step, 0), this.image.volumes - 1));
+    } else if (slice) {
+      const from = this.panels.find(({ viewer }) => viewer?.volumes.length);
+      const move = [0, 0, 0];
+      move[[2, 1, 0][this.axis]] = slice;
+      from?.viewer.moveCrosshairInVox(...move);
+    } else if (plane) this.#setPlanes(plane);
+    else return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  }
+
+  close() {
+    ++this.newest;
+    this.abort?.abort();
+    removeEventListener("keydown", this.keys, true);
+    this.sized.disconnect();
+    for (const panel of this.panels) panel.close();
+  }
+}
+
+function said_of({ elsewhere, fetched }) {
+  if (elsewhere) return `In this page it is not possible: ${elsewhere}`;
+  return `${fetched.chunks} chunk${fetched.chunks === 1 ? "" : "s"}, ${bytes(fetched.bytes)} fetched, ${(fetched.decoding / 1000).toFixed(1)} s of decoding`;
+}
+
+function fill(list, facts) {
+  list.replaceChildren(...facts.filter(([, text]) => text).map(([name, text, title]) =>
+    h("div", title ? { title } : {}, h("dt", {}, name), h("dd", {}, text)))); // prettier-ignore
+}
+
+function legend() {
+  const { R, G, B, I } = ERROR_COLOURS;
+  const stops = I.map((at, i) => `rgb(${R[i]},${G[i]},${B[i]}) ${(100 * at) / 255}%`).join(", ");
+  const bar = h("span", { class: "scale" });
+  bar.style.backgroundImage = `linear-gradient(to right, ${stops})`;
+  return h("span", { class: "legend" }, "too low", bar, "too high");
+}
+
+/** The voxel at a place in millimetres. */
+function voxelAt({ affine }, mm) {
+  const [a, b, c] = affine.map((row) => row.slice(0, 3));
+  const cross = (u, v) => [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]];
+  const dot = (u, v) => u[0] * v[0] + u[1] * v[1] + u[2] * v[2];
+  const columns = [0, 1, 2].map((i) => [a[i], b[i], c[i]]);
+  const from = mm.map((n, i) => n - affine[i][3]);
+  const whole = dot(columns[0], cross(columns[1], columns[2]));
+  return [
+    dot(from, cross(columns[1], columns[2])),
+    dot(from, cross(columns[2], columns[0])),
+    dot(from, cross(columns[0], columns[1])),
+  ].map((n) => Math.round(n / whole));
+}
