@@ -38,8 +38,7 @@ export class Panel {
       loadingText: "",
       backColor: [0, 0, 0, 1],
       crosshairColor: [0.35, 0.85, 0.45, 0.9],
-      crosshairWidth: 0.25,
-      crosshairWidthUnit: "percent",
+      crosshairWidthUnit: "mm",
       crosshairGap: 8,
       fontColor: [0.75, 0.75, 0.75, 1],
       fontMinPx: 12,
@@ -83,6 +82,8 @@ export class Panel {
       this.viewer.updateGLVolume();
       return;
     }
+    const lengths = [x, y, z].map((n, i) => n * Math.hypot(...[0, 1, 2].map((row) => affine[row][i])));
+    this.viewer.opts.crosshairWidth = Math.max(...lengths) / 180; // about one pixel, and never none
     const file = nifti(shown, TYPES.get(Store), [x, y, z], affine, slope, inter);
     const name = this.colours === "error" ? "inrstore-error" : "gray";
     const volume = await this.library.NVImage.new(file, "volume.nii", name, 1, null, ...window);

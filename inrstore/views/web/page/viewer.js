@@ -70,7 +70,8 @@ export class Viewer {
     this.controls = h("div", { class: "controls" },
       volumes > 1 ? group("Volume", this.slider, this.sliderText) : null,
       group("Window", this.ends[0], "to", this.ends[1], label(this.autoWindow, "auto")),
-      this.hasOriginal ? group("Error ±", this.scale, label(this.autoScale, "auto"), legend()) : null,
+      this.hasOriginal ? group("Error ±", this.scale, label(this.autoScale, "auto"),
+        this.side ? null : h("span", { class: "legend" }, "too low", colourBar(), "too high")) : null,
       group(this.planes, label(this.smooth, "interpolate"), label(this.radiological, "radiological"))); // prettier-ignore
     this.place = h("output", { class: "place" });
     const keys = h("span", { class: "keys" }, h("kbd", {}, "↑"), h("kbd", {}, "↓"), " slice  ",
@@ -78,7 +79,11 @@ export class Viewer {
       h("kbd", {}, "A"), h("kbd", {}, "C"), h("kbd", {}, "S"), h("kbd", {}, "M"), " planes  right drag: window  middle drag: move"); // prettier-ignore
     const body = h("div", { class: `panels ${this.side ? "side" : ""}` });
     if (this.side) {
-      const source = h("div", { class: "unit" }, this.original?.element, this.common = h("dl", { class: "facts" }));
+      this.common = h("dl", { class: "facts" });
+      this.scaleEnds = h("div", { class: "ends" });
+      const about = h("div", { class: "about" }, h("p", {}, "Errors: decoded − original, in the units of the image, " +
+        "on one scale for all stores"), colourBar(), this.scaleEnds); // prettier-ignore
+      const source = h("div", { class: "unit" }, this.original?.element, this.common, this.hasOriginal ? about : null);
       body.append(source, ...this.units.map(({ decoded, error, facts }) => h("div", { class: "unit" }, decoded.element, facts, error?.element)));
     } else body.append(...this.panels.map(({ element }) => element));
     this.body = body;
@@ -118,8 +123,8 @@ export class Viewer {
         ["stored", bytes(stored)],
         ["ratio", source ? `${(source / stored).toFixed(1)} : 1` : ""],
         ["quality", [modes, quality(asked)].filter(Boolean).join(", ")],
-        ["PSNR", psnr === null && !asked?.lossless ? "" : decibels(psnr)],
-        [this.image.volumes > 1 ? "this volume" : "on screen", measured ? decibels(measured.psnr) : ""],
+        [this.image.volumes > 1 ? "PSNR of all" : "PSNR", psnr === null && !asked?.lossless ? "" : decibels(psnr)],
+        [this.image.volumes > 1 ? "of this volume" : "in this page", measured ? decibels(measured.psnr) : ""],
         ["largest error", measured ? brief(measured.largest * Math.abs(image.slope)) : ""],
         ["decoded", image.elsewhere ? "by the server" : image.fetched.chunks ? "in this page" : "", said_of(image)],
       ];
@@ -235,6 +240,7 @@ export class Viewer {
 
   #setScale(end) {
     this.scale.value = end;
+    this.scaleEnds?.replaceChildren(...[-end, 0, end].map((n) => h("span", {}, `${n > 0 ? "+" : ""}${brief(n)}`)));
     this.#each((panel) => panel.colours === "error" && panel.window([-end, end]));
   }
 
@@ -268,7 +274,7 @@ export class Viewer {
 
   #place() {
     const { image, voxel } = this;
-    this.sliderText.textContent = `${this.number + 1} of ${image.volumes}${this.bvalues ? `, b = ${brief(this.bvalues[this.number])}` : ""}`;
+    this.sliderText.textContent = `${this.number} / ${image.volumes - 1}${this.bvalues ? `, b = ${brief(this.bvalues[this.number])}` : ""}`;
     if (!voxel) return;
     const inside = voxel.every((n, a) => n >= 0 && n < [image.x, image.y, image.z][a]);
     this.place.textContent = `voxel ${voxel.join(", ")}${image.volumes > 1 ? `, volume ${this.number}` : ""}    ` +
@@ -326,12 +332,12 @@ function fill(list, facts) {
     h("div", title ? { title } : {}, h("dt", {}, name), h("dd", {}, text)))); // prettier-ignore
 }
 
-function legend() {
+function colourBar() {
   const { R, G, B, I } = ERROR_COLOURS;
   const stops = I.map((at, i) => `rgb(${R[i]},${G[i]},${B[i]}) ${(100 * at) / 255}%`).join(", ");
   const bar = h("span", { class: "scale" });
   bar.style.backgroundImage = `linear-gradient(to right, ${stops})`;
-  return h("span", { class: "legend" }, "too low", bar, "too high");
+  return bar;
 }
 
 /** The voxel at a place in millimetres. */
