@@ -168,7 +168,9 @@ class Page:
                 return found
             time.sleep(0.05)
         seen = self.value("document.body.innerText")
-        raise TimeoutError(f"{expression}: not true after {self._limit:.0f} s; {self.errors}; the page says: {seen[:2000]}")
+        raise TimeoutError(
+            f"{expression}: not true after {self._limit:.0f} s; {self.errors}; the page says: {seen[:2000]}"
+        )
 
     def key(self, name: str) -> None:
         """Press a key."""

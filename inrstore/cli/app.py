@@ -20,6 +20,7 @@ from inrstore.cli import (
     train,
     update,
     verify,
+    view,
 )
 
 app = typer.Typer(
@@ -50,6 +51,7 @@ def _root(
 
 for command in (
     convert.convert, info.info, verify.verify, export.export, update.update, remove.remove, remove.prune,
-    merge.merge, ls.ls, mount.mount, mount.umount, serve.serve, train.train, tradeoff.tradeoff, evaluate.evaluate,
+    merge.merge, ls.ls, mount.mount, mount.umount, serve.serve, view.view, view.compare, train.train,
+    tradeoff.tradeoff, evaluate.evaluate,
 ):  # fmt: skip
     app.command()(command)

@@ -61,13 +61,15 @@ class Listed(Closing):
         """Let go of it."""
         self._facts.close()
 
-    def page(self, offset: int, limit: int) -> dict[str, Any]:
+    def page(self, offset: int, limit: int, words: str = "") -> dict[str, Any]:
         """Return some of the images, in the order of their paths.
 
         Parameters
         ----------
         offset, limit : int
             The first, and how many; at most `MOST`.
+        words : str
+            Only those that have this in their path, in any case of letters.
 
         Returns
         -------
@@ -76,10 +78,10 @@ class Listed(Closing):
             its `store`, and what the record has: null where it does not say.
         """
         limit = min(limit, MOST)
-        found = self._vfs.images(offset, limit)
+        found = self._vfs.images(offset, limit, words)
         return {
             "name": self._vfs.name, "kind": "archive" if self._vfs.is_archive else "store",
-            "total": self._vfs.count_images(), "offset": offset, "limit": limit, "files": self._vfs.count(),
+            "total": self._vfs.count_images(words), "offset": offset, "limit": limit, "files": self._vfs.count(),
             "images": [self._brief(image) for image in found],
         }  # fmt: skip
 

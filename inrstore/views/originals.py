@@ -13,6 +13,9 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy.typing as npt
 
 from inrstore import files, limits
 from inrstore.archive.origin import origin_of
@@ -22,6 +25,7 @@ from inrstore.errors import ConfigurationError, SourceError, StoreError
 from inrstore.files import Place
 from inrstore.files.closing import Closing
 from inrstore.files.place import RandomBytes
+from inrstore.sources import read_image
 from inrstore.sources.registry import format_of
 from inrstore.sources.streams import Digest, opened
 from inrstore.store.manifest import digest
@@ -98,6 +102,7 @@ class Originals(Closing):
         self._scratch = tempfile.gettempdir() if scratch is None else scratch
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, _Unpacked] = OrderedDict()
+        self._read: tuple[str, npt.NDArray[Any]] | None = None
         self._local = not files.is_url(self._where)
         if self._local and not (os.path.exists if vfs.is_archive else os.path.isfile)(self._where):
             raise ConfigurationError(f"{self._where}: no such {'source' if vfs.is_archive else 'file'}")
@@ -110,6 +115,7 @@ class Originals(Closing):
     def close(self) -> None:
         """Let go of it."""
         self._kept.clear()
+        self._read = None
         if self._vfs.is_archive:
             self._origin.close()
 
@@ -152,6 +158,45 @@ class Originals(Closing):
             if format_of(name) is not None and self._exists(self._place, name) is not None:
                 return self._open(name, self._vfs.size(path))
         raise FileNotFoundError(path)
+
+    def voxels(self, path: str) -> npt.NDArray[Any]:
+        """Return the voxels of the original of an image; those of the last that was asked for are kept.
+
+        Parameters
+        ----------
+        path : str
+            Of a file of the image, in the tree of the `Vfs`.
+
+        Returns
+        -------
+        ndarray
+            (..., t, z, y, x), as they are stored, in the byte order of the file.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such image.
+        SourceError
+            If its source cannot be read, or has another shape or type than the store.
+        """
+        main = self._vfs.find(path)
+        image = None if main is None else self._vfs.image(main)
+        if image is None:
+            raise FileNotFoundError(path)
+        with self._lock:
+            if self._read is None or self._read[0] != image.path:
+                self._read = None
+                key = image.key if self._vfs.is_archive else self._key
+                place: Place = self._place
+                if self._vfs.is_archive and place.size(key) is None:
+                    place, key = self._origin.locate(key)
+                source, store = read_image(place, key), self._vfs.store(image.path)
+                is_one = source.voxels.shape == store.grid.shape and source.voxels.dtype.name == store.source_dtype.name
+                if not is_one:
+                    text = f"{source.voxels.dtype} {source.voxels.shape} where the store has {store.grid.shape}"
+                    raise SourceError(f"{source.label}: is not what the store was made from: {text}")
+                self._read = image.path, source.voxels
+            return self._read[1]
 
     def _open(self, key: str, expected: int) -> tuple[Content, str, Callable[[], None]]:
         with self._lock:  # a zip, or what is being unpacked, is one at a time

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +35,7 @@ from inrstore.errors import ConfigurationError, InrstoreError, MissingDependency
 from inrstore.files.closing import Closing
 from inrstore.files.names import check_name
 from inrstore.store.manifest import digest
+from inrstore.views.compared import Compared
 from inrstore.views.content import Bytes, cache_bytes
 from inrstore.views.listed import MOST, Listed
 from inrstore.views.served import JSON, Resource, Served
@@ -254,8 +255,8 @@ class Server(Closing):
 
     Parameters
     ----------
-    where : path-like or str
-        Path or URL.
+    where : path-like or str, or sequence of str
+        Path or URL; of several, stores of one image to be compared.
     host : str
         Address to listen at. All that is served can be read by whoever reaches it.
     port : int
@@ -292,7 +293,7 @@ class Server(Closing):
 
     def __init__(
         self,
-        where: str | os.PathLike[str],
+        where: str | os.PathLike[str] | Sequence[str],
         *,
         host: str = "127.0.0.1",
         port: int = PORT,
@@ -318,16 +319,11 @@ class Server(Closing):
             aside = tempfile.gettempdir() if scratch is None else scratch
             if not os.path.isdir(aside):
                 raise ConfigurationError(f"{aside}: is no folder")
-            self._served = Served(where, source, aside)
-            try:
-                self._listed = Listed(self._served)
-            except BaseException:
-                self._served.close()
-                raise
+            self._served, self._listed = _opened(where, source, aside)
         except BaseException:
             self._socket.close()
             raise
-        self._hidden = os.path.dirname(os.path.abspath(self._served.vfs.where))
+        self._hidden = self._served.folders
         self._listed_lock = threading.Lock()
         self._started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="inrstore serve", daemon=True)
@@ -508,7 +504,9 @@ class Server(Closing):
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         text = " ".join((text or type(error).__name__).split())
         self._say(text)
-        return Problem(500, text.replace(f"{self._hidden}/", "")[:1000])
+        for folder in self._hidden:
+            text = text.replace(f"{folder}/", "")
+        return Problem(500, text[:1000])
 
     def _say(self, text: str) -> None:
         if self._tell is not None and text not in self._told and len(self._told) < _MOST_TOLD:
@@ -534,7 +532,7 @@ class Server(Closing):
             if limit > MOST:
                 raise Problem(400, f"limit: at most {MOST}")
             with self._listed_lock:
-                return _json(self._listed.page(offset, limit))
+                return _json(self._listed.page(offset, limit, query.get("filter", [""])[-1]))
         if path == "/image.json":
             if len(query.get("path", ())) != 1:
                 raise Problem(400, "path: say which image, as ?path=sub-01/anat/sub-01_T1w.nii")
@@ -549,7 +547,7 @@ class Server(Closing):
 
     def _listing(self, folder: str) -> Resource:
         """Return the names in a folder as links."""
-        found = self._served.vfs.entries(folder)
+        found = self._served.entries(folder)
         if len(found) > _MOST_ENTITIES:
             raise Problem(500, f"{len(found)} names are too many for one page; see /index.json")
         lines = [(f"/nii/{quote(entry.path)}{'/' * entry.is_folder}", entry.name + "/" * entry.is_folder)
@@ -626,8 +624,23 @@ def _links(title: str, lines: list[tuple[str, str]]) -> bytes:
     return f"{head}\n<ul>\n{items}</ul>\n".encode(errors="surrogateescape")
 
 
+def _opened(
+    where: str | os.PathLike[str] | Sequence[str], source: str | os.PathLike[str] | None, scratch: str
+) -> tuple[Served | Compared, Listed | Compared]:
+    """Return what is served, and the list of its images."""
+    if not isinstance(where, str | os.PathLike):
+        made = Compared(where, source, scratch)
+        return made, made
+    served = Served(where, source, scratch)
+    try:
+        return served, Listed(served)
+    except BaseException:
+        served.close()
+        raise
+
+
 def serve(
-    where: str | os.PathLike[str],
+    where: str | os.PathLike[str] | Sequence[str],
     *,
     ready: Callable[[str], None],
     cache: int | None = None,
@@ -637,8 +650,8 @@ def serve(
 
     Parameters
     ----------
-    where : path-like or str
-        Path or URL.
+    where : path-like or str, or sequence of str
+        As of `Server`.
     ready : callable
         Called with the address as soon as it answers.
     cache : int, optional

@@ -4,16 +4,21 @@
     zarr/<store>/<key>      a file of a store as plain Zarr v3, decoded
     inr/<store>/<key>       a file of a store as it lies; inr/<store> is the zip of a store that is one
     source/<file>           the same file of the source itself, unpacked, if there is a source to compare with
+    original/<file>/<n>     of that source the voxels of a volume: little-endian, x fastest, whatever its format
 
 Every name is looked up among those that the record and the manifests have; none is made into a path of this machine.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+
+import numpy as np
 
 from inrstore.errors import StoreError
 from inrstore.files.closing import Closing
@@ -24,7 +29,7 @@ from inrstore.store.reader import Store
 from inrstore.views.content import Bytes, Content
 from inrstore.views.originals import Lying, Originals
 from inrstore.views.plain_zarr import PlainZarr
-from inrstore.views.vfs import Vfs, VirtualImage
+from inrstore.views.vfs import Vfs, VirtualEntry, VirtualImage
 
 _MOST_OPEN = 64
 JSON, BYTES, TEXT, ZIP = "application/json", "application/octet-stream", "text/plain; charset=utf-8", "application/zip"
@@ -110,6 +115,15 @@ class Served(Closing):
             self.vfs.close()
             raise
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders that what is served lies in."""
+        return (os.path.dirname(os.path.abspath(self.vfs.where)),)
+
+    def entries(self, folder: str) -> list[VirtualEntry]:
+        """Return what is in a folder below `nii`."""
+        return self.vfs.entries(folder)
+
     def close(self) -> None:
         """Let go of it."""
         self.vfs.close()
@@ -141,11 +155,22 @@ class Served(Closing):
         if kind == "source" and self.originals is not None:
             content, tag, close = self.originals.open(rest)
             return Resource(content, tag, close=close)
+        if kind == "original" and self.originals is not None:
+            return self._volume(self.originals, *rest.rpartition("/")[::2])
         if kind in ("zarr", "inr"):
             image, key = self._split(rest)
             store = self.vfs.store(image.path)
             return self._decoded(store, key) if kind == "zarr" else self._as_it_lies(image, store, key)
         raise FileNotFoundError(path)
+
+    def _volume(self, originals: Originals, path: str, number: str) -> Resource:
+        voxels = originals.voxels(path)
+        leading = voxels.shape[: max(0, voxels.ndim - 3)]
+        if not re.fullmatch("[0-9]{1,9}", number, re.ASCII) or int(number) >= math.prod(leading):
+            raise FileNotFoundError(f"{path}/{number}")
+        volume = voxels[np.unravel_index(int(number), leading)] if leading else voxels
+        data = np.ascontiguousarray(volume, volume.dtype.newbyteorder("<")).tobytes()
+        return Resource(Bytes(data), "", held=len(data))
 
     def _split(self, path: str) -> tuple[VirtualImage, str]:
         """Return the store that a path begins with, and the rest."""

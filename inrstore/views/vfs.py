@@ -168,14 +168,15 @@ class _Names(Catalogue):
             row: tuple[str, str, str, str] | None = self._db.execute(query, (value,)).fetchone()
         return row
 
-    def images(self, offset: int, limit: int) -> list[tuple[str, str, str, str]]:
+    def images(self, offset: int, limit: int, words: str) -> list[tuple[str, str, str, str]]:
         with self._lock:
-            query = "SELECT main, out, seal, key FROM images ORDER BY main LIMIT ? OFFSET ?"
-            return self._db.execute(query, (limit, offset)).fetchall()
+            query = "SELECT main, out, seal, key FROM images WHERE instr(lower(main), ?) ORDER BY main LIMIT ? OFFSET ?"
+            return self._db.execute(query, (words.lower(), limit, offset)).fetchall()
 
-    def count_images(self) -> int:
+    def count_images(self, words: str) -> int:
         with self._lock:
-            return int(self._db.execute("SELECT count(*) FROM images").fetchone()[0])
+            query = "SELECT count(*) FROM images WHERE instr(lower(main), ?)"
+            return int(self._db.execute(query, (words.lower(),)).fetchone()[0])
 
     def main_of(self, out: str) -> str | None:
         """Return the first file of the image of a store."""
@@ -447,13 +448,13 @@ class Vfs(Closing):
         """
         return self._file_row(path.strip("/"))[3]
 
-    def images(self, offset: int, limit: int) -> list[VirtualImage]:
-        """Return some of the images, in the order of their paths; no store is opened."""
-        return [self._virtual(*row) for row in self._names.images(offset, limit)]
+    def images(self, offset: int, limit: int, words: str = "") -> list[VirtualImage]:
+        """Return some of the images with these words in their paths, in the order of these; no store is opened."""
+        return [self._virtual(*row) for row in self._names.images(offset, limit, words)]
 
-    def count_images(self) -> int:
-        """Return how many images there are."""
-        return self._names.count_images()
+    def count_images(self, words: str = "") -> int:
+        """Return how many images there are with these words in their paths."""
+        return self._names.count_images(words)
 
     def image(self, path: str) -> VirtualImage | None:
         """Return the image of which a path is the first file."""

@@ -36,7 +36,7 @@ export function rounded(x) {
 }
 
 export function decibels(psnr) {
-  return psnr === null || psnr === undefined ? "every voxel equal" : `${psnr.toFixed(2)} dB`;
+  return typeof psnr === "number" ? `${psnr.toFixed(2)} dB` : "";
 }
 
 /** What went wrong, in words. */

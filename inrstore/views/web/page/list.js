@@ -4,9 +4,16 @@ import { getJson } from "./image.js";
 
 const PAGE = 100;
 
-export function quality(asked = {}) {
-  if (asked.lossless) return "lossless";
-  return Object.entries(asked).map(([name, value]) => `${name.replace("_", " ")} ${brief(value)}`).join(", "); // prettier-ignore
+/** What was promised, in words. */
+export function quality(asked) {
+  if (asked?.lossless) return "lossless";
+  return Object.entries(asked ?? {}).map(([name, value]) => `${name.replace("_", " ")} ${brief(value)}`).join(", "); // prettier-ignore
+}
+
+/** Bytes of the voxels of an image, undefined if that is not known. */
+export function voxelBytes(shape, dtype) {
+  const size = /(\d+)$/.exec(dtype ?? "")?.[1] ?? (dtype === "bool" ? 8 : NaN);
+  return shape && size > 0 ? (shape.reduce((a, b) => a * b, 1) * size) / 8 : undefined;
 }
 
 export function listOf(index) {
@@ -49,13 +56,13 @@ export function listOf(index) {
     h("table", {}, h("thead", {}, h("tr", {}, ...heads.map((text) => h("th", {}, text)))), rows)); // prettier-ignore
 }
 
-function row({ path, shape = [], dtype, quality: asked, psnr, stored_bytes: stored, source_bytes: source }) {
-  const lossless = psnr === null && asked?.lossless;
+function row({ path, shape, dtype, lossless, psnr, stored_bytes: stored, source_bytes: source }) {
+  const voxels = voxelBytes(shape, dtype) ?? source;
   return h("tr", {},
     h("td", {}, h("a", { href: `#${encodeURIComponent(path)}` }, path)),
-    h("td", {}, [...shape].reverse().join(" × ")),
+    h("td", {}, [...(shape ?? [])].reverse().join(" × ")),
     h("td", {}, dtype ?? ""),
-    h("td", {}, lossless ? "lossless" : psnr === null || psnr === undefined ? "" : decibels(psnr)),
+    h("td", {}, lossless ? "lossless" : decibels(psnr)),
     h("td", {}, bytes(stored)),
-    h("td", {}, stored && source ? `${(source / stored).toFixed(1)} : 1` : "")); // prettier-ignore
+    h("td", {}, stored && voxels ? `${(voxels / stored).toFixed(1)} : 1` : "")); // prettier-ignore
 }

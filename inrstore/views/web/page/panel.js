@@ -83,7 +83,7 @@ export class Panel {
       return;
     }
     const lengths = [x, y, z].map((n, i) => n * Math.hypot(...[0, 1, 2].map((row) => affine[row][i])));
-    this.viewer.opts.crosshairWidth = Math.max(...lengths) / 180; // about one pixel, and never none
+    this.viewer.opts.crosshairWidth = Math.max(...lengths) / 240; // about one pixel, and never none
     const file = nifti(shown, TYPES.get(Store), [x, y, z], affine, slope, inter);
     const name = this.colours === "error" ? "inrstore-error" : "gray";
     const volume = await this.library.NVImage.new(file, "volume.nii", name, 1, null, ...window);

@@ -1,7 +1,7 @@
 // An image, or several stores of one, in panels: original, decoded, error; what is common to them, and what is measured.
 import { brief, bytes, decibels, h, rounded, words } from "./dom.js";
 import { RemoteImage } from "./image.js";
-import { quality } from "./list.js";
+import { quality, voxelBytes } from "./list.js";
 import { compared, difference, quantiles, windowOf } from "./measure.js";
 import { ERROR_COLOURS, Panel } from "./panel.js";
 
@@ -108,27 +108,33 @@ export class Viewer {
 
   #facts() {
     const { said } = this.image;
+    const voxels = voxelBytes(this.image.shape, said.dtype);
     const spacing = (said.spacing ?? []).map(brief).join(" × ");
     const common = [
       ["shape", [...this.image.shape].reverse().join(" × ")],
       ["voxel", spacing && `${spacing} mm`],
       ["type", said.dtype],
-      ["original", said.source_bytes ? bytes(said.source_bytes) : ""],
+      ["voxels", bytes(voxels)],
+      ["source file", said.source_bytes ? bytes(said.source_bytes) : ""],
     ];
     if (this.side) fill(this.common, common);
-    for (const { image, facts, measured } of this.units) {
-      const { stored_bytes: stored, source_bytes: source, psnr, quality: asked, mode } = image.said;
-      const modes = [...image.modes].join(", ") || mode;
+    for (const { image, decoded, facts, measured } of this.units) {
+      if (decoded.values) {
+        decoded.note.textContent = image.elsewhere ? `by the server: ${image.elsewhere}` : "in this page";
+        decoded.note.title = image.elsewhere || told(image.fetched);
+      }
+      const { stored_bytes: stored, psnr, quality: asked, lossless } = image.said;
+      const of = (found) => (found === null ? "every voxel equal" : decibels(found));
       const own = [
         ["stored", bytes(stored)],
-        ["ratio", source ? `${(source / stored).toFixed(1)} : 1` : ""],
-        ["quality", [modes, quality(asked)].filter(Boolean).join(", ")],
-        [this.image.volumes > 1 ? "PSNR of all" : "PSNR", psnr === null && !asked?.lossless ? "" : decibels(psnr)],
-        [this.image.volumes > 1 ? "of this volume" : "in this page", measured ? decibels(measured.psnr) : ""],
+        ["ratio", `${(voxels / stored).toFixed(1)} : 1`],
+        ["mode", [...image.modes].join(", ")],
+        ["promised", quality(asked)],
+        [this.image.volumes > 1 ? "PSNR of all" : "PSNR of the store", lossless ? of(null) : decibels(psnr)],
+        [this.image.volumes > 1 ? "of this volume" : "as shown", measured ? of(measured.psnr) : ""],
         ["largest error", measured ? brief(measured.largest * Math.abs(image.slope)) : ""],
-        ["decoded", image.elsewhere ? "by the server" : image.fetched.chunks ? "in this page" : "", said_of(image)],
       ];
-      fill(facts, this.side ? own : [...common.slice(0, 3), ...own]);
+      fill(facts, this.side ? own : [...common, ...own]);
     }
   }
 
@@ -165,13 +171,13 @@ export class Viewer {
     this.slider.value = number;
     this.#place();
     const current = () => mine === this.newest;
-    const told = (panel) => ({ signal, progress: (text) => current() && (panel.values ? (panel.note.textContent = text) : panel.say(text)) }); // prettier-ignore
+    const options = (panel) => ({ signal, progress: (text) => current() && (panel.values ? (panel.note.textContent = text) : panel.say(text)) }); // prettier-ignore
     const failed = (error, ...panels) => {
       if (!current() || error.name === "AbortError") return;
       for (const panel of panels) panel?.say(words(error), true);
     };
     const before = this.hasOriginal
-      ? this.image.original(number, told(this.original)).then(async (values) => {
+      ? this.image.original(number, options(this.original)).then(async (values) => {
           if (current()) await this.#display(this.original, values, this.image, true);
           return values;
         })
@@ -183,7 +189,7 @@ export class Viewer {
         if (unit.image.shape.join() !== this.image.shape.join()) {
           throw new Error(`another shape than the first: ${[...unit.image.shape].reverse().join(" × ")}`);
         }
-        const values = await unit.image.volume(number, told(unit.decoded));
+        const values = await unit.image.volume(number, options(unit.decoded));
         const original = await before.catch(() => null);
         if (!current()) return null;
         await this.#display(unit.decoded, values, unit.image, !original && unit === this.units[0]);
@@ -322,14 +328,13 @@ export class Viewer {
   }
 }
 
-function said_of({ elsewhere, fetched }) {
-  if (elsewhere) return `In this page it is not possible: ${elsewhere}`;
-  return `${fetched.chunks} chunk${fetched.chunks === 1 ? "" : "s"}, ${bytes(fetched.bytes)} fetched, ${(fetched.decoding / 1000).toFixed(1)} s of decoding`;
+function told({ chunks, bytes: count, decoding }) {
+  return `${chunks} chunk${chunks === 1 ? "" : "s"}, ${bytes(count)} fetched, ${(decoding / 1000).toFixed(1)} s of decoding`;
 }
 
 function fill(list, facts) {
-  list.replaceChildren(...facts.filter(([, text]) => text).map(([name, text, title]) =>
-    h("div", title ? { title } : {}, h("dt", {}, name), h("dd", {}, text)))); // prettier-ignore
+  list.replaceChildren(...facts.filter(([, text]) => text).map(([name, text]) =>
+    h("div", {}, h("dt", {}, name), h("dd", {}, text)))); // prettier-ignore
 }
 
 function colourBar() {
