@@ -14,7 +14,7 @@ const product = (list) => list.reduce((a, b) => a * b, 1);
 const encoded = (path) => path.split("/").map(encodeURIComponent).join("/");
 
 /** Decoded chunks by their addresses; those used longest ago go first. */
-class Kept {
+export class Kept {
   constructor(most) {
     [this.most, this.total, this.chunks] = [most, 0, new Map()];
   }

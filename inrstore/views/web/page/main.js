@@ -41,6 +41,7 @@ async function show() {
     const drawn = await library();
     if (mine !== newest) return;
     viewer = new Viewer(drawn, images, index.kind === "compare");
+    globalThis.viewer = viewer; // for the console, and for tests
     main.className = "full";
     main.replaceChildren(viewer.element);
     await viewer.start();
