@@ -44,7 +44,7 @@ def page() -> Iterator[Page]:
         pytest.skip("chromium is not installed")
     if not (WEB / "dist" / "niivue.js").is_file():
         pytest.skip("the viewer is not bundled: make web, which needs npm and its registry")
-    with Page(1000, 700, limit=40) as made:
+    with Page(800, 560, limit=40) as made:
         yield made
 
 

@@ -75,6 +75,7 @@ export class RemoteImage {
     this.fetched = { chunks: 0, bytes: 0, decoding: 0 };
     this.elsewhere = ""; // why the server decodes
     this.modes = new Set();
+    this.masked = false;
   }
 
   /** Read what the store says of its arrays, once. */
@@ -92,6 +93,7 @@ export class RemoteImage {
       throw new DecodeError({ message: "this is a store of Zarr v2", code: "UnsupportedVersionError" });
     });
     const { image, bval } = group.consolidated_metadata?.metadata ?? {};
+    this.masked = Boolean(group.attributes?.inrstore?.mask);
     if (!image) throw new Error(`${this.said.path}: the store says nothing of its image`);
     const { codecs, chunk_grid: grid, chunk_key_encoding: keys, data_type: dtype } = image;
     const names = codecs.map(({ name }) => name).join(", ");

@@ -30,9 +30,6 @@ export class Panel {
   /** Make the canvas draw; the element has to be in the page. */
   async attach({ planes, smooth, radiological }) {
     const { Niivue, SLICE_TYPE, SHOW_RENDER, DRAG_MODE } = this.library;
-    if (!document.createElement("canvas").getContext("webgl2")) {
-      throw new Error("this browser draws no WebGL 2, which the viewer needs");
-    }
     this.viewer = new Niivue({
       logLevel: "error",
       loadingText: "",
@@ -139,6 +136,13 @@ export class Panel {
     this.viewer.gl?.getExtension("WEBGL_lose_context")?.loseContext();
     this.viewer = null;
   }
+}
+
+/** Refuse a browser without WebGL 2 in words. */
+export function checkDrawing() {
+  const probe = document.createElement("canvas").getContext("webgl2");
+  if (!probe) throw new Error("This browser draws no WebGL 2, which the viewer needs; its settings or a newer one may.");
+  probe.getExtension("WEBGL_lose_context")?.loseContext(); // there are only sixteen
 }
 
 /** A volume as the bytes of a NIfTI-1 file. */

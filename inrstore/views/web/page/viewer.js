@@ -3,7 +3,7 @@ import { brief, bytes, decibels, h, rounded, words } from "./dom.js";
 import { RemoteImage } from "./image.js";
 import { quality, voxelBytes } from "./list.js";
 import { compared, difference, quantiles, windowOf } from "./measure.js";
-import { ERROR_COLOURS, Panel } from "./panel.js";
+import { ERROR_COLOURS, Panel, checkDrawing } from "./panel.js";
 
 const MOST_VALUES = 2 ** 28; // voxels in all panels together: each costs 4 bytes of the graphics memory
 const AXES = ["axial", "coronal", "sagittal"];
@@ -131,7 +131,7 @@ export class Viewer {
         ["mode", [...image.modes].join(", ")],
         ["promised", quality(asked)],
         [this.image.volumes > 1 ? "PSNR of all" : "PSNR of the store", lossless ? of(null) : decibels(psnr)],
-        [this.image.volumes > 1 ? "of this volume" : "as shown", measured ? of(measured.psnr) : ""],
+        [`${this.image.volumes > 1 ? "of this volume" : "as shown"}${image.masked ? ", outside the mask too" : ""}`, measured ? of(measured.psnr) : ""],
         ["largest error", measured ? brief(measured.largest * Math.abs(image.slope)) : ""],
       ];
       fill(facts, this.side ? own : [...common, ...own]);
@@ -141,6 +141,7 @@ export class Viewer {
   // ---- volumes
 
   async start() {
+    checkDrawing();
     this.#facts();
     const size = this.image.values * this.panels.length;
     if (size > MOST_VALUES) {
