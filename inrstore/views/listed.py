@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from inrstore.archive.catalogue import Catalogue
 from inrstore.archive.images import ImageRecord, entities_of, modality_of
+from inrstore.archive.outcomes import Outcome
 from inrstore.archive.record import Record, archive_place
 from inrstore.archive.rules import suffix_of
 from inrstore.errors import StoreError
@@ -52,7 +53,7 @@ class Listed(Closing):
             try:
                 for outcome in Record(archive_place(self._vfs.where)).outcomes():
                     if outcome.status == "converted":
-                        self._facts.put(outcome.out, outcome.digest, _recorded(ImageRecord.of(outcome)))
+                        self._facts.put(outcome.out, outcome.digest, _recorded(outcome))
             except BaseException:
                 self.close()
                 raise
@@ -134,11 +135,12 @@ class Listed(Closing):
         }  # fmt: skip
 
 
-def _recorded(record: ImageRecord) -> dict[str, Any]:
+def _recorded(outcome: Outcome) -> dict[str, Any]:
+    record = ImageRecord.of(outcome)
     return {
         "shape": list(record.shape) or None, "dims": list(record.dims) or None, "dtype": record.dtype or None,
         "quality": _finite(dict(record.quality)), "psnr": _finite(record.psnr), "max_error": _finite(record.max_error),
-        "lossless": bool(record.quality.get("lossless")), "stored_bytes": record.stored_bytes,
+        "lossless": outcome.measures.get("lossless"), "stored_bytes": record.stored_bytes,
         "source_bytes": record.source_bytes,
     }  # fmt: skip
 
