@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from typing import Any
 from urllib.parse import quote
 
@@ -28,18 +29,20 @@ class _Facts(Catalogue):
 
     def __init__(self) -> None:
         super().__init__("CREATE TABLE facts (out TEXT PRIMARY KEY, seal TEXT, line TEXT) WITHOUT ROWID", threads=True)
+        self._lock = threading.Lock()
 
     def put(self, out: str, seal: str, facts: dict[str, Any]) -> None:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (out, seal, json.dumps(facts)))
 
     def get(self, out: str, seal: str) -> dict[str, Any]:
-        row = self._db.execute("SELECT line FROM facts WHERE out = ? AND seal = ?", (out, seal)).fetchone()
+        with self._lock:
+            row = self._db.execute("SELECT line FROM facts WHERE out = ? AND seal = ?", (out, seal)).fetchone()
         found: dict[str, Any] = {} if row is None else json.loads(row[0])
         return found
 
 
 class Listed(Closing):
-    """What the images are of what is served. It is asked by one thread at a time.
+    """What the images are of what is served.
 
     Parameters
     ----------

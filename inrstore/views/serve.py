@@ -43,11 +43,13 @@ PORT = 8008
 MOST_CONNECTIONS = 256
 _PIECE = 1 << 20
 """Bytes that are read and sent at once."""
+_SLICE = 1 << 18
+"""Bytes that a client has to take at a time."""
 _MOST_HELD = 1 << 22
 """Bytes that an answer may hold without waiting for others that hold more."""
 _HOLDERS = 8
 _PATIENCE = 30.0
-"""Seconds for a client to say what it wants, and to take a piece of an answer."""
+"""Seconds for a client to say what it wants, and to take a slice of an answer."""
 _GOODBYE = 1.0
 """Seconds that answers have to end in when the server stops."""
 _TICK = 0.5
@@ -319,16 +321,11 @@ class Server(Closing):
             if not os.path.isdir(aside):
                 raise ConfigurationError(f"{aside}: is no folder")
             self._served = Served(where, source, aside)
-            try:
-                self._listed = Listed(self._served)
-            except BaseException:
-                self._served.close()
-                raise
         except BaseException:
             self._socket.close()
             raise
         self._hidden = os.path.dirname(os.path.abspath(self._served.vfs.where))
-        self._listed_lock = threading.Lock()
+        self._listed = self._pool.submit(Listed, self._served)  # the record of a large archive takes a while
         self._started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="inrstore serve", daemon=True)
         self._thread.start()
@@ -342,7 +339,8 @@ class Server(Closing):
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._listed.close()
+        if self._listed.done() and not self._listed.cancelled() and self._listed.exception() is None:
+            self._listed.result().close()
         self._served.close()
 
     @property
@@ -533,13 +531,11 @@ class Server(Closing):
             offset, limit = (_count(query, name, default) for name, default in (("offset", 0), ("limit", MOST)))
             if limit > MOST:
                 raise Problem(400, f"limit: at most {MOST}")
-            with self._listed_lock:
-                return _json(self._listed.page(offset, limit))
+            return _json(self._listed.result().page(offset, limit))
         if path == "/image.json":
             if len(query.get("path", ())) != 1:
                 raise Problem(400, "path: say which image, as ?path=sub-01/anat/sub-01_T1w.nii")
-            with self._listed_lock:
-                return _json(self._listed.image(query["path"][0]))
+            return _json(self._listed.result().image(query["path"][0]))
         if path == "/nii" or (path.startswith("/nii/") and path.endswith("/")):
             return self._listing(path[5:].rstrip("/"))
         try:
@@ -560,8 +556,7 @@ class Server(Closing):
         return _made(_links(f"/nii/{folder}", lines), _HTML)
 
     def _plain_page(self) -> bytes:
-        with self._listed_lock:
-            page = self._listed.page(0, MOST)
+        page = self._listed.result().page(0, MOST)
         lines = [(f"/nii/{quote(image['path'])}", image["path"]) for image in page["images"]]
         title = f"{page['name']}: {page['total']} images, {page['files']} files"
         return _links(title, [("/nii/", "all files"), ("/index.json", "images as JSON"), *lines])
