@@ -23,7 +23,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from archives import bulk_zip, make_archive, small_tree, write_pair
+from archives import bids_dataset, bulk_zip, make_archive, small_tree, write_pair
 from common import ROOT, random_image, write_nifti
 from servers import needs_moto, s3_server
 from typer.testing import CliRunner
@@ -763,6 +763,19 @@ def test_the_command_warns_of_an_address_that_others_reach(made):
         process.communicate()
     for arguments, code in ((["serve", "nothing"], 1), (["serve", str(made[1]), "--origin", "x"], 2)):
         assert CliRunner().invoke(app, arguments).exit_code == code
+
+
+def test_the_python_of_the_guide_runs(tmp_path, monkeypatch):
+    pytest.importorskip("fsspec")
+    text = (ROOT / "docs/files.md").read_text().partition("## Over HTTP")[2]
+    source = bids_dataset(tmp_path / "bids")
+    make_archive(source, tmp_path / "archive")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(re.findall(r"```python\n(.*?)```", text, flags=re.S)[0], "files.md", "exec"), names)
+    values = np.asarray(nib.load(source / "sub-01/dwi/sub-01_dwi.nii.gz").dataobj)
+    assert np.array_equal(names["slab"], values[:, :, 1].T)
+    assert np.array_equal(names["course"], values[2, 1, 1])
 
 
 # Buckets

@@ -53,6 +53,7 @@ _PATIENCE = 30.0
 _GOODBYE = 1.0
 """Seconds that answers have to end in when the server stops."""
 _TICK = 0.5
+_BACKLOG = 128
 _MOST_TOLD = 1000
 _MOST_ENTITIES = 1 << 16
 _WEB = Path(__file__).parent / "web"
@@ -324,12 +325,16 @@ class Server(Closing):
         except BaseException:
             self._socket.close()
             raise
-        self._hidden = os.path.dirname(os.path.abspath(self._served.vfs.where))
+        self._hidden = _folders(self._served.vfs.where, source)
         self._listed = self._pool.submit(Listed, self._served)  # the record of a large archive takes a while
         self._started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="inrstore serve", daemon=True)
         self._thread.start()
-        self._started.result()
+        try:
+            self._started.result()
+        except BaseException:
+            self._let_go()
+            raise
 
     def close(self) -> None:
         """Stop within two seconds: answers have one to end in."""
@@ -338,6 +343,9 @@ class Server(Closing):
         with suppress(RuntimeError):  # it ended meanwhile
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._listed.done() and not self._listed.cancelled() and self._listed.exception() is None:
             self._listed.result().close()
@@ -369,8 +377,9 @@ class Server(Closing):
         http = self._web.Server(
             self._handle, access_log=None, logger=quiet, lingering_time=0.0, keepalive_timeout=self._patience
         )
-        listening = await self._loop.create_server(lambda: _Connection(http(), self._connections), sock=self._socket,
-                                                   backlog=128)  # fmt: skip
+        listening = await self._loop.create_server(
+            lambda: _Connection(http(), self._connections), sock=self._socket, backlog=_BACKLOG
+        )
         self._started.set_result(None)
         await self._stop.wait()
         listening.close()
@@ -506,7 +515,9 @@ class Server(Closing):
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         text = " ".join((text or type(error).__name__).split())
         self._say(text)
-        return Problem(500, text.replace(f"{self._hidden}/", "")[:1000])
+        for folder in self._hidden:
+            text = text.replace(folder, "")
+        return Problem(500, text[:1000])
 
     def _say(self, text: str) -> None:
         if self._tell is not None and text not in self._told and len(self._told) < _MOST_TOLD:
@@ -668,6 +679,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _folders(*paths: str | os.PathLike[str] | None) -> list[str]:
+    """Return the folders and prefixes that hold what is served, which are nobody's business, longest first."""
+    found = [os.fspath(path).rstrip("/").rpartition("/")[0] for path in paths if path is not None]
+    found += [os.path.abspath(folder) for folder in found if folder and "://" not in folder]
+    return sorted((f"{folder}/" for folder in found if folder), key=len, reverse=True)
+
+
 def _names(host: str) -> frozenset[str]:
     return frozenset({"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host.lower()})
 
@@ -683,6 +701,7 @@ def _listen(host: str, port: int) -> socket.socket:
             if os.name == "posix":
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind(address)
+            made.listen(_BACKLOG)
         except BaseException:
             made.close()
             raise
