@@ -240,3 +240,22 @@ def test_zarrita_reads_a_converted_store_to_the_values_of_python(tmp_path, zarri
         values = np.asarray(group[name])
         assert found[name]["shape"] == list(values.shape)
         assert base64.b64decode(found[name]["data"]) == values.tobytes(), name
+
+
+def test_zarrita_reads_a_store_that_is_served(tmp_path, zarrita):
+    pytest.importorskip("aiohttp")
+    nibabel = pytest.importorskip("nibabel")
+    from inrstore.store.reader import Store
+    from inrstore.views.serve import Server
+
+    nibabel.save(nibabel.Nifti1Image(scan("int16", (13, 10, 9, 4)), np.eye(4)), tmp_path / "scan.nii")
+    inrstore.convert(tmp_path / "scan.nii", tmp_path / "scan.ozx", max_error=2, chunks=(4, 4, 5))
+    store = Store(tmp_path / "scan.ozx")
+    values = inrstore.open(tmp_path / "scan.ozx").image.values
+    with Server(tmp_path / "scan.ozx", port=0) as server:
+        for kind, how in (("zarr", {"plain": True}), ("inr", {}), ("inr", {"zipped": True})):
+            argument = {"zarrita": zarrita, "url": f"{server.url}{kind}/scan.ozx", "arrays": ["image", "x"], **how}
+            found = in_node(HERE / "store.js", "readUrl", argument)
+            assert found["image"]["shape"] == list(values.shape)
+            assert base64.b64decode(found["image"]["data"]) == values.tobytes(), (kind, how)
+            assert base64.b64decode(found["x"]["data"]) == store.read("x").tobytes()

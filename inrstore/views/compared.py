@@ -59,11 +59,6 @@ class Compared(Closing):
         self._names = [store if names.count(name) > 1 else name for store, name in zip(stores, names, strict=True)]
         self.name = os.path.basename(os.fspath(source)) if source is not None else names[0]
 
-    @property
-    def folders(self) -> tuple[str, ...]:
-        """The folders that the stores lie in."""
-        return tuple(folder for served in self._served for folder in served.folders)
-
     def close(self) -> None:
         """Let go of them."""
         self._stack.close()

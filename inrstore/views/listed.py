@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from typing import Any
 from urllib.parse import quote
 
 from inrstore.archive.catalogue import Catalogue
 from inrstore.archive.images import ImageRecord, entities_of, modality_of
+from inrstore.archive.outcomes import Outcome
 from inrstore.archive.record import Record, archive_place
 from inrstore.archive.rules import suffix_of
 from inrstore.errors import StoreError
@@ -27,18 +29,20 @@ class _Facts(Catalogue):
 
     def __init__(self) -> None:
         super().__init__("CREATE TABLE facts (out TEXT PRIMARY KEY, seal TEXT, line TEXT) WITHOUT ROWID", threads=True)
+        self._lock = threading.Lock()
 
     def put(self, out: str, seal: str, facts: dict[str, Any]) -> None:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (out, seal, json.dumps(facts)))
 
     def get(self, out: str, seal: str) -> dict[str, Any]:
-        row = self._db.execute("SELECT line FROM facts WHERE out = ? AND seal = ?", (out, seal)).fetchone()
+        with self._lock:
+            row = self._db.execute("SELECT line FROM facts WHERE out = ? AND seal = ?", (out, seal)).fetchone()
         found: dict[str, Any] = {} if row is None else json.loads(row[0])
         return found
 
 
 class Listed(Closing):
-    """What the images are of what is served. It is asked by one thread at a time.
+    """What the images are of what is served.
 
     Parameters
     ----------
@@ -52,7 +56,7 @@ class Listed(Closing):
             try:
                 for outcome in Record(archive_place(self._vfs.where)).outcomes():
                     if outcome.status == "converted":
-                        self._facts.put(outcome.out, outcome.digest, _recorded(ImageRecord.of(outcome)))
+                        self._facts.put(outcome.out, outcome.digest, _recorded(outcome))
             except BaseException:
                 self.close()
                 raise
@@ -136,11 +140,12 @@ class Listed(Closing):
         }  # fmt: skip
 
 
-def _recorded(record: ImageRecord) -> dict[str, Any]:
+def _recorded(outcome: Outcome) -> dict[str, Any]:
+    record = ImageRecord.of(outcome)
     return {
         "shape": list(record.shape) or None, "dims": list(record.dims) or None, "dtype": record.dtype or None,
         "quality": _finite(dict(record.quality)), "psnr": _finite(record.psnr), "max_error": _finite(record.max_error),
-        "lossless": bool(record.quality.get("lossless")), "stored_bytes": record.stored_bytes,
+        "lossless": outcome.measures.get("lossless"), "stored_bytes": record.stored_bytes,
         "source_bytes": record.source_bytes,
     }  # fmt: skip
 

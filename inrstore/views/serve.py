@@ -44,14 +44,17 @@ PORT = 8008
 MOST_CONNECTIONS = 256
 _PIECE = 1 << 20
 """Bytes that are read and sent at once."""
+_SLICE = 1 << 18
+"""Bytes that a client has to take at a time."""
 _MOST_HELD = 1 << 22
 """Bytes that an answer may hold without waiting for others that hold more."""
 _HOLDERS = 8
 _PATIENCE = 30.0
-"""Seconds for a client to say what it wants, and to take a piece of an answer."""
+"""Seconds for a client to say what it wants, and to take a slice of an answer."""
 _GOODBYE = 1.0
 """Seconds that answers have to end in when the server stops."""
 _TICK = 0.5
+_BACKLOG = 128
 _MOST_TOLD = 1000
 _MOST_ENTITIES = 1 << 16
 _WEB = Path(__file__).parent / "web"
@@ -319,16 +322,20 @@ class Server(Closing):
             aside = tempfile.gettempdir() if scratch is None else scratch
             if not os.path.isdir(aside):
                 raise ConfigurationError(f"{aside}: is no folder")
-            self._served, self._listed = _opened(where, source, aside)
+            self._served = _served(where, source, aside)
         except BaseException:
             self._socket.close()
             raise
-        self._hidden = self._served.folders
-        self._listed_lock = threading.Lock()
+        self._hidden = _folders(*([where] if isinstance(where, str | os.PathLike) else where), source)
+        self._listed = self._pool.submit(_listed, self._served)  # the record of a large archive takes a while
         self._started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="inrstore serve", daemon=True)
         self._thread.start()
-        self._started.result()
+        try:
+            self._started.result()
+        except BaseException:
+            self._let_go()
+            raise
 
     def close(self) -> None:
         """Stop within two seconds: answers have one to end in."""
@@ -337,8 +344,12 @@ class Server(Closing):
         with suppress(RuntimeError):  # it ended meanwhile
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._listed.close()
+        if self._listed.done() and not self._listed.cancelled() and self._listed.exception() is None:
+            self._listed.result().close()
         self._served.close()
 
     @property
@@ -367,8 +378,9 @@ class Server(Closing):
         http = self._web.Server(
             self._handle, access_log=None, logger=quiet, lingering_time=0.0, keepalive_timeout=self._patience
         )
-        listening = await self._loop.create_server(lambda: _Connection(http(), self._connections), sock=self._socket,
-                                                   backlog=128)  # fmt: skip
+        listening = await self._loop.create_server(
+            lambda: _Connection(http(), self._connections), sock=self._socket, backlog=_BACKLOG
+        )
         self._started.set_result(None)
         await self._stop.wait()
         listening.close()
@@ -505,7 +517,7 @@ class Server(Closing):
         text = " ".join((text or type(error).__name__).split())
         self._say(text)
         for folder in self._hidden:
-            text = text.replace(f"{folder}/", "")
+            text = text.replace(folder, "")
         return Problem(500, text[:1000])
 
     def _say(self, text: str) -> None:
@@ -531,13 +543,11 @@ class Server(Closing):
             offset, limit = (_count(query, name, default) for name, default in (("offset", 0), ("limit", MOST)))
             if limit > MOST:
                 raise Problem(400, f"limit: at most {MOST}")
-            with self._listed_lock:
-                return _json(self._listed.page(offset, limit, query.get("filter", [""])[-1]))
+            return _json(self._listed.result().page(offset, limit, query.get("filter", [""])[-1]))
         if path == "/image.json":
             if len(query.get("path", ())) != 1:
                 raise Problem(400, "path: say which image, as ?path=sub-01/anat/sub-01_T1w.nii")
-            with self._listed_lock:
-                return _json(self._listed.image(query["path"][0]))
+            return _json(self._listed.result().image(query["path"][0]))
         if path == "/nii" or (path.startswith("/nii/") and path.endswith("/")):
             return self._listing(path[5:].rstrip("/"))
         try:
@@ -558,8 +568,7 @@ class Server(Closing):
         return _made(_links(f"/nii/{folder}", lines), _HTML)
 
     def _plain_page(self) -> bytes:
-        with self._listed_lock:
-            page = self._listed.page(0, MOST)
+        page = self._listed.result().page(0, MOST)
         lines = [(f"/nii/{quote(image['path'])}", image["path"]) for image in page["images"]]
         title = f"{page['name']}: {page['total']} images, {page['files']} files"
         return _links(title, [("/nii/", "all files"), ("/index.json", "images as JSON"), *lines])
@@ -624,19 +633,16 @@ def _links(title: str, lines: list[tuple[str, str]]) -> bytes:
     return f"{head}\n<ul>\n{items}</ul>\n".encode(errors="surrogateescape")
 
 
-def _opened(
+def _served(
     where: str | os.PathLike[str] | Sequence[str], source: str | os.PathLike[str] | None, scratch: str
-) -> tuple[Served | Compared, Listed | Compared]:
-    """Return what is served, and the list of its images."""
-    if not isinstance(where, str | os.PathLike):
-        made = Compared(where, source, scratch)
-        return made, made
-    served = Served(where, source, scratch)
-    try:
-        return served, Listed(served)
-    except BaseException:
-        served.close()
-        raise
+) -> Served | Compared:
+    if isinstance(where, str | os.PathLike):
+        return Served(where, source, scratch)
+    return Compared(where, source, scratch)
+
+
+def _listed(served: Served | Compared) -> Listed | Compared:
+    return served if isinstance(served, Compared) else Listed(served)
 
 
 def serve(
@@ -686,6 +692,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _folders(*paths: str | os.PathLike[str] | None) -> list[str]:
+    """Return the folders and prefixes that hold what is served, which are nobody's business, longest first."""
+    found = [os.fspath(path).rstrip("/").rpartition("/")[0] for path in paths if path is not None]
+    found += [os.path.abspath(folder) for folder in found if folder and "://" not in folder]
+    return sorted((f"{folder}/" for folder in found if folder), key=len, reverse=True)
+
+
 def _names(host: str) -> frozenset[str]:
     return frozenset({"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host.lower()})
 
@@ -701,6 +714,7 @@ def _listen(host: str, port: int) -> socket.socket:
             if os.name == "posix":
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind(address)
+            made.listen(_BACKLOG)
         except BaseException:
             made.close()
             raise

@@ -115,11 +115,6 @@ class Served(Closing):
             self.vfs.close()
             raise
 
-    @property
-    def folders(self) -> tuple[str, ...]:
-        """The folders that what is served lies in."""
-        return (os.path.dirname(os.path.abspath(self.vfs.where)),)
-
     def entries(self, folder: str) -> list[VirtualEntry]:
         """Return what is in a folder below `nii`."""
         return self.vfs.entries(folder)
