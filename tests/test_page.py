@@ -164,8 +164,16 @@ def test_cross_hairs_are_linked_and_the_values_below_them_are_those_of_their_vox
             value = int(values[0, k, j, i])
             assert text.endswith(f"(stored {value})") or value == 0
             assert np.isclose(float(text.split()[0]), value * slope, rtol=1e-4)
-        places = page.value("viewer.panels.map((p) => [...p.viewer.scene.crosshairPos].join())")
-        assert len(set(places)) == 1
+        page.key("+")
+        page.drag(x, y, 30, 20, "middle")
+        scenes = "viewer.panels.map(({ viewer: { scene } }) => [...scene.crosshairPos, ...scene.pan2Dxyzmm].join())"
+        (scene,) = set(page.value(scenes))
+        assert scene.endswith(",1.25") and np.hypot(*np.array(scene.split(",")[3:5], float)) > 5
+        page.drag(x, y, 30, 20, "right")
+        low, high = (float(page.value(f"viewer.ends[{i}].value")) for i in (0, 1))
+        windows = page.value("viewer.panels.map(({ viewer: { volumes: [v] } }) => [v.cal_min, v.cal_max])")
+        assert np.allclose(windows[:2], [[low, high]] * 2, rtol=1e-4) and windows[2][0] == -windows[2][1]
+        assert not page.value("viewer.autoWindow.checked")
         check_quiet(page, server.url)
 
 

@@ -182,6 +182,14 @@ class Page:
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
+    def drag(self, x: float, y: float, right: float, down: float, button: str) -> None:
+        """Drag with a button, in five steps."""
+        held = {"left": 1, "right": 2, "middle": 4}[button]
+        steps = [("mousePressed", 0), *(("mouseMoved", step) for step in range(1, 6)), ("mouseReleased", 5)]
+        for kind, step in steps:
+            self.call("Input.dispatchMouseEvent", type=kind, x=x + right * step / 5, y=y + down * step / 5,
+                      button=button, buttons=held * (kind != "mouseReleased"), clickCount=1)  # fmt: skip
+
     def picture(self) -> bytes:
         """Return what the window shows as a PNG."""
         data = self.call("Page.captureScreenshot", format="png")["data"]

@@ -24,6 +24,7 @@ export class Panel {
       h("div", { class: "picture" }, this.canvas, this.message),
       this.readout); // prettier-ignore
     this.moved = () => {};
+    this.dragged = () => {};
     this.windowed = () => {};
   }
 
@@ -57,6 +58,7 @@ export class Panel {
     this.viewer.onLocationChange = (place) => this.moved(place, this);
     this.viewer.onIntensityChange = (volume) => this.windowed([volume.cal_min, volume.cal_max], this);
     await this.viewer.attachToCanvas(this.canvas, false);
+    this.canvas.addEventListener("mousemove", ({ buttons }) => buttons && this.dragged(this)); // behind NiiVue's own
     if (this.colours === "error") this.viewer.addColormap("inrstore-error", ERROR_COLOURS);
   }
 
@@ -108,6 +110,16 @@ export class Panel {
 
   radiological(wanted) {
     this.viewer?.setRadiologicalConvention(wanted);
+  }
+
+  /** Magnify the planes around the cross-hair; 0 shows all of them again. */
+  zoom(factor) {
+    const { scene } = this.viewer;
+    const [x, y, z, before] = scene.pan2Dxyzmm;
+    const after = factor ? Math.min(Math.max(before * factor, 0.5), 20) : 1;
+    const place = this.viewer.frac2mm(scene.crosshairPos);
+    const moved = [x, y, z].map((n, i) => (factor ? n + (before - after) * place[i] : 0));
+    this.viewer.setPan2Dxyzmm([...moved, after]);
   }
 
   /** Be where another panel is. */

@@ -26,7 +26,11 @@ export class Viewer {
     const panel = (title, colours) => {
       const made = new Panel(library, title, colours);
       made.moved = (place, from) => this.#moved(place, from);
-      made.windowed = (window) => this.#setWindow(window);
+      made.dragged = (from) => this.#follow(from);
+      made.windowed = (window) => {
+        this.autoWindow.checked = false;
+        this.#setWindow(window);
+      };
       return made;
     };
     this.original = this.hasOriginal ? panel("Original", "gray") : null;
@@ -76,7 +80,7 @@ export class Viewer {
     this.place = h("output", { class: "place" });
     const keys = h("span", { class: "keys" }, h("kbd", {}, "↑"), h("kbd", {}, "↓"), " slice  ",
       ...(volumes > 1 ? [h("kbd", {}, "←"), h("kbd", {}, "→"), " volume  "] : []),
-      h("kbd", {}, "A"), h("kbd", {}, "C"), h("kbd", {}, "S"), h("kbd", {}, "M"), " planes  right drag: window  middle drag: move"); // prettier-ignore
+      h("kbd", {}, "A"), h("kbd", {}, "C"), h("kbd", {}, "S"), h("kbd", {}, "M"), " planes  ", h("kbd", {}, "+"), h("kbd", {}, "−"), h("kbd", {}, "0"), " zoom  drag: right, window; middle or Shift, move"); // prettier-ignore
     const body = h("div", { class: `panels ${this.side ? "side" : ""}` });
     if (this.side) {
       this.common = h("dl", { class: "facts" });
@@ -109,7 +113,7 @@ export class Viewer {
   #facts() {
     const { said } = this.image;
     const voxels = voxelBytes(this.image.shape, said.dtype);
-    const spacing = (said.spacing ?? []).map(brief).join(" × ");
+    const spacing = (said.spacing ?? []).map((n) => +n.toPrecision(3)).join(" × ");
     const common = [
       ["shape", [...this.image.shape].reverse().join(" × ")],
       ["voxel", spacing && `${spacing} mm`],
@@ -130,8 +134,8 @@ export class Viewer {
         ["ratio", `${(voxels / stored).toFixed(1)} : 1`],
         ["mode", [...image.modes].join(", ")],
         ["promised", quality(asked)],
-        [this.image.volumes > 1 ? "PSNR of all" : "PSNR of the store", lossless ? of(null) : decibels(psnr)],
-        [`${this.image.volumes > 1 ? "of this volume" : "as shown"}${image.masked ? ", outside the mask too" : ""}`, measured ? of(measured.psnr) : ""],
+        [this.image.volumes > 1 ? "PSNR of all" : "PSNR, measured", lossless ? of(null) : decibels(psnr)],
+        [`${this.image.volumes > 1 ? "of this volume" : "PSNR, as shown"}${image.masked ? ", outside the mask too" : ""}`, measured ? of(measured.psnr) : ""],
         ["largest error", measured ? brief(measured.largest * Math.abs(image.slope)) : ""],
       ];
       fill(facts, this.side ? own : [...common, ...own]);
@@ -270,13 +274,17 @@ export class Viewer {
     this.following = true;
     try {
       if (axCorSag >= 0 && axCorSag < 3) this.axis = axCorSag;
-      this.#each((panel) => panel !== from && panel.follow(from));
+      this.#follow(from);
       this.mm = [...mm].slice(0, 3);
       this.voxel = voxelAt(this.image, this.mm);
       this.#place();
     } finally {
       this.following = false;
     }
+  }
+
+  #follow(from) {
+    this.#each((panel) => panel !== from && panel.follow(from));
   }
 
   #place() {
@@ -306,14 +314,18 @@ export class Viewer {
     if (typing || ctrlKey || metaKey || altKey) return;
     const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
     const slice = { ArrowUp: 1, ArrowDown: -1 }[key];
+    const zoom = { "+": 1.25, "=": 1.25, "-": 0.8, 0: 0 }[key];
+    const first = this.panels.find(({ viewer }) => viewer?.volumes.length);
     const plane = { a: "axial", c: "coronal", s: "sagittal", m: "all" }[key.toLowerCase()];
     if (step && this.image.volumes > 1) {
       this.show(Math.min(Math.max(this.number + step, 0), this.image.volumes - 1));
     } else if (slice) {
-      const from = this.panels.find(({ viewer }) => viewer?.volumes.length);
       const move = [0, 0, 0];
       move[[2, 1, 0][this.axis]] = slice;
-      from?.viewer.moveCrosshairInVox(...move);
+      first?.viewer.moveCrosshairInVox(...move);
+    } else if (zoom !== undefined) {
+      first?.zoom(zoom);
+      if (first) this.#follow(first);
     } else if (plane) this.#setPlanes(plane);
     else return;
     event.preventDefault();
