@@ -78,9 +78,9 @@ export class Viewer {
         this.side ? null : h("span", { class: "legend" }, "too low", colourBar(), "too high")) : null,
       group(this.planes, label(this.smooth, "interpolate"), label(this.radiological, "radiological"))); // prettier-ignore
     this.place = h("output", { class: "place" });
-    const keys = h("span", { class: "keys" }, h("kbd", {}, "↑"), h("kbd", {}, "↓"), " slice  ",
+    const keys = h("span", { class: "keys", title: "Drag with the middle button, or with Shift, to move the planes" }, h("kbd", {}, "↑"), h("kbd", {}, "↓"), " slice  ",
       ...(volumes > 1 ? [h("kbd", {}, "←"), h("kbd", {}, "→"), " volume  "] : []),
-      h("kbd", {}, "A"), h("kbd", {}, "C"), h("kbd", {}, "S"), h("kbd", {}, "M"), " planes  ", h("kbd", {}, "+"), h("kbd", {}, "−"), h("kbd", {}, "0"), " zoom  drag: right, window; middle or Shift, move"); // prettier-ignore
+      h("kbd", {}, "A"), h("kbd", {}, "C"), h("kbd", {}, "S"), h("kbd", {}, "M"), " planes  ", h("kbd", {}, "+"), h("kbd", {}, "−"), h("kbd", {}, "0"), " zoom  right drag: window"); // prettier-ignore
     const body = h("div", { class: `panels ${this.side ? "side" : ""}` });
     if (this.side) {
       this.common = h("dl", { class: "facts" });
