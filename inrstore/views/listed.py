@@ -11,7 +11,7 @@ from urllib.parse import quote
 from inrstore.archive.catalogue import Catalogue
 from inrstore.archive.images import ImageRecord, entities_of, modality_of
 from inrstore.archive.outcomes import Outcome
-from inrstore.archive.record import Record, archive_place
+from inrstore.archive.record import JOURNAL, archive_place
 from inrstore.archive.rules import suffix_of
 from inrstore.errors import StoreError
 from inrstore.files.closing import Closing
@@ -25,20 +25,31 @@ MOST = 1000
 
 
 class _Facts(Catalogue):
-    """What the record of an archive says of each store, in a temporary database."""
+    """What the record of an archive says of each store that was ever made, in a temporary database."""
 
-    def __init__(self) -> None:
-        super().__init__("CREATE TABLE facts (out TEXT PRIMARY KEY, seal TEXT, line TEXT) WITHOUT ROWID", threads=True)
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            "CREATE TABLE facts (out TEXT, seal TEXT, line TEXT, PRIMARY KEY (out, seal)) WITHOUT ROWID", threads=True
+        )
         self._lock = threading.Lock()
-
-    def put(self, out: str, seal: str, facts: dict[str, Any]) -> None:
-        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (out, seal, json.dumps(facts)))
+        made = (record for record in archive_place(where).records(JOURNAL)
+                if record.get("event") == "outcome" and record.get("status") == "converted")  # fmt: skip
+        rows = ((str(one.get("out")), str(one.get("digest")), json.dumps(one)) for one in made)
+        try:
+            self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", rows)
+        except BaseException:
+            self.close()
+            raise
 
     def get(self, out: str, seal: str) -> dict[str, Any]:
         with self._lock:
             row = self._db.execute("SELECT line FROM facts WHERE out = ? AND seal = ?", (out, seal)).fetchone()
-        found: dict[str, Any] = {} if row is None else json.loads(row[0])
-        return found
+        if row is None:
+            return {}
+        try:
+            return _recorded(Outcome.from_dict(json.loads(row[0])))
+        except (KeyError, TypeError) as error:
+            raise StoreError(f"{JOURNAL}: a line that is none of a job: {error}") from error
 
 
 class Listed(Closing):
@@ -51,19 +62,12 @@ class Listed(Closing):
 
     def __init__(self, served: Served) -> None:
         self._served, self._vfs = served, served.vfs
-        self._facts = _Facts()
-        if self._vfs.is_archive:
-            try:
-                for outcome in Record(archive_place(self._vfs.where)).outcomes():
-                    if outcome.status == "converted":
-                        self._facts.put(outcome.out, outcome.digest, _recorded(outcome))
-            except BaseException:
-                self.close()
-                raise
+        self._facts = _Facts(self._vfs.where) if self._vfs.is_archive else None
 
     def close(self) -> None:
         """Let go of it."""
-        self._facts.close()
+        if self._facts is not None:
+            self._facts.close()
 
     def page(self, offset: int, limit: int, words: str = "") -> dict[str, Any]:
         """Return some of the images, in the order of their paths.
@@ -92,7 +96,7 @@ class Listed(Closing):
     def _brief(self, image: VirtualImage) -> dict[str, Any]:
         blank = dict.fromkeys(("shape", "dims", "dtype", "quality", "psnr", "max_error", "lossless", "stored_bytes",
                                "source_bytes", "spacing"))  # fmt: skip
-        if self._vfs.is_archive:
+        if self._facts is not None:
             facts = self._facts.get(image.store, image.seal)
         else:
             facts = _said(self._vfs.store(image.path))
