@@ -6,8 +6,8 @@
 
 A diffusion scan at 36 dB by the transform, with a correcting network and without one; a T1 scan without loss by the
 predictor, and by byteplanes; one measurement as a sine network (a short fit: its speed is that of its size, which
-stands beside it), and with a second one that refines it (superres). The least of a few runs; the bits are checked by the
-checksum of each frame.
+stands beside it), and with a second one that refines it (superres). The least of a few runs; the bits are checked by
+the checksum of each frame.
 """
 
 from __future__ import annotations
