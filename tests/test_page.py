@@ -239,6 +239,52 @@ def test_volumes_and_slabs_of_several_chunks_are_put_together_and_only_those_are
         check_quiet(page, server.url)
 
 
+def test_volumes_of_five_axes_come_one_behind_the_other_and_one_chunk_is_decoded_once_for_all(page, tmp_path):
+    image = random_image((11, 9, 8, 4, 3))
+    write_nifti(tmp_path / "many.nii.gz", image)
+    inrstore.convert(tmp_path / "many.nii.gz", tmp_path / "many.ozx", lossless=True)
+    volumes = image.T.reshape(-1, 8, 9, 11)
+    with Server(tmp_path / "many.ozx", port=0) as server:
+        page.go(f"{server.url}web/page/index.html")  # at this address an empty page
+        found = page.value(
+            "import('/web/page/image.js').then(async ({ RemoteImage, getJson }) => {"
+            "const image = new RemoteImage(await getJson('image.json?path=many.nii'));"
+            "const all = await Promise.all([0, 5, 6, 7, 11].map((n) => image.volume(n)));"
+            "return all.map((values) => [...values]) })"
+        )
+        assert (np.array(found) == volumes[[0, 5, 6, 7, 11]].reshape(5, -1)).all()
+        chunks = [request for request in page.requests if "/image/c/" in request]
+        assert len(chunks) == len(set(chunks)) > 0
+
+
+def test_an_image_with_an_axis_that_no_graphics_card_has_room_for_is_refused_in_words(page, tmp_path):
+    write_nifti(tmp_path / "long.nii.gz", random_image((17000, 1, 1)))
+    inrstore.convert(tmp_path / "long.nii.gz", tmp_path / "long.ozx", lossless=True)
+    with Server(tmp_path / "long.ozx", port=0) as server:
+        page.go(server.url)
+        assert "along an axis can be drawn; inrstore mount or export" in page.wait(FAILED)
+        assert not any("/image/c/" in request for request in page.requests)
+        check_quiet(page, server.url)
+
+
+@pytest.mark.parametrize("case", ["finite", "not finite", "equal", "constant"])
+def test_the_page_measures_what_the_package_measures(page, lossless, case):
+    rng = np.random.default_rng(3)
+    original = rng.normal(0, 10, 500) if case != "constant" else np.full(500, 7.0)
+    other = original + (rng.normal(0, 1, 500) if case != "equal" else 0)
+    if case == "not finite":
+        original[[3, 50]], other[3] = np.nan, np.nan
+        original[9] = other[9] = np.inf
+    expected = measure(original.reshape(5, 10, 10), other.reshape(5, 10, 10))
+    with Server(lossless[1], port=0) as server:
+        page.go(f"{server.url}web/page/index.html")
+        arrays = [f"Float64Array.from({json.dumps(v.tolist())})" for v in (original, other)]
+        found = page.value(f"import('/web/page/measure.js').then((m) => m.compared({', '.join(arrays)}))")
+    assert found["psnr"] == (None if expected.psnr is None else pytest.approx(expected.psnr, abs=1e-9))
+    assert found["rmse"] == pytest.approx(expected.rmse, rel=1e-12)
+    assert found["largest"] == pytest.approx(expected.max_error, rel=1e-12)
+
+
 def test_a_store_that_the_page_cannot_decode_is_decoded_by_the_server_and_the_page_says_why(page, lossless, tmp_path):
     source, _ = lossless
     inrstore.convert(source, tmp_path / "v2.zarr", lossless=True, zarr_format=2)
@@ -370,6 +416,14 @@ def test_the_chunks_that_the_page_keeps_have_a_limit_and_the_oldest_go_first(pag
             return [[...kept.chunks.keys()].join(), kept.total, MOST_KEPT]; })"""
         )
         assert found == ["a,c", 80, 2**29]
+
+
+def test_the_index_has_the_images_with_some_words_in_their_paths(archive):
+    with Server(archive, port=0) as server:
+        for words, count in (("", 3), ("SUB-02/an", 1), ("%25", 0), ("t1w", 3)):
+            with urllib.request.urlopen(f"{server.url}index.json?limit=2&filter={words}") as answer:
+                found = json.load(answer)
+            assert found["total"] == count and len(found["images"]) == min(2, count)
 
 
 # ---- the commands

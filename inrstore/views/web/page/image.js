@@ -38,6 +38,7 @@ export class Kept {
 }
 
 const kept = new Kept(MOST_KEPT);
+const underway = new Map(); // address -> promise of values
 
 export async function get(path, options) {
   const url = new URL(path, BASE);
@@ -168,7 +169,7 @@ export class RemoteImage {
     const work = async () => {
       for (let index = wanted.shift(); index; index = wanted.shift()) {
         signal?.throwIfAborted();
-        const values = await this.#chunk([...chunkOf, ...index], layout, signal, say);
+        const values = await this.#chunk([...chunkOf, ...index], layout, say);
         out ??= new values.constructor(this.values);
         this.#place(out, values, place, index, layout.chunks);
         done++;
@@ -179,14 +180,21 @@ export class RemoteImage {
     return out;
   }
 
-  async #chunk(index, { chunks, dtype, shared, separator }, signal, progress) {
-    const key = `image/${["c", ...index].join(separator)}`;
-    const here = !this.elsewhere;
-    const address = `${here ? "inr" : "zarr"}/${encoded(this.said.store)}/${key}`;
-    const before = kept.get(address);
+  /** Return the values of a chunk; two volumes that wait for one have it fetched and decoded once. */
+  #chunk(index, layout, progress) {
+    const key = `image/${["c", ...index].join(layout.separator)}`;
+    const address = `${this.elsewhere ? "zarr" : "inr"}/${encoded(this.said.store)}/${key}`;
+    const before = kept.get(address) ?? underway.get(address);
     if (before) return before;
+    const values = this.#fetched(key, address, layout, progress).finally(() => underway.delete(address));
+    underway.set(address, values);
+    return values;
+  }
+
+  async #fetched(key, address, { chunks, dtype, shared }, progress) {
+    const here = !this.elsewhere;
     progress(here ? `fetching ${key}` : `the server decodes ${key}`);
-    const data = await (await get(address, { signal })).arrayBuffer();
+    const data = await (await get(address)).arrayBuffer();
     this.fetched.chunks++;
     this.fetched.bytes += data.byteLength;
     let values;

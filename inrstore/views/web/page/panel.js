@@ -150,11 +150,13 @@ export class Panel {
   }
 }
 
-/** Refuse a browser without WebGL 2 in words. */
+/** Return the most voxels along an axis; refuse a browser without WebGL 2 in words. */
 export function checkDrawing() {
   const probe = document.createElement("canvas").getContext("webgl2");
   if (!probe) throw new Error("This browser draws no WebGL 2, which the viewer needs; its settings or a newer one may.");
+  const most = probe.getParameter(probe.MAX_3D_TEXTURE_SIZE);
   probe.getExtension("WEBGL_lose_context")?.loseContext(); // there are only sixteen
+  return most;
 }
 
 /** A volume as the bytes of a NIfTI-1 file. */

@@ -145,13 +145,14 @@ export class Viewer {
   // ---- volumes
 
   async start() {
-    checkDrawing();
     this.#facts();
-    const size = this.image.values * this.panels.length;
-    if (size > MOST_VALUES) {
-      const text = `${this.image.values.toLocaleString("en")} voxels in ${this.panels.length} panels are more than this page shows; inrstore mount or export gives the image to other viewers.`;
-      this.body.replaceChildren(h("p", { class: "problem", role: "alert" }, text));
-      return;
+    const { x, y, z, values } = this.image;
+    const most = checkDrawing();
+    const refuse = (text) => this.body.replaceChildren(h("p", { class: "problem", role: "alert" }, text));
+    const others = "inrstore mount or export gives the image to other programs.";
+    if (Math.max(x, y, z) > most) return refuse(`${x} × ${y} × ${z}: at most ${most} along an axis can be drawn; ${others}`);
+    if (values * this.panels.length > MOST_VALUES) {
+      return refuse(`${values.toLocaleString("en")} voxels in ${this.panels.length} panels are more than this page shows; ${others}`);
     }
     const look = { planes: this.planes.value, smooth: false, radiological: true };
     for (const panel of this.panels) {
@@ -212,8 +213,9 @@ export class Viewer {
     if (!current()) return;
     const found = differences.filter(Boolean);
     if (found.length) {
-      const size = Math.max(...found.map(([, error]) => quantiles(error, [0.995], Math.abs)[0]));
-      this.found = rounded(size) * 1;
+      const ends = found.map(([{ measured, image }, error]) =>
+        quantiles(error, [0.995], Math.abs)[0] || measured.largest * Math.abs(image.slope)); // prettier-ignore
+      this.found = rounded(Math.max(...ends));
       if (this.autoScale.checked) this.#setScale(this.found);
       const end = +this.scale.value || 1;
       for (const [unit, error] of found) {
