@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -404,6 +405,33 @@ def test_an_archive_is_a_list_with_a_filter_and_each_image_a_page(page, archive)
         assert "no such" in page.wait(FAILED)
 
 
+def test_a_list_of_many_images_has_pages(page, archive):
+    replace = """const real = fetch; globalThis.fetch = async (url, ...rest) => {
+      if (!String(url).includes("index.json")) return real(url, ...rest);
+      const query = new URL(url).searchParams, offset = +query.get("offset"), limit = +query.get("limit");
+      const images = Array.from({ length: Math.min(limit, 250 - offset) }, (_, i) => ({
+        path: `sub-${offset + i}.nii`, shape: null, dtype: null, psnr: null, stored_bytes: 1e6, source_bytes: 5e6 }));
+      return Response.json({ name: "many", kind: "archive", total: 250, images }); }"""
+    with Server(archive, port=0) as server:
+        script = page.call("Page.addScriptToEvaluateOnNewDocument", source=replace)["identifier"]
+        try:
+            page.go(server.url)
+            for first in (0, 100, 200, 100):
+                page.wait(f"document.querySelector('tbody a')?.innerText === 'sub-{first}.nii'")
+                shown = page.value("document.querySelectorAll('tbody tr').length")
+                assert shown == min(100, 250 - first)
+                forward = page.value("document.querySelector('.pages button:last-child').disabled")
+                assert forward == (first == 200)
+                page.value(
+                    f"document.querySelector('.pages button:{'first' if first == 200 else 'last'}-child').click()"
+                )
+        finally:
+            page.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+        row = page.value("document.querySelector('tbody tr').innerText").split("\t")
+        assert row[1:] == ["", "", "", "1.00 MB", "5.0 : 1"]
+        check_quiet(page, server.url)
+
+
 def test_the_chunks_that_the_page_keeps_have_a_limit_and_the_oldest_go_first(page, lossless):
     with Server(lossless[1], port=0) as server:
         page.go(server.url)
@@ -525,6 +553,22 @@ def test_what_is_bundled_is_pinned_named_by_no_registry_and_never_committed():
     assert all("resolved" not in one and one["integrity"].startswith("sha512-") for name, one in lock.items() if name)
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert {"dist/", "node_modules/"} <= set(ignored)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_without_npm_make_says_so_in_one_line_and_goes_on(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copytree(ROOT / "tools/web", tmp_path / "tools/web", ignore=shutil.ignore_patterns("node_modules"))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/npm").write_text("#!/bin/sh\necho no registry >&2\nexit 1\n")
+    (tmp_path / "bin/npm").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run(["make", "viewer"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    (line,) = done.stdout.splitlines()
+    assert "npm or its registry is missing" in line and "make web" in line
+    done = subprocess.run(["make", "web"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode and "no registry" in done.stderr
 
 
 def test_the_licences_of_all_that_is_bundled_come_with_it():

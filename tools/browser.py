@@ -12,6 +12,7 @@ import os
 import queue
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -25,6 +26,8 @@ _FLAGS = (
     # WebGL 2 by the processor: machines that run tests have no graphics card
     "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist",
 )  # fmt: skip
+
+_CONNECT = "import os, sys; a, b, *c = sys.argv[1:]; os.dup2(int(a), 3); os.dup2(int(b), 4); os.execvp(c[0], c)"
 
 
 class Page:
@@ -53,15 +56,11 @@ class Page:
         ours_in, theirs_out = os.pipe()
         theirs_in, ours_out = os.pipe()
         far = [fcntl.fcntl(fd, fcntl.F_DUPFD, 20) for fd in (theirs_in, theirs_out)]  # so that neither is 3 or 4
-
-        def connect() -> None:
-            os.dup2(far[0], 3)
-            os.dup2(far[1], 4)
-
         self._process = subprocess.Popen(
-            [CHROMIUM, *_FLAGS, f"--user-data-dir={self._folder.name}", "about:blank"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            preexec_fn=connect, pass_fds=(3, 4), start_new_session=True)  # fmt: skip
+            [sys.executable, "-c", _CONNECT, *map(str, far), CHROMIUM, *_FLAGS,
+             f"--user-data-dir={self._folder.name}", "about:blank"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=far,
+            start_new_session=True)  # fmt: skip
         for fd in (theirs_in, theirs_out, *far):
             os.close(fd)
         self._out, self._in = os.fdopen(ours_out, "wb", 0), os.fdopen(ours_in, "rb", 0)
