@@ -34,7 +34,8 @@ from inrstore.errors import ConfigurationError, MissingDependencyError, StoreErr
 from inrstore.store import layout
 from inrstore.store.reader import Store
 from inrstore.views import serve as module
-from inrstore.views.serve import Problem, Server, byte_range
+from inrstore.views.http_request import Problem, byte_range
+from inrstore.views.serve import Server
 from inrstore.views.vfs import Vfs
 
 pytestmark = pytest.mark.skipif(find_spec("aiohttp") is None, reason="aiohttp is not installed")
