@@ -509,6 +509,14 @@ def test_an_archive_is_no_store_to_compare_and_stores_of_one_name_are_told_apart
             assert image["path"] == f"{number}/bold.nii" and image["has_source"]
             with urllib.request.urlopen(f"{server.url}inr/{image['store']}/zarr.json") as answer:
                 assert answer.read() == (lossless[1] / "zarr.json").read_bytes()
+        with urllib.request.urlopen(f"{server.url}image.json?path=1/bold.nii") as answer:
+            image = json.load(answer)
+        for address in (*image["urls"].values(), *(f"/nii/{file['path']}" for file in image["files"])):
+            path = (
+                address if address.count(".") and not address.endswith((".zarr", "image")) else f"{address}/zarr.json"
+            )
+            with urllib.request.urlopen(server.url + path[1:]) as answer:
+                assert answer.status == 200 and "/1/" in path
         with urllib.request.urlopen(f"{server.url}nii/1/") as answer:
             assert b"/nii/1/bold.nii" in answer.read()
         for path in ("inr/2/bold.zarr/zarr.json", "nii/x/bold.nii", "original/0/bold.nii/5", "original/0/bold.nii/-1"):

@@ -34,7 +34,8 @@ from inrstore.errors import ConfigurationError, MissingDependencyError, StoreErr
 from inrstore.store import layout
 from inrstore.store.reader import Store
 from inrstore.views import serve as module
-from inrstore.views.serve import Problem, Server, byte_range
+from inrstore.views.http_request import Problem, byte_range
+from inrstore.views.serve import Server
 from inrstore.views.vfs import Vfs
 
 pytestmark = pytest.mark.skipif(find_spec("aiohttp") is None, reason="aiohttp is not installed")
@@ -783,7 +784,7 @@ def test_a_signal_ends_it_at_once(made, tmp_path, number):
             began = time.monotonic()
             process.send_signal(number)
             assert process.wait(20) == 0
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 4  # of which the end of Python takes a part
         connection.close()
         said = process.stderr.read() if process.stderr is not None else ""
         assert ("GET /nii/b/large.nii - 200" in said) == (number == signal.SIGTERM)
@@ -832,7 +833,12 @@ def test_an_archive_in_a_bucket_is_served(tmp_path, monkeypatch):
         make_archive(tmp_path / "in", f"{bucket}/archive")
         with Vfs(f"{bucket}/archive") as vfs:
             expected = {entry.path: vfs.open(entry.path).read() for entry in vfs.walk()}
-        with Server(f"{bucket}/archive", port=0) as own:
+        s3.put(f"{bucket[5:]}/in/sub/a.nii.gz", (tmp_path / "in/sub/a.nii.gz").read_bytes())
+        s3.put(f"{bucket[5:]}/in/c/pair.img", (tmp_path / "in/c/pair.img").read_bytes())
+        with Server(f"{bucket}/archive", port=0, source=f"{bucket}/in") as own:
+            for name in ("sub/a.nii", "c/pair.img"):
+                assert get(own, f"/source/{name}", Range="bytes=5-").body == expected[name][5:]
+            assert ask(own, "/source/c/pair.hdr").status == 404
             assert as_json(own, "/index.json")["total"] == 2
             for name, data in expected.items():
                 assert get(own, f"/nii/{name}").body == data

@@ -48,7 +48,7 @@ def serve(
         from inrstore.views import serve as view
 
         if not view.is_loopback(host):
-            output.note(f"warning: all that is served can be read by whoever reaches {host}:{port}")
+            output.note(f"warning: all that is served can be read by whoever reaches {host}")
         view.serve(
             store, host=host, port=port, source=source, origin="" if origin == "none" else origin,
             cache=None if cache is None else cache << 20, scratch=scratch,

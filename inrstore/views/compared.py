@@ -98,5 +98,10 @@ class Compared(Closing):
         return int(number), rest
 
     def _numbered(self, number: int, image: dict[str, Any]) -> dict[str, Any]:
-        return {**image, "path": f"{number}/{image['path']}", "store": f"{number}/{image['store']}",
-                "name": self._names[number]}  # fmt: skip
+        found = {**image, "path": f"{number}/{image['path']}", "store": f"{number}/{image['store']}",
+                 "name": self._names[number]}  # fmt: skip
+        if "urls" in image:  # /nii/bold.nii -> /nii/0/bold.nii
+            parts = {name: url and url.split("/", 2) for name, url in image["urls"].items()}
+            found["urls"] = {name: part and f"/{part[1]}/{number}/{part[2]}" for name, part in parts.items()}
+            found["files"] = [{**file, "path": f"{number}/{file['path']}"} for file in image["files"]]
+        return found

@@ -24,11 +24,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, quote, unquote_to_bytes
+from urllib.parse import quote
 
 from inrstore.codecs import decoded
 from inrstore.errors import ConfigurationError, InrstoreError, MissingDependencyError
@@ -36,9 +36,11 @@ from inrstore.files.closing import Closing
 from inrstore.files.names import check_name
 from inrstore.store.manifest import digest
 from inrstore.views.compared import Compared
+from inrstore.views.connections import Connection, Connections
 from inrstore.views.content import Bytes, cache_bytes
+from inrstore.views.http_request import Part, Problem, part_of, path_of
 from inrstore.views.listed import MOST, Listed
-from inrstore.views.served import JSON, Resource, Served
+from inrstore.views.served import JSON, TEXT, Resource, Served
 
 PORT = 8008
 MOST_CONNECTIONS = 256
@@ -73,6 +75,7 @@ _PAGE_POLICY = (
 """The page loads nothing from anywhere else, and nothing else shows it in a frame."""
 _DATA_POLICY = "default-src 'none'; sandbox"
 """What an archive holds is data: an HTML file of somebody's is not run in the page's name."""
+_ALWAYS = (("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"), ("Cache-Control", "no-cache"))
 _METHODS = "GET, HEAD, OPTIONS"
 _SHOWN = "Accept-Ranges, Content-Length, Content-Range, ETag"
 _PREFLIGHT = (
@@ -83,174 +86,32 @@ _PREFLIGHT = (
 )
 _T = TypeVar("_T")
 
-_RANGE = re.compile(r"bytes=[ \t]*([0-9]*)-([0-9]*)[ \t]*", re.ASCII | re.IGNORECASE)
-
-
-class Problem(Exception):
-    """A request that is answered with an error.
-
-    Parameters
-    ----------
-    status : int
-    reason : str
-        One line.
-    **headers
-        With underscores for hyphens.
-    """
-
-    def __init__(self, status: int, reason: str, **headers: str) -> None:
-        super().__init__(reason)
-        self.status, self.reason = status, " ".join(reason.split())
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
-
 
 @dataclass(frozen=True)
 class _Answer:
-    """What is sent for a request."""
+    """What is sent for a request.
+
+    Parameters
+    ----------
+    resource : Resource
+    part : Part
+    silent : bool
+        Whether no byte of it is sent.
+    first : bytearray or None
+        Its first piece, if it was read already.
+    """
 
     resource: Resource
-    status: int = 200
-    headers: tuple[tuple[str, str], ...] = ()
-    start: int = 0
-    length: int | None = None
+    part: Part
+    silent: bool
+    first: bytearray | None = None
 
-
-# ---- what a request says
-
-
-def byte_range(text: str | None, size: int) -> tuple[int, int] | None:
-    """Return start and length of the part that a Range header asks for, None if it asks for none that is given.
-
-    That is a header of another unit, one that is no range, and one of several ranges: RFC 9110, section 14.2, lets
-    them be answered with the whole.
-
-    Raises
-    ------
-    Problem
-        416, if there is no byte of it.
-    """
-    found = None if text is None else _RANGE.fullmatch(text)
-    if found is None or found.groups() == ("", ""):
-        return None
-    first, last = (None if part == "" else _number(part) for part in found.groups())
-    if first is None:
-        assert last is not None
-        start, stop = max(0, size - last), size
-    else:
-        if last is not None and last < first:
-            return None
-        start, stop = first, size if last is None else min(size, last + 1)
-    if start >= stop:
-        raise Problem(416, "no byte of that range", Content_Range=f"bytes */{size}")
-    return start, stop - start
-
-
-def _number(digits: str) -> int:
-    return int(digits) if len(digits) < 19 else 1 << 62
-
-
-def _matches(header: str, tag: str, *, weak: bool) -> bool:
-    """Return whether a list of entity tags has one; in a weak comparison the mark of weak ones does not count."""
-    if header.strip() == "*":
-        return True
-    for one in re.findall(r'(?:W/)?"[^"]*"', header):
-        if one == f'"{tag}"' or (weak and one == f'W/"{tag}"'):
-            return True
-    return False
-
-
-def path_of(target: str) -> tuple[str, dict[str, list[str]]]:
-    """Return path and query of a request's target, decoded once.
-
-    Raises
-    ------
-    Problem
-        400, if it is none, or its path is no UTF-8.
-    """
-    target = re.sub(r"^https?://[^/?#]*", "", target, count=1, flags=re.IGNORECASE)  # the form for proxies
-    raw, _, query = target.partition("?")
-    if not raw.startswith("/"):
-        raise Problem(400, "the target is no path")
-    try:
-        path = unquote_to_bytes(raw).decode()
-        return path, parse_qs(query, keep_blank_values=True, max_num_fields=20, errors="strict")
-    except ValueError as error:
-        raise Problem(400, f"the target cannot be read: {error}") from None
-
-
-# ---- connections
-
-
-class _Connections:
-    """All connections that are open, none of them for longer than it is of use."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, most: int, patience: float) -> None:
-        self.loop, self.most, self.patience = loop, most, patience
-        self.open: dict[Any, _Connection] = {}
-
-    def busy(self, transport: Any) -> None:
-        """Let a connection be: its request is complete."""
-        if transport in self.open:
-            self.open[transport].rest()
-
-    def idle(self, transport: Any) -> None:
-        """Wait for the next request."""
-        if transport in self.open:
-            self.open[transport].watch()
-
-
-class _Connection(asyncio.Protocol):
-    """A connection that passes all on to the protocol of aiohttp, and is cut if no request comes in time."""
-
-    def __init__(self, inner: Any, all_: _Connections) -> None:
-        self._inner, self._all = inner, all_
-        self._timer: asyncio.TimerHandle | None = None
-        self._transport: Any = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        if len(self._all.open) >= self._all.most:
-            text = b"too many connections\n"
-            self._inner = None
-            self._transport.write(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
-                                  b"Content-Length: %d\r\n\r\n%s" % (len(text), text))  # fmt: skip
-            self._transport.close()
-            return
-        self._all.open[transport] = self
-        self.watch()
-        self._inner.connection_made(transport)
-
-    def watch(self) -> None:
-        self.rest()
-        self._timer = self._all.loop.call_later(self._all.patience, self._transport.abort)
-
-    def rest(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.rest()
-        self._all.open.pop(self._transport, None)
-        if self._inner is not None:
-            self._inner.connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        if self._inner is not None:
-            self._inner.data_received(data)
-
-    def eof_received(self) -> bool | None:
-        return None if self._inner is None else self._inner.eof_received()
-
-    def pause_writing(self) -> None:
-        if self._inner is not None:
-            self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        if self._inner is not None:
-            self._inner.resume_writing()
-
-
-# ---- the server
+    def piece(self, at: int) -> bytearray:
+        """Read the piece that begins so many bytes behind the start of the part."""
+        piece = bytearray(min(_PIECE, self.part.length - at))
+        if piece:
+            self.resource.content.read_into(self.part.start + at, memoryview(piece))
+        return piece
 
 
 class Server(Closing):
@@ -371,7 +232,7 @@ class Server(Closing):
     async def _main(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._holders = asyncio.Semaphore(_HOLDERS)
-        self._connections = _Connections(self._loop, self._most, self._patience)
+        self._connections = Connections(self._loop, self._most, self._patience)
         quiet = logging.getLogger("inrstore.serve")  # what clients send wrongly is answered, and nothing else
         quiet.addHandler(logging.NullHandler())
         quiet.propagate = False
@@ -379,11 +240,15 @@ class Server(Closing):
             self._handle, access_log=None, logger=quiet, lingering_time=0.0, keepalive_timeout=self._patience
         )
         listening = await self._loop.create_server(
-            lambda: _Connection(http(), self._connections), sock=self._socket, backlog=_BACKLOG
+            lambda: Connection(http(), self._connections), sock=self._socket, backlog=_BACKLOG
         )
         self._started.set_result(None)
         await self._stop.wait()
         listening.close()
+        for transport, connection in list(self._connections.open.items()):
+            if connection.idle:
+                transport.abort()
+        await asyncio.sleep(0)
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(http.shutdown(_GOODBYE / 2), _GOODBYE)
         for transport in list(self._connections.open):
@@ -406,22 +271,21 @@ class Server(Closing):
                 self._log(f"{request.method} {request.raw_path} {ranged} {sent[0]} {sent[1]} bytes {took:.1f} ms")
 
     async def _respond(self, request: Any, sent: list[int]) -> Any:
-        resource: Resource | None = None
+        answer: _Answer | None = None
         try:
             answer = await self._answer(request)
-            resource = answer.resource
-            if resource.held <= _MOST_HELD or request.method == "HEAD":
+            if answer.resource.held <= _MOST_HELD:
                 return await self._send(request, answer, sent)
             async with self._holders:
                 return await self._send(request, answer, sent)
         except Problem as problem:
-            body = Bytes(f"{problem.reason}\n".encode())
-            headers = (*self._headers(cors=True), *problem.headers.items(), ("X-Content-Type-Options", "nosniff"))
-            said = Resource(body, "", "text/plain; charset=utf-8")
-            return await self._send(request, _Answer(said, problem.status, headers), sent)
+            headers = (*self._headers(data=True), *problem.headers.items(), ("X-Content-Type-Options", "nosniff"))
+            said = Resource(Bytes(f"{problem.reason}\n".encode()), "", TEXT)
+            part = Part(problem.status, 0, said.content.size, headers)
+            return await self._send(request, _Answer(said, part, request.method == "HEAD"), sent)
         finally:
-            if resource is not None:
-                resource.close()
+            if answer is not None:
+                answer.resource.close()
 
     async def _answer(self, request: Any) -> _Answer:
         """Return what a request is answered with.
@@ -435,45 +299,34 @@ class Server(Closing):
         if request.method not in ("GET", "HEAD", "OPTIONS"):
             raise Problem(405, f"{request.method}: only GET, HEAD and OPTIONS", Allow=_METHODS)
         if request.method == "OPTIONS":
-            return _Answer(Resource(Bytes(b""), ""), 204, (*self._headers(cors=True), *_PREFLIGHT))
+            headers = (*self._headers(data=True), *_PREFLIGHT)
+            return _Answer(Resource(Bytes(b""), ""), Part(204, 0, 0, headers), True)
+        return await self._in_thread(self._found, request, path, query)
+
+    def _found(self, request: Any, path: str, query: dict[str, list[str]]) -> _Answer:
+        """Return what a path names, and its first piece, so that a small one takes one turn of a thread."""
         kind, _, rest = path[1:].partition("/")
-        if kind in ("", "web"):
-            resource = await self._in_thread(self._static, "page/index.html" if not kind and not rest else rest)
-            policy = _PAGE_POLICY
+        data = kind not in ("", "web")
+        if data:
+            resource = self._resource(path, query)
         else:
-            resource = await self._in_thread(self._resource, path, query)
-            policy = _DATA_POLICY
-        said = [*self._headers(cors=kind not in ("", "web")), ("Content-Security-Policy", policy),
-                   ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"),
-                   ("Cache-Control", "no-cache")]  # fmt: skip
+            resource = self._static("page/index.html" if not kind and not rest else rest)
         try:
-            return self._conditional(request, resource, said)
+            part = part_of(request.method, request.headers, resource.content.size, resource.tag)
+            silent = request.method == "HEAD" or part.status == 304
+            headers = (*self._headers(data=data), *part.headers, *_ALWAYS)
+            answer = _Answer(resource, replace(part, headers=headers), silent)
+            return answer if silent or resource.held > _MOST_HELD else replace(answer, first=answer.piece(0))
         except BaseException:
             resource.close()
             raise
 
-    def _conditional(self, request: Any, resource: Resource, headers: list[tuple[str, str]]) -> _Answer:
-        """Return the whole, a part, or that nothing has changed; in the order of RFC 9110, section 13.2.2."""
-        asked, size = request.headers, resource.content.size
-        if resource.tag:
-            headers += [("ETag", f'"{resource.tag}"'), ("Accept-Ranges", "bytes")]
-            if "If-Match" in asked and not _matches(asked["If-Match"], resource.tag, weak=False):
-                raise Problem(412, "it is another one now")
-            if "If-None-Match" in asked and _matches(asked["If-None-Match"], resource.tag, weak=True):
-                return _Answer(resource, 304, tuple(headers), 0, 0)
-            same = "If-Range" not in asked or asked["If-Range"].strip() == f'"{resource.tag}"'
-            if request.method == "GET" and same and len(asked.getall("Range", ())) == 1:
-                found = byte_range(asked["Range"].strip(), size)
-                if found is not None:
-                    start, length = found
-                    headers.append(("Content-Range", f"bytes {start}-{start + length - 1}/{size}"))
-                    return _Answer(resource, 206, tuple(headers), start, length)
-        return _Answer(resource, 200, tuple(headers))
-
-    def _headers(self, *, cors: bool) -> list[tuple[str, str]]:
-        if not cors or not self._origin:
-            return []
-        return [("Access-Control-Allow-Origin", self._origin), ("Access-Control-Expose-Headers", _SHOWN)]
+    def _headers(self, *, data: bool) -> list[tuple[str, str]]:
+        """Return what the pages of others, and this one, may do with an answer."""
+        found = [("Content-Security-Policy", _DATA_POLICY if data else _PAGE_POLICY)]
+        if not data or not self._origin:
+            return [*found, ("Cross-Origin-Resource-Policy", "same-origin")]
+        return [*found, ("Access-Control-Allow-Origin", self._origin), ("Access-Control-Expose-Headers", _SHOWN)]
 
     def _check_host(self, host: str | None) -> None:
         """Refuse a request by another name of this machine.
@@ -576,40 +429,34 @@ class Server(Closing):
     # ---- sending
 
     async def _send(self, request: Any, answer: _Answer, sent: list[int]) -> Any:
-        content = answer.resource.content
-        length = content.size - answer.start if answer.length is None else answer.length
-        silent = request.method == "HEAD" or answer.status in (204, 304)
-        at, stop = answer.start, answer.start + (0 if silent else length)
-        piece = await self._read(content, at, stop)  # before anything is said
-        response = self._web.StreamResponse(status=answer.status)
-        for name, value in answer.headers:
-            response.headers[name] = value
-        if answer.status not in (204, 304):
-            response.content_type, _, charset = answer.resource.media.partition("; charset=")
-            if charset:
-                response.charset = charset
-            response.content_length = length
+        part, at = answer.part, 0
+        piece = answer.first
+        if piece is None and not answer.silent:
+            piece = await self._in_thread(answer.piece, 0)  # before anything is said
+        response = self._web.StreamResponse(status=part.status)
+        response.headers.extend(part.headers)
+        if part.status not in (204, 304):
+            response.headers["Content-Type"] = answer.resource.media
+            response.content_length = part.length
         if request.body_exists:  # of which nothing is read
             response.force_close()
-        sent[0] = answer.status
+        sent[0] = part.status
         try:
-            await asyncio.wait_for(response.prepare(request), self._patience)
+            async with asyncio.timeout(self._patience):
+                await response.prepare(request)
             while piece:
-                await asyncio.wait_for(response.write(piece), self._patience)
+                for start in range(0, len(piece), _SLICE):
+                    async with asyncio.timeout(self._patience):
+                        await response.write(memoryview(piece)[start : start + _SLICE])
                 at += len(piece)
-                sent[1] += len(piece)
-                piece = await self._read(content, at, stop)
-            await asyncio.wait_for(response.write_eof(), self._patience)
-        except (TimeoutError, Problem, ConnectionError, asyncio.CancelledError):
+                sent[1] = at
+                piece = await self._in_thread(answer.piece, at) if at < part.length else None
+            async with asyncio.timeout(self._patience):
+                await response.write_eof()
+        except (Problem, TimeoutError, ConnectionError, asyncio.CancelledError):
             if request.transport is not None:
                 request.transport.abort()
         return response
-
-    async def _read(self, content: Any, at: int, stop: int) -> bytearray:
-        piece = bytearray(min(_PIECE, stop - at))
-        if piece:
-            await self._in_thread(content.read_into, at, memoryview(piece))
-        return piece
 
 
 def _made(data: bytes, media: str) -> Resource:

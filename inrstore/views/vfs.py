@@ -220,7 +220,7 @@ class Vfs(Closing):
 
     def __init__(self, where: str | os.PathLike[str], *, gz: bool = False, scratch: str | None = None) -> None:
         self.where, self.gz, self._scratch = os.fspath(where), gz, scratch
-        self._place: files.Place = files.place(self.where)
+        self._place = files.place(self.where)
         self._names = _Names()
         self._lock = threading.Lock()
         self._stores: OrderedDict[str, tuple[Store, dict[str, Content]]] = OrderedDict()
@@ -407,7 +407,7 @@ class Vfs(Closing):
 
     def place_of(self, image: VirtualImage) -> tuple[files.WritablePlace, str]:
         """Return the place that holds the store of an image, and its key there."""
-        return (files.place(self.where), image.store) if self.is_archive else files.split(self.where)
+        return (self._place, image.store) if self.is_archive else files.split(self.where)
 
     def store(self, path: str) -> Store:
         """Return the store that a file of an image is made from.
