@@ -46,7 +46,7 @@ def page() -> Iterator[Page]:
         pytest.skip("chromium is not installed")
     if not (WEB / "dist" / "niivue.js").is_file():
         pytest.skip("the viewer is not bundled: make web, which needs npm and its registry")
-    with Page(800, 560, limit=40) as made:
+    with Page(800, 560, limit=90) as made:
         yield made
 
 
@@ -182,7 +182,7 @@ def test_cross_hairs_are_linked_and_the_values_below_them_are_those_of_their_vox
 @needs_torch
 def test_a_ct_in_mode_av1_is_decoded_in_the_page_to_the_values_of_python(page, tmp_path):
     scan = real_scan("sub-s11")
-    write_nifti(tmp_path / "ct.nii.gz", nib.load(scan).dataobj.get_unscaled()[128:384, 128:384, :4])
+    write_nifti(tmp_path / "ct.nii.gz", nib.load(scan).dataobj.get_unscaled()[160:352, 160:352, :4])
     inrstore.convert(tmp_path / "ct.nii.gz", tmp_path / "ct.ozx", psnr=40, preset="fast")
     with Server(tmp_path / "ct.ozx", port=0, source=tmp_path / "ct.nii.gz") as server:
         page.go(server.url)
@@ -469,7 +469,7 @@ def test_view_serves_the_page_of_an_image_at_a_free_port_until_it_is_interrupted
         with urllib.request.urlopen(f"{base}image.json?path={fragment}") as answer:
             assert json.load(answer)["shape"] == [12, 15, 16]
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0, process.stderr.read()
+        assert process.wait(60) == 0, process.stderr.read()
 
 
 def test_view_opens_the_browser_at_the_page_unless_it_is_told_not_to(monkeypatch, lossless):
