@@ -330,6 +330,7 @@ def test_a_chunk_that_was_changed_on_the_disk_is_an_error_in_words_and_no_pictur
         texts = page.value("viewer.panels.map((p) => p.message.hidden ? '' : p.message.innerText)")
         assert texts[0] == "" and all("image/c/0/0/0/0 was changed" in text for text in texts[1:])
         assert page.value("getComputedStyle(viewer.units[0].decoded.message).visibility") == "visible"
+        assert page.value("viewer.original.readout.textContent") and page.value("viewer.voxel")
 
 
 def test_a_chunk_that_was_changed_on_its_way_is_an_error_that_names_chunk_and_field(page, lossless):

@@ -52,8 +52,9 @@ export async function get(path, options) {
   if (!answer.ok) {
     const said = (await answer.text().catch(() => "")).trim();
     const text = answer.headers.get("content-type")?.includes("html") ? "" : said;
-    const why = text || `${answer.status} ${answer.statusText}`;
-    throw Object.assign(new Error(`${decodeURIComponent(url.pathname)}: ${why}`), { status: answer.status });
+    const named = `${decodeURIComponent(url.pathname)}: ${text || `${answer.status} ${answer.statusText}`}`;
+    const itself = answer.status === 500 && text; // says what is wrong, and with what
+    throw Object.assign(new Error(itself ? text : named), { status: answer.status });
   }
   return answer;
 }

@@ -210,6 +210,7 @@ export class Viewer {
         return null;
       }
     })); // prettier-ignore
+    await before.catch(() => {});
     if (!current()) return;
     const found = differences.filter(Boolean);
     if (found.length) {
