@@ -803,7 +803,11 @@ def test_the_command_warns_of_an_address_that_others_reach(made):
         process.kill()
         process.communicate()
     for arguments, code in ((["serve", "nothing"], 1), (["serve", str(made[1]), "--origin", "x"], 2)):
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        cache = inrstore.cache()
         assert CliRunner().invoke(app, arguments).exit_code == code
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+        assert inrstore.cache() == cache
 
 
 def test_the_python_of_the_guide_runs(tmp_path, monkeypatch):

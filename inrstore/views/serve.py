@@ -513,13 +513,17 @@ def serve(
         As of `Server`, which says what is raised.
     """
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    decoded.cache(cache_bytes() if cache is None else cache)
-    with Server(where, **options) as server:
-        ready(server.url)
-        while not stop.wait(_TICK):  # a wait without end takes no signal on every system
-            pass
+    handlers = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = decoded.cache(cache_bytes() if cache is None else cache)
+    try:
+        with Server(where, **options) as server:
+            ready(server.url)
+            while not stop.wait(_TICK):  # a wait without end takes no signal on every system
+                pass
+    finally:
+        decoded.cache(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     if server.working:  # the interpreter would wait for a chunk that is being decoded, and for nobody
         sys.stdout.flush()
         sys.stderr.flush()
