@@ -151,7 +151,7 @@ HEAVY = {"torch": FIT, "nibabel": "inrstore.sources", "xarray": "inrstore.views"
          "rich": "inrstore.cli", "matplotlib": "inrstore.evaluate.picture", "obstore": "inrstore.files.remote",
          "distributed": "inrstore.archive.cluster", "jinja2": "inrstore.archive.report",
          "dcm2niix": "inrstore.sources.dicom", "fsspec": "inrstore.views.fsspec",
-         "mfusepy": "inrstore.views.mount"}  # fmt: skip
+         "mfusepy": "inrstore.views.mount", "aiohttp": "inrstore.views.serve"}  # fmt: skip
 PLUGINS = {"inrstore.views.engine": "xarray", "inrstore.views.fsspec": "fsspec"}
 """Modules that only the package they are a plug-in of imports."""
 
@@ -216,7 +216,7 @@ def test_optional_packages_stay_where_they_are_needed():
                 continue
             if package == "torch":
                 assert own.startswith(FIT), f"{own} imports torch"
-            elif package in ("nibabel", "xarray", "matplotlib", "dcm2niix", "jinja2", "mfusepy", "fsspec"):
+            elif package in ("nibabel", "xarray", "matplotlib", "dcm2niix", "jinja2", "mfusepy", "fsspec", "aiohttp"):
                 assert lazy, f"{own} imports {package} eagerly"
             else:
                 assert lazy or own.startswith(HEAVY[package]), f"{own} imports {package} eagerly"

@@ -306,3 +306,10 @@ def test_large_zips_have_long_sizes(tmp_path):
         assert len(zipped.namelist()) == 66_001
         assert zipped.read("image/c/65999") == struct.pack("<I", 65_999)
     assert list(tree(tmp_path)) == ["many.ozx"]
+
+
+def test_a_chunk_may_have_one_place_at_the_corner_of_the_image(tmp_path):
+    values = random_image((5, 7, 3, 4))
+    inrstore.convert(write_nifti(tmp_path / "a.nii", values), tmp_path / "a.ozx", max_error=2, chunks=(2, 3, 4))
+    assert inrstore.verify(tmp_path / "a.ozx").max_error <= 2
+    assert np.abs(inrstore.open(tmp_path / "a.ozx").image.values.T.astype(int) - values).max() <= 2

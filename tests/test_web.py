@@ -26,8 +26,6 @@ from tools import web_kernel
 
 NODE = shutil.which("node")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ABSENT = ("superres",)
-"""Modes that the decoder in JavaScript does not have."""
 ZARRITA = "zarrita@0.7.5"
 needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -113,8 +111,8 @@ def test_every_vector_in_node_gives_its_values_or_is_refused_by_field_and_av1_by
     assert result["failures"] == []
     assert result["passed"] + len(result["unsupported"]) == len(entries)
     unsupported = set(result["unsupported"])
-    assert all(name.startswith(("av1-", *ABSENT)) for name in unsupported)
-    assert {e["name"] for e in entries if e.get("mode") in ("av1", *ABSENT)} <= unsupported
+    assert all(name.startswith("av1-") for name in unsupported)
+    assert {e["name"] for e in entries if e.get("mode") == "av1"} <= unsupported
 
 
 @needs_chromium
@@ -125,8 +123,8 @@ def test_every_vector_in_chromium_gives_its_values_or_is_refused_by_field(tmp_pa
     result["failures"] = [text for text in result["failures"] if "; CorruptChunkError av1.stream is wanted" not in text
                           or ": CorruptChunkError decoded_crc:" not in text]  # fmt: skip
     assert result["failures"] == []
-    assert all(name.startswith(ABSENT) for name in result["unsupported"])
-    assert result["passed"] + len(result["unsupported"]) >= len(entries) - 2
+    assert result["unsupported"] == []
+    assert result["passed"] >= len(entries) - 2
 
 
 @needs_node
@@ -240,3 +238,22 @@ def test_zarrita_reads_a_converted_store_to_the_values_of_python(tmp_path, zarri
         values = np.asarray(group[name])
         assert found[name]["shape"] == list(values.shape)
         assert base64.b64decode(found[name]["data"]) == values.tobytes(), name
+
+
+def test_zarrita_reads_a_store_that_is_served(tmp_path, zarrita):
+    pytest.importorskip("aiohttp")
+    nibabel = pytest.importorskip("nibabel")
+    from inrstore.store.reader import Store
+    from inrstore.views.serve import Server
+
+    nibabel.save(nibabel.Nifti1Image(scan("int16", (13, 10, 9, 4)), np.eye(4)), tmp_path / "scan.nii")
+    inrstore.convert(tmp_path / "scan.nii", tmp_path / "scan.ozx", max_error=2, chunks=(4, 4, 5))
+    store = Store(tmp_path / "scan.ozx")
+    values = inrstore.open(tmp_path / "scan.ozx").image.values
+    with Server(tmp_path / "scan.ozx", port=0) as server:
+        for kind, how in (("zarr", {"plain": True}), ("inr", {}), ("inr", {"zipped": True})):
+            argument = {"zarrita": zarrita, "url": f"{server.url}{kind}/scan.ozx", "arrays": ["image", "x"], **how}
+            found = in_node(HERE / "store.js", "readUrl", argument)
+            assert found["image"]["shape"] == list(values.shape)
+            assert base64.b64decode(found["image"]["data"]) == values.tobytes(), (kind, how)
+            assert base64.b64decode(found["x"]["data"]) == store.read("x").tobytes()

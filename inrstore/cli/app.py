@@ -6,7 +6,22 @@ from typing import Annotated
 
 import typer
 
-from inrstore.cli import convert, evaluate, export, info, ls, merge, mount, remove, tradeoff, train, update, verify
+from inrstore.cli import (
+    convert,
+    evaluate,
+    export,
+    info,
+    ls,
+    merge,
+    mount,
+    remove,
+    serve,
+    tradeoff,
+    train,
+    update,
+    verify,
+    view,
+)
 
 app = typer.Typer(
     help="Archives of medical images as Zarr stores of wavelets, predictors and small networks.",
@@ -36,6 +51,7 @@ def _root(
 
 for command in (
     convert.convert, info.info, verify.verify, export.export, update.update, remove.remove, remove.prune,
-    merge.merge, ls.ls, mount.mount, mount.umount, train.train, tradeoff.tradeoff, evaluate.evaluate,
+    merge.merge, ls.ls, mount.mount, mount.umount, serve.serve, view.view, view.compare, train.train,
+    tradeoff.tradeoff, evaluate.evaluate,
 ):  # fmt: skip
     app.command()(command)

@@ -90,6 +90,17 @@ def _say(text: str) -> None:
     _print(f"inrstore: {printable(' '.join(text.split()))}", sys.stderr)
 
 
+def note(text: str) -> None:
+    """Print a line on standard error: a warning, or what a process does that goes on."""
+    _say(text)
+
+
+def address(text: str) -> None:
+    """Print where something is served, at once."""
+    _print(printable(text), sys.stdout)
+    sys.stdout.flush()
+
+
 def _print(text: str, stream: Any) -> None:
     """Print a text whatever the encoding of the terminal is."""
     encoding = getattr(stream, "encoding", None) or "utf-8"

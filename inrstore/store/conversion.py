@@ -163,7 +163,7 @@ class Conversion:
                 modes[describe_chunk(data).mode] += 1
             region = self.grid.region(index)
             decoded = chunk[tuple(slice(s.stop - s.start) for s in region)]
-            sha256.update(decoded.reshape(-1).data)
+            sha256.update(np.ascontiguousarray(decoded).reshape(-1).data)
             before = statistics.largest
             inside = None if self.inside is None else masks.within(self.inside, region)
             if inside is not None and decoded.any(where=~inside):

@@ -8,6 +8,8 @@ import os
 from collections import Counter
 from typing import Any
 
+import numpy as np
+
 from inrstore.errors import ConfigurationError, CorruptChunkError, QualityError, StoreError
 from inrstore.evaluate.metrics import ErrorStatistics, Measures, Ranges
 from inrstore.sources import Source, read_source
@@ -144,7 +146,7 @@ def _decode(
         except (StoreError, CorruptChunkError) as error:
             problems.append(str(error))
         else:
-            sha256.update(decoded.reshape(-1).data)
+            sha256.update(np.ascontiguousarray(decoded).reshape(-1).data)
             if statistics is not None and source is not None:
                 region = opened.grid.region(index)
                 kept = None if inside is None else masks.within(inside, region)

@@ -36,6 +36,18 @@ _STREAM = 1 << 18
 """Bytes by which one read may be away from the end of the one before, and be its sequel: the kernel asks ahead."""
 
 
+_MOST_CACHE = 1 << 30
+
+
+def cache_bytes() -> int:
+    """Return how many bytes of decoded chunks a process keeps that does nothing else: a quarter of the memory."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return decoded.DEFAULT_BYTES
+    return min(_MOST_CACHE, memory // 4)
+
+
 class Content(Protocol):
     """Bytes that can be read anywhere, by several threads at once.
 

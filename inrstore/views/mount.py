@@ -26,11 +26,11 @@ from typing import Any
 from inrstore import files
 from inrstore.codecs import decoded
 from inrstore.errors import ConfigurationError, InrstoreError, MissingDependencyError, StoreError
+from inrstore.views.content import cache_bytes
 from inrstore.views.vfs import Vfs, VirtualFile
 
 _FOREVER = 1 << 24
 """Seconds for which the kernel takes a name or a size for known."""
-_MOST_CACHE = 1 << 30
 _SUBTYPE = "inrstore"
 _PATIENCE = 60.0
 """Seconds for a mount to appear."""
@@ -99,7 +99,7 @@ def mount(
     fuse = _fuse()
     with Vfs(where, gz=gz, scratch=aside) as vfs:
         if foreground:
-            decoded.cache(_cache_bytes() if cache is None else cache)
+            decoded.cache(cache_bytes() if cache is None else cache)
             _serve(fuse, vfs, folder, allow_other=allow_other)
             return
     asked = {"where": where, "folder": folder, "gz": gz, "allow_other": allow_other, "cache": cache, "scratch": aside}
@@ -314,7 +314,7 @@ def _start(asked: dict[str, Any], folder: str, log: Path | None) -> None:
 def _run(asked: dict[str, Any]) -> int:
     try:
         with Vfs(asked["where"], gz=asked["gz"], scratch=asked["scratch"]) as vfs:
-            decoded.cache(_cache_bytes() if asked["cache"] is None else asked["cache"])
+            decoded.cache(cache_bytes() if asked["cache"] is None else asked["cache"])
             _serve(_fuse(), vfs, asked["folder"], allow_other=asked["allow_other"])
     except (InrstoreError, OSError) as error:
         print(f"inrstore: {error}", file=sys.stderr)
@@ -347,14 +347,6 @@ def _fuse() -> Any:
     if sys.platform == "linux" and not _DEVICE.exists():
         raise MissingDependencyError(f"mounting needs {_DEVICE}, which this machine or container does not have")
     return mfusepy
-
-
-def _cache_bytes() -> int:
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return decoded.DEFAULT_BYTES
-    return min(_MOST_CACHE, memory // 4)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,28 @@ class VirtualEntry:
         return self.path.rpartition("/")[2]
 
 
+@dataclass(frozen=True)
+class VirtualImage:
+    """An image in the tree.
+
+    Parameters
+    ----------
+    path : str
+        Of the file by which it is known.
+    store : str
+        Of its store in the archive; of a single store its name.
+    seal : str
+        Of its store.
+    key : str
+        Where it was in the source; of a single store what its source was called.
+    """
+
+    path: str
+    store: str
+    seal: str
+    key: str
+
+
 class _Names(Catalogue):
     """Every name of the tree. It lies in a temporary database, so that a million files take no memory."""
 
@@ -73,7 +95,9 @@ class _Names(Catalogue):
         super().__init__(
             "CREATE TABLE raw (kind TEXT, out TEXT, size INTEGER, digest TEXT, key TEXT);"
             "CREATE TABLE names (folder TEXT, name TEXT, kind INTEGER, out TEXT, size INTEGER, digest TEXT, main TEXT,"
-            " PRIMARY KEY (folder, name)) WITHOUT ROWID",
+            " PRIMARY KEY (folder, name)) WITHOUT ROWID;"
+            "CREATE TABLE images (main TEXT PRIMARY KEY, out TEXT, seal TEXT, key TEXT) WITHOUT ROWID;"
+            "CREATE INDEX stores ON images (out)",
             threads=True,
         )
         self._lock = threading.Lock()
@@ -134,12 +158,30 @@ class _Names(Catalogue):
         with self._lock:
             self._db.execute("UPDATE names SET size = ? WHERE folder = ? AND name = ?", (size, folder, name))
 
+    def put_image(self, main: str, out: str, seal: str, key: str) -> None:
+        self._db.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?, ?)", (main, out, seal, key))
+
+    def image(self, column: str, value: str) -> tuple[str, str, str, str] | None:
+        """Return first file, store, seal and key of an image, by the first or the second."""
+        with self._lock:
+            query = f"SELECT main, out, seal, key FROM images WHERE {column} = ? LIMIT 1"  # noqa: S608 - own text
+            row: tuple[str, str, str, str] | None = self._db.execute(query, (value,)).fetchone()
+        return row
+
+    def images(self, offset: int, limit: int, words: str) -> list[tuple[str, str, str, str]]:
+        with self._lock:
+            query = "SELECT main, out, seal, key FROM images WHERE instr(lower(main), ?) ORDER BY main LIMIT ? OFFSET ?"
+            return self._db.execute(query, (words.lower(), limit, offset)).fetchall()
+
+    def count_images(self, words: str) -> int:
+        with self._lock:
+            query = "SELECT count(*) FROM images WHERE instr(lower(main), ?)"
+            return int(self._db.execute(query, (words.lower(),)).fetchone()[0])
+
     def main_of(self, out: str) -> str | None:
         """Return the first file of the image of a store."""
-        with self._lock:
-            query = "SELECT main FROM names WHERE out = ? AND kind = ? LIMIT 1"
-            row = self._db.execute(query, (out, _IMAGE)).fetchone()
-        return None if row is None else str(row[0])
+        found = self.image("out", out)
+        return None if found is None else found[0]
 
     def count(self) -> int:
         """Return how many files there are."""
@@ -178,7 +220,7 @@ class Vfs(Closing):
 
     def __init__(self, where: str | os.PathLike[str], *, gz: bool = False, scratch: str | None = None) -> None:
         self.where, self.gz, self._scratch = os.fspath(where), gz, scratch
-        self._place: files.Place = files.place(self.where)
+        self._place = files.place(self.where)
         self._names = _Names()
         self._lock = threading.Lock()
         self._stores: OrderedDict[str, tuple[Store, dict[str, Content]]] = OrderedDict()
@@ -251,6 +293,7 @@ class Vfs(Closing):
     def _put_image(self, path: str, entry: ManifestEntry, original: str) -> None:
         """Take in a store under the name of its first file; where others belong to it, the store says which."""
         found = format_of(original)
+        self._names.put_image(path, entry.out, entry.digest, entry.key)
         if found is None or len(found.suffixes) == 1:
             self._put(path, _IMAGE, entry.out, None, entry.digest, path)
             return
@@ -280,6 +323,7 @@ class Vfs(Closing):
         if check_name(name) or "/" in name:
             raise StoreError(f"{store.label}: source: name: {name[:200]!r} is no name of a file")
         contents = files_of(store, name, self._scratch)
+        self._names.put_image(name, "", store.seal, str(source.get("name")))
         for part, content in contents.items():
             if not self._names.put(part, _IMAGE, "", content.size, store.seal, name):
                 raise StoreError(f"{store.label}: source: name: two files would be called {part!r}")
@@ -357,6 +401,14 @@ class Vfs(Closing):
 
     # ---- contents
 
+    def content(self, path: str) -> Content:
+        """Return the bytes of a file; errors as of `open`, and when they are read those of their store."""
+        return self._content(path.strip("/"))
+
+    def place_of(self, image: VirtualImage) -> tuple[files.WritablePlace, str]:
+        """Return the place that holds the store of an image, and its key there."""
+        return (self._place, image.store) if self.is_archive else files.split(self.where)
+
     def store(self, path: str) -> Store:
         """Return the store that a file of an image is made from.
 
@@ -386,6 +438,43 @@ class Vfs(Closing):
             if row is not None and row[0] == _IMAGE:
                 return row[4]
         return self._names.main_of(path)
+
+    def digest(self, path: str) -> str:
+        """Return what changes with the bytes of a file: the seal of its store, or of a copy its digest.
+
+        Raises
+        ------
+        FileNotFoundError, IsADirectoryError
+        """
+        return self._file_row(path.strip("/"))[3]
+
+    def images(self, offset: int, limit: int, words: str = "") -> list[VirtualImage]:
+        """Return some of the images with these words in their paths, in the order of these; no store is opened."""
+        return [self._virtual(*row) for row in self._names.images(offset, limit, words)]
+
+    def count_images(self, words: str = "") -> int:
+        """Return how many images there are with these words in their paths."""
+        return self._names.count_images(words)
+
+    def image(self, path: str) -> VirtualImage | None:
+        """Return the image of which a path is the first file."""
+        row = self._names.image("main", path)
+        return None if row is None else self._virtual(*row)
+
+    def image_of(self, store: str) -> VirtualImage | None:
+        """Return the image of a store, by the store's path as a `VirtualImage` has it."""
+        if not self.is_archive:
+            store = "" if store == self.name else "\0"
+        row = self._names.image("out", store)
+        return None if row is None else self._virtual(*row)
+
+    def _virtual(self, main: str, out: str, seal: str, key: str) -> VirtualImage:
+        return VirtualImage(main, out or self.name, seal, key)
+
+    @property
+    def name(self) -> str:
+        """The last part of the path or URL."""
+        return os.path.basename(self.where.rstrip("/") if files.is_url(self.where) else os.path.abspath(self.where))
 
     def first(self) -> str:
         """Return the file by which the image of a store is known."""

@@ -7,9 +7,20 @@ import { register } from "../../inrstore/views/web/zarrita.js";
 export async function readStore({ zarrita, store, arrays }) {
   const zarr = await import(pathToFileURL(zarrita).href);
   register(zarr);
-  const files = store.endsWith(".ozx") ? await zipped(zarrita, store) : {
+  return values(zarr, store.endsWith(".ozx") ? await zipped(zarrita, store) : {
     get: (key) => readFile(join(store, key)).then((bytes) => new Uint8Array(bytes), () => undefined),
-  }; // prettier-ignore
+  }, arrays); // prettier-ignore
+}
+
+/** The same of a store at an address, without the codec if it is plain; one that is a zip by parts of it. */
+export async function readUrl({ zarrita, url, plain, zipped, arrays }) {
+  const zarr = await import(pathToFileURL(zarrita).href);
+  if (!plain) register(zarr);
+  const files = zipped ? (await zipStore(zarrita)).fromUrl(url) : new zarr.FetchStore(url);
+  return values(zarr, files, arrays);
+}
+
+async function values(zarr, files, arrays) {
   const out = {};
   for (const name of arrays) {
     const array = await zarr.open(zarr.root(files).resolve(name), { kind: "array" });
@@ -20,7 +31,10 @@ export async function readStore({ zarrita, store, arrays }) {
 }
 
 async function zipped(zarrita, path) {
+  return (await zipStore(zarrita)).fromBlob(new Blob([await readFile(path)]));
+}
+
+async function zipStore(zarrita) {
   const storage = new URL("../../../@zarrita/storage/dist/src/zip.js", pathToFileURL(zarrita));
-  const { default: ZipFileStore } = await import(storage.href);
-  return ZipFileStore.fromBlob(new Blob([await readFile(path)]));
+  return (await import(storage.href)).default;
 }
