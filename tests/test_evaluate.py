@@ -395,6 +395,17 @@ def test_other_codecs_stay_within_the_bytes_they_are_given(name):
     assert codecs.code(name, 20) is None
 
 
+def test_other_codecs_take_a_scan_of_one_slice():
+    """In a process of its own, for the library ends one that it cannot serve."""
+    pytest.importorskip("imagecodecs")
+    code = ("import numpy as np; from inrstore.evaluate.yardsticks import Codecs\n"
+            "scan = np.random.default_rng(0).integers(0, 900, (5, 1, 40, 36)).astype(np.int16)\n"
+            "made = [Codecs(scan).code(name, 6000) for name in Codecs.names()]\n"
+            "print(all(one.voxels.shape == scan.shape and 0 < one.nbytes <= 6000 for one in made))")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
+
+
 def test_the_noise_of_an_image_is_none_of_its_anatomy():
     """Of coarse voxels differences along one axis are anatomy; those along all axes are noise, found within 15 %."""
     rng = np.random.default_rng(2)

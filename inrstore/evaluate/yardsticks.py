@@ -170,14 +170,20 @@ class Codecs:
         best: Coded | None = None
         least = math.inf
         for k in sorted({min(count, k) for k in (max(1, count // 4), max(1, count // 2), count)}):
-            images = (basis[:k] @ unit).reshape(k, *self._stacked.shape[1:])
+            # SPERR ends the process at a volume of one slice; it takes pictures.
+            shape = self._stacked.shape[2 if self._stacked.shape[1] == 1 else 1 :]
+            images = (basis[:k] @ unit).reshape(k, *shape)
             spans = [20 * math.log10(max(float(np.ptp(image)), 1e-9)) for image in images]
             extra = 4 * k * count + self._scaling
 
             def encode(level: float, images: Image = images, spans: list[float] = spans) -> list[bytes]:
                 return [
                     _codecs().sperr_encode(
-                        np.ascontiguousarray(image), max(level + span, 0.1), "psnr", chunks=image.shape, numthreads=1
+                        np.ascontiguousarray(image),
+                        max(level + span, 0.1),
+                        "psnr",
+                        numthreads=1,
+                        **({"chunks": image.shape} if image.ndim == 3 else {}),
                     )
                     for image, span in zip(images, spans, strict=True)
                 ]
