@@ -24,7 +24,7 @@ from inrstore.store.quality import Quality
 Kind: TypeAlias = Literal["dmri", "fmri", "structural", "ct", "image"]
 KINDS: tuple[Kind, ...] = ("dmri", "fmri", "structural", "ct", "image")
 
-TIMES: Mapping[Kind, float] = {"dmri": 0.5, "fmri": 0.3, "structural": 0.3, "ct": 0.75}
+TIMES: Mapping[Kind, float] = {"dmri": 0.5, "fmri": 0.3, "structural": 0.3, "ct": 0.5}
 """Error of the default over the noise."""
 _ROUNDING = 0.5
 """Stored units; an error below it is no smaller in a file of integers than none."""
