@@ -37,9 +37,9 @@ NAME = "mancini"
 SLICES: dict[str, tuple[tuple[tuple[int, int], ...], int, int]] = {
     "s02": (((0, 72), (0, 72), (16, 20)), 71, 2000),
     "s01": (((0, 128), (0, 128), (13, 15)), 164, 1000),
-    "s04": (((0, 95), (0, 143), (0, 2)), 269, 500),
+    "s04": (((0, 95), (0, 143), (0, 2)), 256, 400),
 }
-"""Cut (x, y, z), units of each of three layers, steps: values over parameters are 9.0 to 9.1; published steps 2,000."""
+"""Cut (x, y, z), units of each of three layers, steps: values over parameters are 9.0 to 9.9; published steps 2,000."""
 _TRIES, _CLOSE = 8, 0.01
 
 

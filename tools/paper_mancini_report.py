@@ -127,4 +127,22 @@ def _judged(found: dict[tuple[str, str, str], Any], scans: Sequence[str]) -> lis
         f"bytes no further than MP-PCA in {second}, and than that SIREN-2D in {third}. JPEG 2000 is "
         f"{spread['siren']} times as far off as the default at the bytes of SIREN-2D, {spread['9']} times at 9 : 1."
     )
+    text += " " + _beside_published(found, scans)
     return ["The judgement, mean absolute errors of FA, and of MD in µm²/ms:", "", table(head, lines), "", text]
+
+
+def _beside_published(found: dict[tuple[str, str, str], Any], scans: Sequence[str]) -> str:
+    """Return how often the default's relative errors spread no more than the published ones, of other scans."""
+    published = PUBLISHED["seed0_table1"]
+    parts = []
+    for name, column in (("MP-PCA", "MP-PCA"), ("SIREN-2D", "siren2d")):
+        at, kept, rows = published["columns"].index(column), 0, 0
+        for measure, tissue, *_ in (row for row in published["rows"] if row[0] in ("FA", "MD")):
+            limit = next(row[at][1] for row in published["rows"] if row[:2] == [measure, tissue])
+            key = f"{measure} | {tissue} | relative error, std"
+            values = [_figure(found, scan, ("default", "9"), key) for scan in scans]
+            rows += sum(value is not None for value in values)
+            kept += sum(value is not None and value <= limit for value in values)
+        parts.append(f"{name} in {kept} of {rows}")
+    return ("Standard deviations of its relative errors at 9 : 1 are no larger than the published ones, of other scans, "
+            f"of {', of '.join(parts)} rows.")  # fmt: skip
