@@ -144,5 +144,7 @@ def _beside_published(found: dict[tuple[str, str, str], Any], scans: Sequence[st
             rows += sum(value is not None for value in values)
             kept += sum(value is not None and value <= limit for value in values)
         parts.append(f"{name} in {kept} of {rows}")
-    return ("Standard deviations of its relative errors at 9 : 1 are no larger than the published ones, of other scans, "
-            f"of {', of '.join(parts)} rows.")  # fmt: skip
+    return (
+        "Standard deviations of its relative errors at 9 : 1 are no larger than the published ones, of other scans, of "
+        f"{', of '.join(parts)} rows."
+    )
