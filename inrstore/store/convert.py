@@ -75,7 +75,10 @@ def convert_images(
             results[number] = error
     clock.add(sum(len(c.grid) for c in running.values()), sum(c.source.voxels.nbytes for c in running.values()))
     try:
-        _encode(list(running.values()), clock)
+        left = list(running.values())
+        while left:
+            _encode(left, clock)
+            left = [conversion for conversion in left if conversion.refine()]
     except InrstoreError as error:
         if len(running) == 1:
             return [results.get(number, error) for number in range(len(images))]
