@@ -52,7 +52,10 @@ class Conversion:
         Chunks that are encoded.
     """
 
-    def __init__(self, source: Source, destination: str, options: Options, work: str = "", replaces: str = "") -> None:
+    def __init__(
+        self, source: Source, destination: str, options: Options, work: str = "", replaces: str = "",
+        shares: npt.NDArray[np.float64] | None = None,
+    ) -> None:  # fmt: skip
         self.dropped: tuple[str, ...] = ()
         if options.strip:
             source, self.dropped = stripped(source)
@@ -70,8 +73,10 @@ class Conversion:
         self.ranges = Ranges.of(source.voxels, leading, self.inside)
         self.nominal = options.quality.psnr_at_target(self.ranges)
         self.noise = noise_of(source, leading, self.inside) if options.quality.noise is not None else None
-        self.targets: dict[tuple[int, ...], Target] = self._targets(None if self.noise is None else self.noise.sigma)
-        self._refined, self._sigma = 0, None if self.noise is None else self.noise.sigma
+        self._refined = 0
+        self._sigma = None if self.noise is None else self.noise.sigma * (1.0 if shares is None else shares)
+        self.targets: dict[tuple[int, ...], Target] = self._targets(self._sigma)
+        self.preserved: dict[str, Any] | None = None
         self.frames: dict[tuple[int, ...], bytes] = {}
         self._worst, self._parameters = 1.0, tuple[bytes, ...]()
         self._promised = options.quality
@@ -79,6 +84,23 @@ class Conversion:
     def _targets(self, sigma: npt.NDArray[np.float64] | None) -> dict[tuple[int, ...], Target]:
         targets = self.options.quality.chunk_targets(self.grid, self.ranges, self.dims, self.cut, sigma)
         return dict(zip(self.grid, targets, strict=True))
+
+    @property
+    def shares(self) -> npt.NDArray[np.float64] | None:
+        """What each measurement may be off, over its noise; None where that is nothing to go by."""
+        return None if self.noise is None or self._sigma is None else np.asarray(self._sigma / self.noise.sigma)
+
+    @property
+    def stored(self) -> int:
+        """Bytes of the chunks."""
+        return sum(map(len, self.frames.values()))
+
+    def decoded(self) -> npt.NDArray[Any]:
+        """Return the image as readers decode it."""
+        out = np.zeros(self.grid.shape, layout.stored_dtype(self.source.voxels.dtype))
+        for index in self.grid:
+            out[self.grid.region(index)] = self._decoded(index)
+        return out
 
     def refine(self) -> bool:
         """Return whether chunks have to be coded again: a measurement is further off than its noise allows.
@@ -170,6 +192,8 @@ class Conversion:
             **measures.to_dict(),
             worst_voxel=worst,
             promised=self._promised.to_dict(),
+            noise=None if self.noise is None else self.noise.describe(),
+            preserve=self.preserved,
             source_bytes=nbytes,
             stored_bytes=size,
             ratio=nbytes / size,
@@ -247,6 +271,8 @@ class Conversion:
         quality = {"asked": self._promised.to_dict(), **measures.to_dict(), "worst_voxel": list(worst)}
         if self.noise is not None:
             quality["noise"] = self.noise.describe()
+        if self.preserved is not None:
+            quality["preserve"] = self.preserved
         tool = f"inrstore {version('inrstore')}"
         group = attributes.group_attributes(self.source, self.dims, zarr_format, tool, quality)
         own = group[layout.ATTRIBUTES]
@@ -336,6 +362,8 @@ def report_of(store: Store) -> ConvertReport:
         **store.stated().to_dict(),
         worst_voxel=tuple(store.measured.get("worst_voxel", ())),
         promised=store.promised,
+        noise=store.said("noise"),
+        preserve=store.said("preserve"),
         source_bytes=nbytes,
         stored_bytes=size,
         ratio=nbytes / size,

@@ -18,6 +18,7 @@ from inrstore.evaluate.metrics import Measures, Ranges
 from inrstore.evaluate.noise import Noise
 from inrstore.sources import Source
 from inrstore.store.layout import Grid, measurement_axes
+from inrstore.store.measures import Preserve
 
 DEFAULT_PSNR = 40.0
 LEAST_NOISE, MOST_NOISE = 0.001, 1000.0
@@ -30,7 +31,7 @@ _SAME_NOISE = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """The quality of a whole image. Exactly one of the first six is set; if none is named, it is `psnr=40`.
+    """The quality of a whole image. Exactly one of the first seven is set; if none is named, it is `psnr=40`.
 
     Parameters
     ----------
@@ -41,6 +42,8 @@ class Quality:
     noise : float, optional
         In every measurement an rmse of at most so many times the standard deviation of its noise, over the voxels that
         `inrstore.evaluate.noise.Noise` counts.
+    preserve : Preserve, optional
+        A measure of an analysis stays within a bound; the quality is looked for, see `inrstore.store.preserve`.
     lossless : bool
         Every bit is kept.
     found : bool
@@ -53,6 +56,7 @@ class Quality:
     rmse: float | None = None
     max_error: float | None = None
     noise: float | None = None
+    preserve: Preserve | None = None
     lossless: bool = False
     found: bool = False
     unasked: bool = field(default=False, compare=False)
@@ -60,10 +64,10 @@ class Quality:
     @classmethod
     def of(
         cls, psnr: float | None, rmse: float | None, max_error: float | None, lossless: bool,
-        noise: float | None = None,
+        noise: float | None = None, preserve: Any = None,
     ) -> Quality:  # fmt: skip
         """Check what a user asks for."""
-        given = {"psnr": psnr, "rmse": rmse, "max_error": max_error, "noise": noise}
+        given = {"psnr": psnr, "rmse": rmse, "max_error": max_error, "noise": noise, "preserve": preserve}
         named = [name for name, value in given.items() if value is not None] + ["lossless"] * bool(lossless)
         if len(named) > 1:
             raise ConfigurationError(f"give only one of {' and '.join(named)}")
@@ -80,6 +84,8 @@ class Quality:
                 raise ConfigurationError(f"noise must be a number of standard deviations between {LEAST_NOISE:g} and "
                                          f"{MOST_NOISE:g}, not {noise!r}")  # fmt: skip
             return cls(noise=float(noise))
+        if preserve is not None:
+            return cls(preserve=Preserve.of(preserve))
         target = Target(rmse=rmse, max_error=max_error, lossless=bool(lossless))
         return cls(rmse=target.rmse, max_error=target.max_error, lossless=target.lossless)
 
@@ -88,13 +94,21 @@ class Quality:
         """Take what `to_dict` gave."""
         if asked.get("found"):
             return AS_FOUND
-        values = {name: asked.get(name) for name in ("psnr", "rmse", "max_error", "noise")}
+        values = {name: asked.get(name) for name in ("psnr", "rmse", "max_error", "noise", "preserve")}
         return cls.of(**values, lossless=bool(asked.get("lossless", False)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object with the one thing that is asked."""
         names = ("psnr", "rmse", "max_error", "noise", "lossless", "found")
-        return {name: getattr(self, name) for name in names if getattr(self, name)}
+        searched = {} if self.preserve is None else {"preserve": self.preserve.to_dict()}
+        return {name: getattr(self, name) for name in names if getattr(self, name)} | searched
+
+    def made(self, said: Mapping[str, Any]) -> bool:
+        """Return whether a store was made with this quality, by what it says of its own."""
+        if self.preserve is None:
+            return bool(said.get("asked") == self.to_dict())
+        found = said.get("preserve")
+        return isinstance(found, dict) and {found.get("measure"): found.get("bound")} == self.preserve.to_dict()
 
     def _target(self, ranges: Ranges, leading: int, chunks: Sequence[int]) -> Target:
         """Return what all chunks have in common; with psnr or noise the error relative to the scales, still missing.

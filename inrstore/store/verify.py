@@ -170,8 +170,7 @@ def _noise(opened: Store, source: Source) -> Noise:
     StoreError
         If that was in a way this program does not know.
     """
-    said = opened.measured.get("noise")
-    estimator = said.get("estimator") if isinstance(said, dict) else None
+    estimator = (opened.said("noise") or {}).get("estimator")
     noise = noise_of(source, layout.measurement_axes(opened.dims), _inside(opened))
     if estimator != noise.estimator:
         raise StoreError(f"{opened.label}: attribute quality.noise.estimator: {estimator!r} is not {noise.estimator}, "
@@ -247,6 +246,8 @@ def _common(store: Store, measures: Measures, seconds: float) -> dict[str, Any]:
         "store": store.label,
         **measures.to_dict(),
         "promised": store.promised,
+        "noise": store.said("noise"),
+        "preserve": store.said("preserve"),
         "source_bytes": store.source_bytes,
         "stored_bytes": size,
         "ratio": store.source_bytes / size,
