@@ -82,6 +82,20 @@ def test_no_measurement_is_further_off_than_promised(tmp_path, dtype, wanted=1.0
     assert report.promised == {"noise": wanted} and not report.lossless
 
 
+def test_images_of_one_and_of_few_measurements_keep_it_too(tmp_path):
+    image = scan(3)
+    for name, part in (
+        ("whole", image[1]),
+        ("slice", image[1, 3]),
+        ("few", image),
+        ("more", np.stack([image, image + 9])),
+    ):
+        source = stored(tmp_path / f"{name}.nii", part)
+        report = api.convert(source, tmp_path / f"{name}.ozx", noise=1.0, preset="fast")
+        assert report.noise["estimator"] == DIFFERENCES and not report.lossless
+        assert api.verify(tmp_path / f"{name}.ozx", source).promised == {"noise": 1.0}
+
+
 def test_a_measurement_that_is_further_off_leaves_no_store(tmp_path, monkeypatch):
     source = stored(tmp_path / "a.nii.gz", scan())
     monkeypatch.setattr(Conversion, "refine", lambda self: False)  # chunks keep a mean over their measurements alone

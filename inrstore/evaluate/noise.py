@@ -122,7 +122,8 @@ class Excess:
     def add(self, original: Image, decoded: Image, where: tuple[slice, ...]) -> None:
         """Take in the same part of both images; `where` is that part."""
         leading = self._squares.ndim
-        squares, counts = self._squares[where[:leading]], self._counts[where[:leading]]
+        part: tuple[Any, ...] = (*where[:leading], ...)  # a view, also where there are no leading axes
+        squares, counts = self._squares[part], self._counts[part]
         counted = self._noise.counted[where[leading:]]
         for index in np.ndindex(squares.shape):
             a, b = (image[index][counted].astype(np.float64) for image in (original, decoded))

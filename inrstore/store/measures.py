@@ -65,7 +65,7 @@ MEASURES: Mapping[str, Measure] = {
     "bold": Measure(
         kind="fmri", figure=("correlation of the series, median", "brain", "value"), best=1.0, bound=0.9, most=0.0,
         unit="", what="median correlation of the detrended series in the brain",
-        curve=((0.25, 0.05), (0.5, 0.2), (1.0, 0.6)),
+        curve=((0.25, 0.032), (0.5, 0.134), (0.75, 0.339)),  # of a series that is noise, 1 - sqrt(1 - multiple²)
     ),
     "volume": Measure(
         kind="structural", figure=("Dice", "", "value"), best=1.0, bound=0.95, most=0.0, unit="",

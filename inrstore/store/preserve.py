@@ -112,14 +112,15 @@ def prepare(source: Source, options: Options) -> tuple[Measure, Model]:
     measure = MEASURES[asked.measure]
     kind = kind_of(source, stem(source.name).rpartition("_")[2])
     if kind not in (measure.kind, "image") or source.labels:
-        what = "labels" if source.labels else f"of kind {kind}"
-        raise ConfigurationError(f"{source.label}: preserve {asked.measure}: {measure.what}: the image is {what}")
+        what = "of labels" if source.labels else f"of kind {kind}"
+        raise ConfigurationError(f"{source.label}: preserve {asked.measure}: {measure.what} is for images of kind "
+                                 f"{measure.kind}, and this is one {what}")  # fmt: skip
     try:
         model = model_of(measure.kind, source, Wanted(mask=options.mask))  # type: ignore[arg-type]
     except ConfigurationError as error:
         text = str(error).removeprefix(f"{source.label}: ")
         raise ConfigurationError(f"{source.label}: preserve {asked.measure}: {text}") from error
-    _figure(measure, model, source, source.voxels, asked.measure)
+    figure_of(measure, model, source, source.voxels, asked.measure)
     return measure, model
 
 
@@ -164,7 +165,7 @@ def search(source: Source, options: Options, attempt: Callable[[Quality, Any], T
 
     def once(quality: Quality) -> tuple[Trial, float]:
         done = attempt(quality, trial)
-        figure = _figure(measure, model, source, done.decoded(), asked.measure)
+        figure = figure_of(measure, model, source, done.decoded(), asked.measure)
         made.append(Attempt(quality=quality, figure=figure, kept=measure.loss(figure) <= bound, stored=done.stored))
         return done, figure
 
@@ -221,7 +222,7 @@ def _quality(noisy: bool, multiple: float) -> Quality:
     return Quality(noise=multiple) if noisy else Quality(psnr=round(40 - 20 * math.log10(multiple), 2))
 
 
-def _figure(measure: Measure, model: Model, source: Source, voxels: Image, name: str) -> float:
+def figure_of(measure: Measure, model: Model, source: Source, voxels: Image, name: str) -> float:
     """Return the figure of a decoded image.
 
     Raises
