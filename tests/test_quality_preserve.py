@@ -143,10 +143,12 @@ def test_a_rule_of_an_archive_says_which_images(tmp_path):
     check_refused(lambda: api.convert(tmp_path / "in", tmp_path / "out", preserve="bold"), ConfigurationError,
                   '[dwi] preserve = "bold"', folder=tmp_path)  # fmt: skip
     (tmp_path / "rules.toml").write_text("[bold]\npreserve = {bold = 0.7}\n[T1w]\npreserve = 'fa'\n")
+    plan = api.convert(tmp_path / "in", tmp_path / "out", dry_run=True, **given)
     report = api.convert(tmp_path / "in", tmp_path / "out", **given)
     assert report.failed == 1 and "preserve fa: " in str(report.failures)
     (store,) = (tmp_path / "out").rglob("*bold*.ozx")
     assert api.info(store).preserve["measure"] == "bold" and api.info(store).preserve["found"] >= 0.7
+    assert "preserve fa: " in str([image.note for image in plan.images])
     (tmp_path / "rules.toml").write_text("[bold]\npreserve = {bold = 0.7}\n")
     plan = api.convert(tmp_path / "in", tmp_path / "out2", dry_run=True, **given)
     assert {"preserve": {"bold": 0.7}} in [image.quality for image in plan.images]
@@ -160,8 +162,9 @@ def test_a_rule_of_an_archive_says_which_images(tmp_path):
 
 
 def test_a_scan_without_noise_has_a_psnr(tmp_path):
-    source = SimpleNamespace(label="x", labels=False, spatial=True, voxels=np.zeros((4, 9, 9, 9), np.int16))
-    made = preserve.first(source, Options(quality=Quality(preserve=Preserve("fa", 0.02))))
+    ramp = np.add.outer(np.arange(9), np.add.outer(np.arange(9), np.arange(9))).astype(np.int16)
+    source = read_source(write_nifti(tmp_path / "s_T1w.nii", ramp))
+    made = preserve.first(source, Options(quality=Quality(preserve=Preserve("volume", 0.95))))
     assert made.quality.noise is None and 40 < made.quality.psnr < 60
 
 

@@ -74,7 +74,8 @@ def _mppca(voxels: Any, mask: Any) -> float:
     from dipy.denoise.localpca import mppca
 
     data = np.ascontiguousarray(voxels.T, np.float32)
-    _, sigma = mppca(data, mask=mask.T, patch_radius=2 if min(data.shape[:3]) > 4 else [2, 2, 1], return_sigma=True)
+    radius = np.array([2, 2, 2] if data.shape[2] > 4 else [6, 6, 0])  # of few slices: patches in the plane
+    _, sigma = mppca(data, mask=mask.T, patch_radius=radius, return_sigma=True)
     inside = sigma[mask.T]
     return float(np.median(inside[inside > 0]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -112,7 +113,10 @@ def _preserving(source: Source, destination: str, options: Options, work: str, s
     if not seal:
         refuse_existing(destination)
 
+    numbers = itertools.count(1)
+
     def attempt(quality: Quality, before: Conversion | None) -> Conversion:
+        clock.prefix = f"try {next(numbers)}: "
         shares = None if before is None else before.shares
         conversion = Conversion(source, destination, replace(options, quality=quality), work, seal, shares)
         clock.add(len(conversion.grid), source.voxels.nbytes)
@@ -121,7 +125,10 @@ def _preserving(source: Source, destination: str, options: Options, work: str, s
 
     asked = options.quality.preserve
     assert asked is not None
-    found = preserve.search(source, options, attempt)
+    try:
+        found = preserve.search(source, options, attempt)
+    finally:
+        clock.prefix = ""
     conversion: Conversion = found.trial
     conversion.preserved = {"measure": asked.measure, "bound": asked.bound, "found": float(f"{found.figure:.5g}")}
     return conversion

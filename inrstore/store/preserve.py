@@ -19,7 +19,7 @@ from inrstore.sources import Source
 from inrstore.sources.registry import stem
 from inrstore.store.evaluation import Model, Wanted, kind_of, model_of
 from inrstore.store.layout import image_dims, measurement_axes
-from inrstore.store.measures import MEASURES, Curve, Measure, first_guess
+from inrstore.store.measures import MEASURES, Curve, Measure, Preserve, first_guess
 from inrstore.store.options import Options
 from inrstore.store.quality import Quality, noise_of
 
@@ -109,12 +109,7 @@ def prepare(source: Source, options: Options) -> tuple[Measure, Model]:
     asked = options.quality.preserve
     assert asked is not None
     require(asked.measure)
-    measure = MEASURES[asked.measure]
-    kind = kind_of(source, stem(source.name).rpartition("_")[2])
-    if kind not in (measure.kind, "image") or source.labels:
-        what = "of labels" if source.labels else f"of kind {kind}"
-        raise ConfigurationError(f"{source.label}: preserve {asked.measure}: {measure.what} is for images of kind "
-                                 f"{measure.kind}, and this is one {what}")  # fmt: skip
+    measure = _measure(source, asked)
     try:
         model = model_of(measure.kind, source, Wanted(mask=options.mask))  # type: ignore[arg-type]
     except ConfigurationError as error:
@@ -124,12 +119,23 @@ def prepare(source: Source, options: Options) -> tuple[Measure, Model]:
     return measure, model
 
 
+def _measure(source: Source, asked: Preserve) -> Measure:
+    """Return the measure that is asked of an image of its kind."""
+    measure = MEASURES[asked.measure]
+    kind = kind_of(source, stem(source.name).rpartition("_")[2])
+    if kind not in (measure.kind, "image") or source.labels:
+        what = "of labels" if source.labels else f"of kind {kind}"
+        raise ConfigurationError(f"{source.label}: preserve {asked.measure}: {measure.what} is for images of kind "
+                                 f"{measure.kind}, and this is one {what}")  # fmt: skip
+    return measure
+
+
 def first(source: Source, options: Options, curve: Curve | None = None) -> Options:
     """Return the options of the first trial, by what is usual."""
     asked = options.quality.preserve
     if asked is None:
         return options
-    measure = MEASURES[asked.measure]
+    measure = _measure(source, asked)
     guess = first_guess(curve or measure.curve, _AIM * measure.loss(asked.bound))
     return replace(options, quality=_quality(_noisy(source), _limited(guess)))
 

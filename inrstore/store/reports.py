@@ -63,6 +63,7 @@ class Clock:
         self._total = total
         self._bytes = nbytes
         self._start = time.perf_counter()
+        self.prefix = ""  # of what is told: which of several tries it is
 
     @property
     def wanted(self) -> bool:
@@ -87,7 +88,7 @@ class Clock:
         seconds = self.seconds
         self._callback(
             JobProgress(
-                stage=stage,
+                stage=self.prefix + stage,
                 chunks_done=done,
                 chunks_total=self._total,
                 fraction=part,
