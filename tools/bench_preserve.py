@@ -141,14 +141,14 @@ def curve_of_others(rows: list[Row], name: str, measure: str) -> list[tuple[floa
     return mean or None
 
 
-def search(name: str, known: list[Row]) -> list[Row]:
-    """Return what a search finds on a scan whose own curve it does not know."""
+def search(name: str, known: list[Row], measures: tuple[str, ...]) -> list[Row]:
+    """Return what a search finds on a scan whose own curve it does not know, for some of its measures."""
     from inrstore import api
     from inrstore.store import convert, preserve
     from inrstore.store.measures import MEASURES
 
     rows = []
-    for one in SCANS[name]:
+    for one in (one for one in SCANS[name] if one in measures):
         curve, kept = curve_of_others(known, name, one), {}
         usual = preserve.search
 
@@ -194,15 +194,20 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--scans", default=",".join(dict.fromkeys((*SCANS, *NOISY))))
     parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--measures", default="fa,md,bold,volume,hu", help="of the part search")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args(words)
+    asked = tuple(arguments.measures.split(","))
     for part in arguments.parts.split(","):
         for name in arguments.scans.split(","):
             if name not in (NOISY if part == "noise" else SCANS):
                 continue
             before = read_rows(arguments.out)
-            found = noise(name) if part == "noise" else curves(name) if part == "curves" else search(name, before)
-            rows = [row for row in before if (row["part"], row["scan"]) != (part, name)] + found
+            found = (
+                noise(name) if part == "noise" else curves(name) if part == "curves" else search(name, before, asked)
+            )
+            own = [(row["part"], row["scan"], row.get("measure")) for row in found]
+            rows = [row for row in before if (row["part"], row["scan"], row.get("measure")) not in own] + found
             about = {"environment": describe("nibabel", "dipy", "scipy", "av")}
             write_rows(arguments.out, about, sorted(rows, key=lambda row: (row["part"], row["scan"])))
             print(part, name, *found, sep="\n  ", flush=True)
