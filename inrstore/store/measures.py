@@ -56,11 +56,13 @@ class Measure:
 MEASURES: Mapping[str, Measure] = {
     "fa": Measure(
         kind="dmri", figure=("FA", "WM", "mean absolute error"), best=0.0, bound=0.02, most=1.0, unit="",
-        what="mean absolute error of FA in white matter", curve=((0.35, 0.0104), (0.5, 0.0183), (0.7, 0.0357), (1.0, 0.0726), (1.4, 0.1436)),
+        what="mean absolute error of FA in white matter",
+        curve=((0.35, 0.0104), (0.5, 0.0183), (0.7, 0.0357), (1.0, 0.0726), (1.4, 0.1436)),
     ),
     "md": Measure(
         kind="dmri", figure=("MD", "WM", "mean absolute error"), best=0.0, bound=0.015, most=3.0, unit="µm²/ms",
-        what="mean absolute error of MD in white matter", curve=((0.35, 0.0096), (0.5, 0.0152), (0.7, 0.0249), (1.0, 0.0398), (1.4, 0.0589)),
+        what="mean absolute error of MD in white matter",
+        curve=((0.35, 0.0096), (0.5, 0.0152), (0.7, 0.0249), (1.0, 0.0398), (1.4, 0.0589)),
     ),
     "bold": Measure(
         kind="fmri", figure=("correlation of the series, median", "brain", "value"), best=1.0, bound=0.9, most=0.0,
