@@ -26,8 +26,6 @@ from tools import web_kernel
 
 NODE = shutil.which("node")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ABSENT = ("superres",)
-"""Modes that the decoder in JavaScript does not have."""
 ZARRITA = "zarrita@0.7.5"
 needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -113,8 +111,8 @@ def test_every_vector_in_node_gives_its_values_or_is_refused_by_field_and_av1_by
     assert result["failures"] == []
     assert result["passed"] + len(result["unsupported"]) == len(entries)
     unsupported = set(result["unsupported"])
-    assert all(name.startswith(("av1-", *ABSENT)) for name in unsupported)
-    assert {e["name"] for e in entries if e.get("mode") in ("av1", *ABSENT)} <= unsupported
+    assert all(name.startswith("av1-") for name in unsupported)
+    assert {e["name"] for e in entries if e.get("mode") == "av1"} <= unsupported
 
 
 @needs_chromium
@@ -125,8 +123,8 @@ def test_every_vector_in_chromium_gives_its_values_or_is_refused_by_field(tmp_pa
     result["failures"] = [text for text in result["failures"] if "; CorruptChunkError av1.stream is wanted" not in text
                           or ": CorruptChunkError decoded_crc:" not in text]  # fmt: skip
     assert result["failures"] == []
-    assert all(name.startswith(ABSENT) for name in result["unsupported"])
-    assert result["passed"] + len(result["unsupported"]) >= len(entries) - 2
+    assert result["unsupported"] == []
+    assert result["passed"] >= len(entries) - 2
 
 
 @needs_node

@@ -6,7 +6,8 @@
 
 A diffusion scan at 36 dB by the transform, with a correcting network and without one; a T1 scan without loss by the
 predictor, and by byteplanes; one measurement as a sine network (a short fit: its speed is that of its size, which
-stands beside it). The least of a few runs; the bits are checked by the checksum of each frame.
+stands beside it), and with a second one that refines it (superres). The least of a few runs; the bits are checked by
+the checksum of each frame.
 """
 
 from __future__ import annotations
@@ -64,6 +65,10 @@ def made() -> Iterator[tuple[str, bytes]]:
         network = Network(name="siren3d", layers=3, units=units, steps=300)
         options = EncodeOptions(mode="siren", network=network, threads=1)
         yield f"siren of {units} units", encode_chunks([measurement], Target(rmse=rmse), options)[0]
+    for name in ("lanczos-siren-srdensenet", "fourier-siren-srno"):
+        network = Network(name=name, layers=3, units=32, steps=100, downsample=2, channels=4)
+        options = EncodeOptions(mode="siren", network=network, threads=1)
+        yield name, encode_chunks([measurement], Target(rmse=rmse), options)[0]
 
 
 def required(frame: bytes | None, name: str) -> bytes:

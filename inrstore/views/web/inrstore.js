@@ -6,6 +6,7 @@ import { neural } from "./neural.js";
 import { planes } from "./planes.js";
 import { predictor } from "./predictor.js";
 import { siren } from "./siren.js";
+import { superres } from "./superres.js";
 import { transform } from "./transform.js";
 import { TYPES, fromHalf, typeOf } from "./types.js";
 
@@ -21,7 +22,7 @@ const MODES = [
   ["predictor", predictor],
   ["neural", neural],
   ["av1", av1],
-  ["superres"], // not here
+  ["superres", superres],
 ];
 
 /**

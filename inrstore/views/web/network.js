@@ -11,7 +11,7 @@ const [SINE_CODE, LAST_CODE] = [1, 3];
 const even = (n) => n + (n % 2);
 
 /** A short number: 12 bits of mantissa, 4 of exponent. */
-const short = (g) => (g & 0xfff) * 2 ** (g >> 12);
+export const short = (g) => (g & 0xfff) * 2 ** (g >> 12);
 
 /**
  * Read a network. `accept(head)` checks, in the mode's name, what its fields say before anything is made of them, and
