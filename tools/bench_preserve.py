@@ -62,7 +62,8 @@ def noise(name: str) -> list[Row]:
 
     add(ours.REGRESSION, lambda: np.median(ours.Noise.of(voxels, 1).sigma))
     add(ours.DIFFERENCES, lambda: np.median(ours.deviation(voxels, mask)))
-    add("MP-PCA (dipy)", lambda: _mppca(voxels, mask))
+    if voxels.shape[1] > 4:  # patches have five slices
+        add("MP-PCA (dipy)", lambda: _mppca(voxels, mask))
     add("PIESNO (dipy)", lambda: _piesno(voxels))
     alike = _repeated(image)
     if alike is not None:
@@ -74,8 +75,7 @@ def _mppca(voxels: Any, mask: Any) -> float:
     from dipy.denoise.localpca import mppca
 
     data = np.ascontiguousarray(voxels.T, np.float32)
-    radius = np.array([2, 2, 2] if data.shape[2] > 4 else [6, 6, 0])  # of few slices: patches in the plane
-    _, sigma = mppca(data, mask=mask.T, patch_radius=radius, return_sigma=True)
+    _, sigma = mppca(data, mask=mask.T, patch_radius=2, return_sigma=True)
     inside = sigma[mask.T]
     return float(np.median(inside[inside > 0]))
 

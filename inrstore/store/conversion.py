@@ -117,6 +117,8 @@ class Conversion:
         ratios = excess.ratios() / self.options.quality.noise
         if ratios.max(initial=0.0) <= 1:
             return False
+        if self._refined == _REFINED and self.options.strict:
+            return False  # networks hold every chunk, or the image fails
         self._refined += 1
         if self._refined > _REFINED:
             self.targets = dict.fromkeys(self.grid, Target(lossless=True))
