@@ -238,7 +238,7 @@ class _Worker:
         if store.attributes["source"].get("sha256") != sha256.hexdigest():
             return "made from another file: the source was changed"
         labels = not choice.named and store.promised == Quality(lossless=True).to_dict()
-        if store.promised != choice.options.quality.to_dict() and not labels:
+        if not choice.options.quality.made(store.measured) and not labels:
             return f"with another quality: {store.promised}"
         return ""
 
