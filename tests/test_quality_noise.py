@@ -68,7 +68,7 @@ def test_few_measurements_have_the_noise_of_their_neighbours():
         found = Noise.of(flat, 0)
         assert found.estimator == DIFFERENCES and found.sigma == pytest.approx(SIGMA, rel=0.1)
     assert Noise.of(flat[0], 0).sigma == pytest.approx(SIGMA, rel=0.2)
-    # Of integers differences are halves; their median is none.
+    # Of integers differences are multiples of a step; their median is none.
     fine = [float(deviation(np.rint(100 + rng.normal(0, s, (1, 64, 64))).astype(np.int16))) for s in (1.0, 1.2, 1.4)]
     assert fine == pytest.approx([1.04, 1.23, 1.43], rel=0.06)
 
@@ -152,7 +152,7 @@ def test_an_image_without_noise_is_refused_and_told_why(tmp_path):
         "constant": (np.full((6, 8, 8), 7.0), "measurement 0 of 1 has none"),
         "still": (still, "measurement 3 of 12 has none"),
         "ramp": (ramp, "rounding to integers"),
-        "thin": (np.ones((9, 9, 2)) * np.arange(2), "x axis of 2 voxels"),
+        "thin": (np.ones((2, 2, 2)) * np.arange(2), "cannot be measured of (2, 2, 2) voxels"),
     }
     for name, (image, words) in images.items():
         source = stored(tmp_path / f"{name}.nii", image)

@@ -54,10 +54,8 @@ _SAMPLED = 3  # scans that weights are fitted to; errors of values are looked at
 _CARRIED = 1.04  # errors of values for those of coefficients, before it is known
 _EXPECTED = 0.985, 1.004  # errors that are worth a look at values
 _FINER = 0.75  # the step whose components the first scan looks at
-_LIFTED, _STAYING = (
-    1.0015,
-    0.75,
-)  # error that a higher least value may cost; background at 0 that is not given up for it
+_LIFTED = 1.0015  # error that a higher least value may cost
+_STAYING = 0.75  # of background at 0: if more would be read as 0, it is not given up for a higher least value
 _NEAR, _RELEASED = 1.04, 2  # how far steps may go from the one that components were chosen for, but for so many scans
 
 
