@@ -71,11 +71,11 @@ MEASURES: Mapping[str, Measure] = {
     ),
     "volume": Measure(
         kind="structural", figure=("Dice", "", "value"), best=1.0, bound=0.95, most=0.0, unit="",
-        what="Dice of the tissue class that changes most", curve=((0.25, 0.02), (0.5, 0.05), (1.0, 0.12)),
+        what="Dice of the tissue class that changes most", curve=((0.25, 0.012), (0.4, 0.02), (0.7, 0.04), (1.4, 0.1)),
     ),
     "hu": Measure(
         kind="ct", figure=("HU", "soft tissue", "mean absolute error"), best=0.0, bound=5.0, most=1000.0, unit="HU",
-        what="mean absolute error in soft tissue", curve=((0.25, 2.5), (0.5, 5.0), (1.0, 10.0)),
+        what="mean absolute error in soft tissue", curve=((0.5, 2.5), (1.0, 5.0), (2.0, 10.0)),
     ),
 }  # fmt: skip
 
