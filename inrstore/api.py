@@ -46,7 +46,8 @@ from inrstore.store import evaluation
 from inrstore.store import export as store_export
 from inrstore.store import verify as store_verify
 from inrstore.store.container import ENDING, Container, is_zip
-from inrstore.store.evaluation import EvaluateReport, Kind
+from inrstore.store.defaults import Kind
+from inrstore.store.evaluation import EvaluateReport
 from inrstore.store.export import ExportReport
 from inrstore.store.layout import ZarrFormat
 from inrstore.store.options import Options, chunks_of
@@ -107,7 +108,9 @@ def convert(
         other is a folder. In an archive images lie as stores, `<name>.ozx`, where they lay in the source; other files
         are copied; zips are folders. If it ends in .ozx or .zarr, a folder or zip must hold one image.
     psnr : float, optional
-        Quality in dB, each measurement (volume) relative to its own range. 40 if no quality is given.
+        Quality in dB, each measurement (volume) relative to its own range. If no quality is given, it is one that keeps
+        what is computed from an image of its kind, by its noise, and every bit where nothing tells what it is; see
+        `inrstore.store.defaults`. Where networks or a mode are asked for it is 40.
     rmse, max_error : float, optional
         Quality in stored units instead.
     noise : float, optional

@@ -84,9 +84,9 @@ def test_both_zarr_formats_can_be_chosen(tmp_path, source):
 
 
 @needs_torch
-def test_psnr_40_is_the_default(tmp_path, source):
-    report = json.loads(good("convert", source, tmp_path / "s.zarr", "--json"))
-    assert report["promised"] == {"psnr": 40.0}
+def test_psnr_40_is_the_default_of_networks_and_of_a_mode(tmp_path, source):
+    report = json.loads(good("convert", source, tmp_path / "s.zarr", "--mode", "transform", "--json"))
+    assert report["promised"] == {"psnr": 40.0} and report["default"] == {}
     assert report["psnr"] is None or report["psnr"] >= 40
 
 

@@ -394,6 +394,42 @@ def test_other_codecs_stay_within_the_bytes_they_are_given(name):
     assert codecs.code(name, 20) is None
 
 
+def test_other_codecs_take_a_scan_of_one_slice():
+    """In a process of its own, for the library ends one that it cannot serve."""
+    pytest.importorskip("imagecodecs")
+    code = ("import numpy as np; from inrstore.evaluate.yardsticks import Codecs\n"
+            "scan = np.random.default_rng(0).integers(0, 900, (5, 1, 40, 36)).astype(np.int16)\n"
+            "made = [Codecs(scan).code(name, 6000) for name in Codecs.names()]\n"
+            "print(all(one.voxels.shape == scan.shape and 0 < one.nbytes <= 6000 for one in made))")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
+
+
+def test_the_noise_of_an_image_is_none_of_its_anatomy():
+    """Of coarse voxels differences along one axis are anatomy; what other volumes do not tell is noise."""
+    rng = np.random.default_rng(2)
+    shape = (20, 40, 40)
+    grid = np.stack(np.meshgrid(*(np.linspace(0, 1, n) for n in shape), indexing="ij"))
+    anatomy = 400 + 200 * np.sin(60 * grid[2]) * np.cos(9 * grid[1]) + 100 * np.sin(14 * grid[0])
+    course = 1 + 0.1 * rng.random(12)
+    inside = np.square(grid - 0.5).sum(axis=0) < 0.2
+    clean = np.where(inside, anatomy, 0)[None] * course[:, None, None, None]
+    scan = np.rint(clean + np.where(inside, rng.normal(0, 6, clean.shape), 0)).astype(np.int16)
+    along_x = scan[:, :, :, 1:-1] - 0.5 * scan[:, :, :, :-2] - 0.5 * scan[:, :, :, 2:]
+    assert np.median(np.abs(along_x[:, inside[:, :, 1:-1]])) / 0.6745 / 1.5**0.5 > 20
+    assert noise.Noise.of(scan, 1).sigma == pytest.approx(np.full(12, 6.0), rel=0.15)
+    assert noise.deviation(scan, inside)[0] < 10
+
+
+def test_denoising_reaches_scans_of_few_slices():
+    gradients = scheme(12, 1)
+    rng = np.random.default_rng(1)
+    clean = np.full((13, 2, 24, 24), 500.0) * np.exp(-gradients.bval / 1000)[:, None, None, None]
+    noisy = np.rint(clean + rng.normal(0, 10, clean.shape)).astype(np.int16)
+    found = yardsticks.denoised(noisy)
+    assert np.abs(found - clean).mean() < 0.6 * np.abs(noisy - clean).mean()
+
+
 def test_noise_is_found_in_each_measurement():
     rng = np.random.default_rng(0)
     z, y, x = np.meshgrid(*(np.linspace(0, 3, n) for n in (10, 30, 40)), indexing="ij")

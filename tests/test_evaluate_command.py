@@ -19,7 +19,7 @@ from inrstore import api
 from inrstore.cli.app import app
 from inrstore.errors import ConfigurationError, MissingDependencyError, SourceError, StoreError
 from inrstore.sources import read_source
-from inrstore.store.evaluation import kind_of
+from inrstore.store.defaults import kind_of
 from inrstore.store.reports import JobProgress
 
 

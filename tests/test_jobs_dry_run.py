@@ -28,7 +28,7 @@ def test_every_image_has_its_rule_quality_and_codec(tmp_path):
         out.write(source / "sub-0_bold.nii", "data.nii")
     (tmp_path / "rules.toml").write_text('[T1w]\nlossless = true\n[dwi]\nrmse = 2.0\npreset = "fast"\n')
     before = tree(tmp_path)
-    plan = inrstore.convert(source, tmp_path / "out", rules=tmp_path / "rules.toml", dry_run=True)
+    plan = inrstore.convert(source, tmp_path / "out", psnr=40, rules=tmp_path / "rules.toml", dry_run=True)
     assert isinstance(plan, ConvertPlan) and tree(tmp_path) == before
     found = {image.path: image for image in plan.images}
     assert len(found) == 11 and (plan.copied, plan.copied_bytes) == (1, 5)
@@ -39,7 +39,7 @@ def test_every_image_has_its_rule_quality_and_codec(tmp_path):
     assert found["sub-3_bold.nii"].quality == {"psnr": 40.0} and found["x_mask.nii"].quality == {"lossless": True}
     assert found["bad.nii"].stored_bytes is None and "bad.nii" in found["bad.nii"].note
     assert sum(image.sampled for image in plan.images) < 9
-    result = CliRunner().invoke(app, ["convert", str(source), str(tmp_path / "out"), "--dry-run"])
+    result = CliRunner().invoke(app, ["convert", str(source), str(tmp_path / "out"), "--psnr", "40", "--dry-run"])
     assert (
         result.exit_code == 0 and "sub-3_bold.nii  psnr 40" in result.output and "nothing was written" in result.output
     )

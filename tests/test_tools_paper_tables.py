@@ -8,6 +8,7 @@ import pytest
 from common import ROOT, needs_torch
 
 from tools import paper_tables
+from tools.paper_mancini_report import mancini
 from tools.paper_tables import Results, beside
 from tools.paper_tables_report import TABLES, _our_rows, machine
 
@@ -85,6 +86,31 @@ def test_every_table_can_be_drawn_without_and_with_rows(monkeypatch, tmp_path):
     assert "-25.0 to -25.0 %" in drawn["paper-lossless"] and "+25.0 to +25.0 %" in drawn["paper-lossless"]
     assert "2.00 times as many" in drawn["paper-siren"] and "9 steps a fit" in machine(environment, rows)
     assert [r.parameters for r in _our_rows(rows, "s09")] == [77, 77]
+
+
+def test_the_tables_of_mancini_judge_each_tissue(monkeypatch):
+    """The default below MP-PCA in one tissue and above it in another is said so, with figures."""
+
+    def row(what, size, fa, **more):
+        figures = {
+            f"FA | {tissue} | mean absolute error": value for tissue, value in zip(("WM", "GM"), fa, strict=True)
+        }
+        figures |= {"FA | WM | relative error, mean": -1.5, "FA | WM | relative error, std": 1234.0}
+        settings = {"scan": "s02", "cut": [[0, 8]] * 3, "what": what, "size": size, **more}
+        return {"settings": settings, "figures": figures, "mse_unit": 1e-4, "bytes": 100, "raw_bytes": 900}
+
+    network = {"network": {"name": "siren2d", "units": 71, "steps": 9}, "device": "cpu", "seed": 0}
+    rows = [row("MP-PCA", "", (0.2, 0.1)), row("siren2d", "siren", (0.5, 0.5), **network),
+            row("default", "siren", (0.3, 0.3)), row("default", "9", (0.1, 0.15)), row("JPEG 2000", "9", (0.4, 0.45)),
+            row("JPEG 2000", "siren", (0.6, 0.9))]  # fmt: skip
+    environment = {"processor": "a", "python": "3", "versions": {"numpy": "1", "torch": "2"}}
+    monkeypatch.setattr("tools.paper_mancini_report.results", lambda name: (rows, environment))
+    text = mancini()
+    assert "| s02 | FA | WM | 0.3 <= 0.5 | 0.1 <= 0.2 | 0.1 <= 0.5 | 2.0 | 4.0 |" in text
+    assert "| s02 | FA | GM | 0.3 <= 0.5 | 0.15 **>** 0.1 |" in text and "-1.5 ± 1,234" in text
+    assert "no further off than it in 2 of 2 rows" in text and "no further than MP-PCA in 1 of 2" in text
+    monkeypatch.setattr("tools.paper_mancini_report.results", lambda name: ([], {}))
+    assert "Not measured yet" in mancini()
 
 
 @needs_torch

@@ -29,7 +29,7 @@ def main(folder: Path) -> None:
     store = folder / "example4d.ozx"
     print(f"inrstore {inrstore.__version__}: {source.name} -> {store}; chunks are being coded")
     begin = time.perf_counter()
-    report = inrstore.convert(source, store, progress=_line())
+    report = inrstore.convert(source, store, psnr=40, progress=_line())
     print(f"{_CLEAR}  converted in {time.perf_counter() - begin:.1f} s")
     print(f"  voxels {report.source_bytes:,} bytes -> store {report.stored_bytes:,} bytes, all files counted")
     print(f"  ratio {report.ratio:.1f}   PSNR {report.psnr:.2f} dB   rmse {report.rmse:.2f}   modes {report.modes}")

@@ -1,6 +1,6 @@
 """The tables of the papers on real scans: published figures beside ours, and the default at equal PSNR and bytes.
 
-    python -m tools.paper_tables lossless fig2b seed2 siren grid     # or some of them; --device cuda on a GPU
+    python -m tools.paper_tables lossless fig2b mancini seed2 siren grid     # or some of them; --device cuda on a GPU
     python -m tools.readme_tables                                    # puts the tables into docs/papers.md
 
 Results lie in tools/results/paper_tables.json, a row a line. A row that is there for the same settings is not measured
@@ -56,7 +56,7 @@ class Results:
                 return dict(row)
         began = time.perf_counter()
         row = {"settings": wanted, **measure(), "seconds_in_all": round(time.perf_counter() - began, 1)}
-        own["environment"] = describe("nibabel", "imagecodecs")
+        own["environment"] = describe("nibabel", "imagecodecs", "dipy")
         own["rows"].append(row)
         self.write()
         print(table, json.dumps(row), flush=True)
@@ -101,6 +101,11 @@ def similarity(original: Array, decoded: Array) -> float:
 
 def converted(path: Path, values: Array, folder: Path, **asked: Any) -> dict[str, Any]:
     """Convert a cut; return bytes of its chunks, measures and times."""
+    return stored(path, values, folder, **asked)[0]
+
+
+def stored(path: Path, values: Array, folder: Path, **asked: Any) -> tuple[dict[str, Any], Array]:
+    """Convert a cut; return what `converted` does, and what a reader decodes."""
     import zarr
 
     store = folder / "made.zarr"
@@ -119,7 +124,7 @@ def converted(path: Path, values: Array, folder: Path, **asked: Any) -> dict[str
     if all("parameters" in chunk for chunk in info.chunk_list):
         found["parameters"] = sum(chunk["parameters"] + chunk.get("refiner_parameters", 0) for chunk in info.chunk_list)
     shutil.rmtree(store)
-    return found
+    return found, decoded
 
 
 def curve_of(results: Results, name: str, cut: Sequence[Sequence[int]], folder: Path) -> list[tuple[float, int]]:
@@ -295,8 +300,15 @@ def lossless(results: Results, options: argparse.Namespace, folder: Path) -> Non
                 results.row("lossless", settings, measure)
 
 
+def mancini(results: Results, options: argparse.Namespace, folder: Path) -> None:
+    """Seed 0's tables 1 and 2: errors of diffusion measures by tissue."""
+    from tools.paper_mancini import mancini as measure
+
+    measure(results, options, folder)
+
+
 TABLES: dict[str, Callable[[Results, argparse.Namespace, Path], None]] = {
-    "lossless": lossless, "fig2b": fig2b, "seed2": seed2, "siren": siren, "grid": grid,
+    "lossless": lossless, "fig2b": fig2b, "mancini": mancini, "seed2": seed2, "siren": siren, "grid": grid,
 }  # fmt: skip
 
 

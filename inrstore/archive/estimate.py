@@ -60,6 +60,8 @@ class PlannedImage:
         Whether it is one of those that were looked at.
     note : str
         Why it would fail, or would be copied.
+    default : dict
+        If no quality is asked for, where it comes from, as in `StoreReport`; empty of images that were not looked at.
     """
 
     path: str
@@ -72,6 +74,7 @@ class PlannedImage:
     seconds: float | None
     sampled: bool = False
     note: str = ""
+    default: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +116,7 @@ class _Group:
     choice: Choice
     items: list[tuple[Item, str, str]] = field(default_factory=list)  # item, zip or "", path
     found: dict[str, tuple[float, float, str]] = field(default_factory=dict)  # path -> bytes, seconds, codec
+    promises: dict[str, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)  # path -> quality, why
     notes: dict[str, str] = field(default_factory=dict)
 
 
@@ -191,15 +195,17 @@ def _look(place: Place, group: _Group, tell: Callable[[str], None] | None) -> No
         try:
             with ExitStack() as stack:
                 inside = stack.enter_context(ZipPlace(place, zipped)) if zipped else place
-                group.found[path] = _sample(inside, item.key, group.choice)
+                group.found[path], group.promises[path] = _sample(inside, item.key, group.choice)
         except UnsupportedImageError as error:
             group.notes[path] = f"copied as it is: {error}"
         except (InrstoreError, OSError) as error:
             group.notes[path] = str(error)
 
 
-def _sample(place: Place, key: str, choice: Choice) -> tuple[float, float, str]:
-    """Return about how many bytes and seconds an image takes, and what its chunks become."""
+def _sample(
+    place: Place, key: str, choice: Choice
+) -> tuple[tuple[float, float, str], tuple[dict[str, Any], dict[str, Any]]]:
+    """Return about how many bytes and seconds an image takes, what its chunks become; what is promised, and why."""
     began = time.perf_counter()
     source = read_image(place, key)
     if not choice.named and source.labels:
@@ -210,6 +216,7 @@ def _sample(place: Place, key: str, choice: Choice) -> tuple[float, float, str]:
         there = mask != key and place.size(mask) is not None and not isinstance(place, ZipPlace)
         options = replace(options, mask=place.label(mask) if there else "")
     conversion = Conversion(source, f"{key}.estimate.zarr", preserve.first(source, options))
+    options = conversion.options  # with a default quality in place of none
     reading = time.perf_counter() - began
     indices = list(conversion.grid)
     index = indices[len(indices) // 2]
@@ -222,7 +229,8 @@ def _sample(place: Place, key: str, choice: Choice) -> tuple[float, float, str]:
     seconds = reading + (time.perf_counter() - began) * source.voxels.size / crop.size
     # Air costs next to nothing where it is 0, and there is more of it at the ends than in the middle.
     content = int(np.count_nonzero(source.voxels)) / max(1, int(np.count_nonzero(crop)))
-    return len(frame) * content + METADATA_BYTES, seconds, describe_chunk(frame).mode
+    found = len(frame) * content + METADATA_BYTES, seconds, describe_chunk(frame).mode
+    return found, (options.quality.to_dict(), conversion.default)
 
 
 def _slab(values: Any) -> slice:
@@ -246,8 +254,10 @@ def _planned(group: _Group) -> Iterator[PlannedImage]:
         stored = exact[0] if exact else item.size * _mean([one[0] for one in known]) if known else None
         seconds = exact[1] if exact else item.size * _mean([one[1] for one in known]) if known else None
         note = group.notes.get(path, "")
+        quality, why = group.promises.get(path, ({}, {})) if own.quality.default else (own.quality.to_dict(), {})
         yield PlannedImage(
-            path=path, rule=group.choice.rule, quality=own.quality.to_dict(), preset=own.preset,
+            path=path, rule=group.choice.rule, preset=own.preset,
+            quality=quality, default=why,
             codec="" if note else exact[2] if exact else codecs, source_bytes=item.size,
             stored_bytes=None if stored is None or note else round(stored), seconds=None if note else seconds,
             sampled=exact is not None, note=note,

@@ -28,7 +28,7 @@ MOST_NOTE = 500
 """Characters of a note. Some are made of what strangers wrote, and each is a line of the journal."""
 
 _OPTIONAL = ("stamp", "settings", "origin", "gone")
-_MEASURES = ("psnr", "psnr_range", "rmse", "max_error", "lossless", "ratio", "modes", "promised")
+_MEASURES = ("psnr", "psnr_range", "rmse", "max_error", "lossless", "ratio", "modes", "promised", "default")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Outcome:
     digest : str
         Of a copy: its digest (`inrstore.store.manifest.digest`). Of a store: its seal.
     measures : dict
-        Of a store: psnr, psnr_range, rmse, max_error, lossless, worst_voxel, ratio, modes, promised.
+        Of a store: psnr, psnr_range, rmse, max_error, lossless, worst_voxel, ratio, modes, promised, default.
     seconds : float
         Time taken.
     stamp : str
@@ -180,6 +180,8 @@ class Tally:
         Time taken by all.
     modes : Counter
         Chunks in each mode.
+    defaults : Counter
+        Images without a quality that was asked for, by what they were taken for.
     lowest_psnr : float or None
         In dB, of the images that are not exact.
     failures, gone_first : list of Outcome
@@ -200,6 +202,7 @@ class Tally:
     copy_bytes: int = 0
     seconds: float = 0.0
     modes: Counter[str] = field(default_factory=Counter)
+    defaults: Counter[str] = field(default_factory=Counter)
     lowest_psnr: float | None = None
     failures: list[Outcome] = field(default_factory=list)
     gone: int = 0
@@ -231,6 +234,9 @@ class Tally:
         self.voxel_bytes += outcome.number("voxel_bytes") or 0.0
         self.store_bytes += outcome.stored_bytes
         self.modes.update(outcome.modes)
+        default = outcome.measures.get("default")
+        if isinstance(default, Mapping) and default:
+            self.defaults[str(default.get("kind"))] += 1
         psnr = outcome.number("psnr")
         if psnr is not None:
             self.lowest_psnr = psnr if self.lowest_psnr is None else min(psnr, self.lowest_psnr)
@@ -249,6 +255,7 @@ class Tally:
             "ratio": self.image_bytes / self.store_bytes if self.store_bytes else None,
             "psnr": self.lowest_psnr,
             "modes": dict(self.modes),
+            "defaults": dict(self.defaults),
             "failures": tuple({"key": one.key, "reason": one.note} for one in self.failures),
             "gone": self.gone,
             "gone_first": tuple(one.key for one in self.gone_first),
@@ -311,6 +318,8 @@ class ArchiveReport:
         The lowest of all images, in dB; None if all are exact.
     modes : dict of str to int
         Chunks in each mode of the format.
+    defaults : dict of str to int
+        Images without a quality that was asked for, by what they were taken for.
     failures : tuple of dict
         The first failures: "key" and "reason".
     gone : int
@@ -332,6 +341,7 @@ class ArchiveReport:
     ratio: float | None
     psnr: float | None
     modes: dict[str, int]
+    defaults: dict[str, int]
     failures: tuple[dict[str, str], ...]
     gone: int
     gone_first: tuple[str, ...]

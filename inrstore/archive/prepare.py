@@ -43,7 +43,7 @@ from inrstore.store.container import refuse_existing
 from inrstore.store.convert import convert_image
 from inrstore.store.options import Options, chunks_of
 from inrstore.store.preserve import require
-from inrstore.store.quality import UNASKED, Quality
+from inrstore.store.quality import Quality
 from inrstore.store.reports import ConvertReport, JobCallback
 
 Nature: TypeAlias = Literal["file", "zip", "folder"]
@@ -299,7 +299,7 @@ def recorded_rules(where: str, found: Mapping[str, Any], mask: str, shared: Sequ
     try:
         options = dict(found["options"])
         base = Options(
-            quality=UNASKED if options.get("unasked") else Quality.from_dict(options["promise"]),
+            quality=replace(Quality.from_dict(options["promise"]), unasked=bool(options.get("unasked"))),
             preset=options["preset"], mode=options["mode"],
             network=Network.of(options.get("network")), seed=options["seed"], zarr_format=options["zarr_format"],
             container=options["store"],

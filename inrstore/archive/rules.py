@@ -193,6 +193,8 @@ class Rules:
             if named or field == rule.name:
                 choice = Choice(options=rule.apply(self.base), keep=rule.keep, named=named, rule=rule.name)
                 break
+        if choice.options.quality.default:
+            choice = replace(choice, options=replace(choice.options, modality=field or suffix))
         return choice.for_labels() if is_label_name(path) and not choice.named else choice
 
     @property

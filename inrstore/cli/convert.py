@@ -45,7 +45,7 @@ def convert(
         float | None,
         typer.Option(
             metavar="DB",
-            help="Quality in dB, each volume over its own range. 40 if none is given.",
+            help="Quality in dB, each volume over its own range. If none is given: by kind and noise.",
             show_default=False,
         ),
     ] = None,

@@ -162,6 +162,8 @@ def convert_text(report: ConvertReport) -> str:
     time = f"{_seconds(report.seconds)}, {report.mb_per_s:.2f} MB/s"
     dropped = f"\n  taken out {', '.join(report.stripped)}" if report.stripped else ""
     warned = "".join(f"\n  warning   {text}" for text in report.warnings)
+    if report.kept is not None:
+        dropped += f"\n  mask      keeps {100 * report.kept:.1f} % of the places; errors and PSNR are of these alone"
     return f"{report.store}\n{_lines(report)}{dropped}{warned}\n  time      {time}"
 
 
@@ -270,6 +272,7 @@ def convert_plan_text(plan: ConvertPlan) -> str:
     lines = [plan.source]
     for image in plan.images:
         asked = _asked(image.quality)
+        asked = f"{asked or 'by its noise'} (default)" if image.default or not asked else asked
         rule = f" [{image.rule}]" if image.rule not in ("", "*") else ""
         size = "" if image.stored_bytes is None else f" -> about {size_text(image.stored_bytes)}"
         took = "" if image.seconds is None else f", {_seconds(image.seconds)}"
@@ -467,8 +470,26 @@ def _lines(report: StoreReport) -> str:
         f"  size      {size_text(report.stored_bytes)} for {size_text(report.source_bytes)} of voxels:"
         f" {report.ratio:.1f} : 1\n"
         f"  quality   {quality}; promised: {asked}{_origin(report)}\n"
+        f"{_default(report.default)}"
         f"  modes     {modes} of {report.chunks} chunks{_networks(report)}"
     )
+
+
+_KIND_NAMES = {"dmri": "diffusion MRI", "fmri": "fMRI", "structural": "T1, T2 or FLAIR", "ct": "CT"}
+
+
+def _default(why: Mapping[str, Any]) -> str:
+    """Return a line that says where a quality comes from that nobody asked for."""
+    if not why:
+        return ""
+    name, noise, times = _KIND_NAMES.get(str(why.get("kind"))), why.get("noise"), why.get("times")
+    if name is None:
+        text = "every bit, for nothing tells what this image is"
+    elif isinstance(noise, int | float) and isinstance(times, int | float):
+        text = f"{times:g} times the noise of {noise:g} in this image ({name})"
+    else:
+        text = f"every bit, for no noise can be told from rounding ({name})"
+    return f"  default   {text}; --psnr, --rmse, --max-error or --lossless for another\n"
 
 
 def _networks(report: StoreReport) -> str:
@@ -505,6 +526,10 @@ def _archive_lines(report: ArchiveReport) -> str:
     text += f" for {size_text(report.source_bytes)}"
     if report.psnr is not None:
         text += f"\n  quality   PSNR {report.psnr:.2f} dB at least"
+    if report.defaults:
+        kinds = ", ".join(f"{count:,} {_KIND_NAMES.get(kind, 'unknown: every bit')}"
+                          for kind, count in sorted(report.defaults.items()))  # fmt: skip
+        text += f"\n  default   by noise, no quality was asked for: {kinds}"
     modes = ", ".join(f"{count:,} {mode}" for mode, count in sorted(report.modes.items()))
     return text + (f"\n  modes     {modes}" if modes else "")
 

@@ -3,7 +3,8 @@
 None of these is a store; their errors say what an error of a store is worth. All give stored units, rounded as a file
 would have them.
 
-- *MP-PCA*: `mppca` of dipy, patches of 5 x 5 x 5 voxels (Veraart et al., NeuroImage 142, 2016), in the mask.
+- *MP-PCA*: `mppca` of dipy, patches of 5 x 5 x 5 voxels (Veraart et al., NeuroImage 142, 2016), in the mask. Of an
+  image of fewer slices they are flat, and as wide as it takes to have 1.5 voxels a measurement.
 - *Smoothing*: Gaussian, FWHM of 1.5 voxels, each volume by itself.
 - *JPEG 2000*: irreversible, planes of z of all measurements as one mosaic of 16 bits, each measurement scaled to its
   range.
@@ -55,11 +56,26 @@ def denoised(voxels: Image, mask: Truth | None = None) -> Image:
     image = np.ascontiguousarray(voxels.T, np.float32)  # dipy takes (x, y, z, t)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of voxels that no patch covers
-        found = mppca(image, mask=None if mask is None else mask.T, patch_radius=2, out_dtype=np.float32)
+        found = mppca(image, mask=None if mask is None else mask.T, patch_radius=_radius(image.shape),
+                      out_dtype=np.float32)  # fmt: skip
     found = np.where(np.isfinite(found), found, image)
     if mask is not None:
         found = np.where(mask.T[..., None], found, image)
     return stored(found.T, voxels.dtype)
+
+
+def _radius(shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Return how far a patch reaches along x, y and z: no patch of 5 voxels fits into fewer."""
+    *space, count = shape
+    flat = np.array([length < 5 for length in space])
+    reach = 2
+    while (
+        flat.any()
+        and (2 * reach + 1) ** np.count_nonzero(~flat) < 1.5 * count
+        and 2 * reach + 3 <= min((length for length in space if length >= 5), default=0)
+    ):
+        reach += 1
+    return np.where(flat, 0, reach)
 
 
 def smoothed(voxels: Image) -> Image:
@@ -154,14 +170,20 @@ class Codecs:
         best: Coded | None = None
         least = math.inf
         for k in sorted({min(count, k) for k in (max(1, count // 4), max(1, count // 2), count)}):
-            images = (basis[:k] @ unit).reshape(k, *self._stacked.shape[1:])
+            # SPERR ends the process at a volume of one slice; it takes pictures.
+            shape = self._stacked.shape[2 if self._stacked.shape[1] == 1 else 1 :]
+            images = (basis[:k] @ unit).reshape(k, *shape)
             spans = [20 * math.log10(max(float(np.ptp(image)), 1e-9)) for image in images]
             extra = 4 * k * count + self._scaling
 
             def encode(level: float, images: Image = images, spans: list[float] = spans) -> list[bytes]:
                 return [
                     _codecs().sperr_encode(
-                        np.ascontiguousarray(image), max(level + span, 0.1), "psnr", chunks=image.shape, numthreads=1
+                        np.ascontiguousarray(image),
+                        max(level + span, 0.1),
+                        "psnr",
+                        numthreads=1,
+                        **({"chunks": image.shape} if image.ndim == 3 else {}),
                     )
                     for image, span in zip(images, spans, strict=True)
                 ]

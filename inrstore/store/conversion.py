@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -25,6 +26,7 @@ from inrstore.sources import Source
 from inrstore.sources.strip import stripped
 from inrstore.store import attributes, layout, manifest, masks
 from inrstore.store.container import Member, is_zip, publish, refuse_existing
+from inrstore.store.defaults import quality_for
 from inrstore.store.layout import Array, Grid, ZarrFormat
 from inrstore.store.options import Options
 from inrstore.store.quality import noise_of
@@ -59,7 +61,7 @@ class Conversion:
         self.dropped: tuple[str, ...] = ()
         if options.strip:
             source, self.dropped = stripped(source)
-        self.source, self.destination, self.options = source, destination, options
+        self.source, self.destination = source, destination
         self.work, self.replaces = work, replaces
         if is_zip(destination) and options.zarr_format == 2:
             raise ConfigurationError(f"{destination}: a zipped OME-Zarr is of Zarr format 3")
@@ -67,10 +69,15 @@ class Conversion:
             refuse_existing(destination)
         self.dims = layout.image_dims(source.voxels.ndim)
         leading = layout.measurement_axes(self.dims)
-        chunks = chunks_for(source.voxels.shape, self.dims, options, spatial=source.spatial)
-        self.grid = Grid(source.voxels.shape, chunks)
         self.inside = masks.read_mask(options.mask, source) if options.mask else None
         self.ranges = Ranges.of(source.voxels, leading, self.inside)
+        self.default: dict[str, Any] = {}
+        if options.quality.default:
+            quality, self.default = quality_for(source, options.modality, self.inside)
+            options = replace(options, quality=quality)
+        self.options = options
+        chunks = chunks_for(source.voxels.shape, self.dims, options, spatial=source.spatial)
+        self.grid = Grid(source.voxels.shape, chunks)
         self.nominal = options.quality.psnr_at_target(self.ranges)
         self.noise = noise_of(source, leading, self.inside) if options.quality.noise is not None else None
         self._refined = 0
@@ -196,6 +203,7 @@ class Conversion:
             promised=self._promised.to_dict(),
             noise=None if self.noise is None else self.noise.describe(),
             preserve=self.preserved,
+            default=self.default,
             source_bytes=nbytes,
             stored_bytes=size,
             ratio=nbytes / size,
@@ -209,6 +217,7 @@ class Conversion:
             stripped=self.dropped,
             dtype=self.source.voxels.dtype.name,
             warnings=self.source.warnings,
+            kept=None if self.inside is None else float(self.inside.mean()),
         )
 
     def _measure(
@@ -270,7 +279,8 @@ class Conversion:
         )
         small = attributes.small_arrays(self.source, self.dims)
         arrays = [image, *(array for array, _ in small)]
-        quality = {"asked": self._promised.to_dict(), **measures.to_dict(), "worst_voxel": list(worst)}
+        default = {"default": self.default} if self.default else {}
+        quality = {"asked": self._promised.to_dict(), **default, **measures.to_dict(), "worst_voxel": list(worst)}
         if self.noise is not None:
             quality["noise"] = self.noise.describe()
         if self.preserved is not None:
@@ -366,6 +376,7 @@ def report_of(store: Store) -> ConvertReport:
         promised=store.promised,
         noise=store.said("noise"),
         preserve=store.said("preserve"),
+        default=store.default,
         source_bytes=nbytes,
         stored_bytes=size,
         ratio=nbytes / size,

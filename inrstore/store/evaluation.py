@@ -10,7 +10,7 @@ import csv
 import io
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -25,17 +25,11 @@ from inrstore.files import durable
 from inrstore.files.pages import check_replaceable
 from inrstore.sources import Source, read_image
 from inrstore.store import layout
+from inrstore.store.defaults import KINDS, Kind, kind_of
 from inrstore.store.masks import read_mask
 from inrstore.store.reader import Store
 from inrstore.store.reports import Clock, JobCallback
 
-Kind: TypeAlias = Literal["dmri", "fmri", "structural", "ct", "image"]
-KINDS: tuple[Kind, ...] = ("dmri", "fmri", "structural", "ct", "image")
-
-_SUFFIXES: Mapping[str, Kind] = {
-    "dwi": "dmri", "bold": "fmri", "T1w": "structural", "T2w": "structural", "FLAIR": "structural", "PDw":
-    "structural", "T2starw": "structural", "UNIT1": "structural", "inplaneT1": "structural", "ct": "ct", "CT": "ct",
-}  # fmt: skip
 _HEADER = ("candidate", "bytes", "ratio", "bits_per_voxel", "measure", "region", "statistic", "value", "unit")
 
 
@@ -203,37 +197,6 @@ def evaluate(
         _write(Path(wanted.report), (piece.encode() for piece in _page(result, work, model, found)))
         result = replace(result, report=wanted.report)
     return result
-
-
-def kind_of(image: Source, suffix: str = "") -> Kind:
-    """Return what an image is, by its gradients, its BIDS suffix, its sidecar, and its shape, in this order."""
-    four = image.voxels.ndim == 4
-    if image.labels or not image.spatial or image.voxels.dtype.kind not in "iuf":
-        return "image"
-    if four and image.bval is not None and image.bvec is not None:
-        return "dmri"
-    known = _SUFFIXES.get(suffix) or ("ct" if _modality(image) == "CT" else None)
-    if known == "dmri" or (known == "fmri" and not four) or (known in ("structural", "ct") and four):
-        known = None
-    if known is None and not four and image.voxels.ndim == 3 and image.inter <= -900:  # -1024: stored HU
-        known = "ct"
-    if (
-        known is None
-        and four
-        and len(image.voxels) >= fmri.LEAST_VOLUMES
-        and image.units.get("time") in ("sec", "msec")
-    ):
-        step = image.voxel_size[3] if len(image.voxel_size) > 3 else 0.0
-        known = "fmri" if step > 0 else None
-    return known or "image"
-
-
-def _modality(image: Source) -> str:
-    """Return the modality that the JSON sidecar names, "" if none does."""
-    try:
-        return str(layout.decode_json(image.sidecars[".json"]).get("Modality", ""))
-    except (KeyError, ValueError, AttributeError):
-        return ""
 
 
 def _check(stores: Sequence[str], wanted: Wanted) -> None:

@@ -11,7 +11,7 @@ from inrstore.errors import ConfigurationError
 from inrstore.options import EncodeOptions
 from inrstore.store.container import ENDING, Container
 from inrstore.store.layout import Chunks, ZarrFormat
-from inrstore.store.quality import AS_FOUND, UNASKED, Quality
+from inrstore.store.quality import AS_FOUND, UNASKED, UNASKED_LOSSY, Quality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ class Options(EncodeOptions):
         Shape of chunks in space; see `inrstore.store.layout.choose_chunks`.
     strip : bool
         Whether what people wrote into the file is left out; see `inrstore.sources.strip`.
+    modality : str
+        BIDS suffix of its name, or what else tells what it is, for a default quality.
     shared : tuple of bytes
         Networks that lossless chunks may name, as `inrstore.store.parameter` reads them; a store holds those that save
         more than they take.
@@ -43,6 +45,7 @@ class Options(EncodeOptions):
     mask: str = ""
     chunks: Chunks = "auto"
     strip: bool = False
+    modality: str = ""
     shared: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
@@ -50,7 +53,8 @@ class Options(EncodeOptions):
         object.__setattr__(self, "chunks", chunks_of(self.chunks))
         if self.quality.unasked:  # a network of one size without a target keeps what it reaches
             sized = self.strict and (self.preset == "paper" or (self.network is not None and self.network.sized))
-            object.__setattr__(self, "quality", AS_FOUND if sized else UNASKED)
+            other = UNASKED_LOSSY if self.mode != "auto" else UNASKED if self.quality.found else self.quality
+            object.__setattr__(self, "quality", AS_FOUND if sized else other)
         object.__setattr__(self, "found", self.quality.found)
         if self.strict and self.quality.max_error is not None:
             raise ConfigurationError("max_error: networks keep a mean error; ask for psnr or rmse in mode siren")

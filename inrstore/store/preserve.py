@@ -17,7 +17,8 @@ from inrstore.errors import ConfigurationError
 from inrstore.evaluate.findings import Image, needs
 from inrstore.sources import Source
 from inrstore.sources.registry import stem
-from inrstore.store.evaluation import Model, Wanted, kind_of, model_of
+from inrstore.store.defaults import kind_of
+from inrstore.store.evaluation import Model, Wanted, model_of
 from inrstore.store.layout import image_dims, measurement_axes
 from inrstore.store.measures import MEASURES, Curve, Measure, Preserve, first_guess
 from inrstore.store.options import Options

@@ -20,8 +20,9 @@ from inrstore.sources import Source
 from inrstore.store.layout import Grid, measurement_axes
 from inrstore.store.measures import Preserve
 
-DEFAULT_PSNR = 40.0
 LEAST_NOISE, MOST_NOISE = 0.001, 1000.0
+NETWORK_PSNR = 40.0
+"""dB, where networks or a lossy codec are asked for, and no quality."""
 
 _ROUNDING = 1e-9
 """Relative slack for sums that are added in another order."""
@@ -31,7 +32,7 @@ _SAME_NOISE = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """The quality of a whole image. Exactly one of the first seven is set; if none is named, it is `psnr=40`.
+    """The quality of a whole image. Exactly one of the first eight is set; if none is named, it is `default`.
 
     Parameters
     ----------
@@ -48,6 +49,8 @@ class Quality:
         Every bit is kept.
     found : bool
         Whatever a network of a given size reaches; what is promised is the error that was measured.
+    default : bool
+        What suits the image, which is not known before it is read; see `inrstore.store.defaults`.
     unasked : bool
         Nobody named it.
     """
@@ -59,6 +62,7 @@ class Quality:
     preserve: Preserve | None = None
     lossless: bool = False
     found: bool = False
+    default: bool = False
     unasked: bool = field(default=False, compare=False)
 
     @classmethod
@@ -94,17 +98,21 @@ class Quality:
         """Take what `to_dict` gave."""
         if asked.get("found"):
             return AS_FOUND
+        if asked.get("default"):
+            return UNASKED
         values = {name: asked.get(name) for name in ("psnr", "rmse", "max_error", "noise", "preserve")}
         return cls.of(**values, lossless=bool(asked.get("lossless", False)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object with the one thing that is asked."""
-        names = ("psnr", "rmse", "max_error", "noise", "lossless", "found")
+        names = ("psnr", "rmse", "max_error", "noise", "lossless", "found", "default")
         searched = {} if self.preserve is None else {"preserve": self.preserve.to_dict()}
         return {name: getattr(self, name) for name in names if getattr(self, name)} | searched
 
     def made(self, said: Mapping[str, Any]) -> bool:
         """Return whether a store was made with this quality, by what it says of its own."""
+        if self.default:
+            return bool(said.get("default"))
         if self.preserve is None:
             return bool(said.get("asked") == self.to_dict())
         found = said.get("preserve")
@@ -265,7 +273,8 @@ class Quality:
         return None  # of a largest error, or of noise
 
 
-UNASKED = Quality(psnr=DEFAULT_PSNR, unasked=True)
+UNASKED = Quality(default=True, unasked=True)
+UNASKED_LOSSY = Quality(psnr=NETWORK_PSNR, unasked=True)
 AS_FOUND = Quality(found=True, unasked=True)
 
 

@@ -141,6 +141,8 @@ class Store:
             raise StoreError(f"{self.label}: {layout.IMAGE}: {error}") from error
         self.source_dtype = np.dtype(attributes["source"]["dtype"])
         self.promised, self.measured = dict(attributes["quality"]["asked"]), dict(attributes["quality"])
+        default = self.measured.get("default")
+        self.default: dict[str, Any] = dict(default) if isinstance(default, dict) else {}
         self.dims = layout.image_dims(len(self.grid.shape))
 
     def _consolidated(self, digest: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 
@@ -121,6 +121,9 @@ class StoreReport:
         Where the promise is one of noise: the `estimator`, and median and range of `sigma`, stored units.
     preserve : dict or None
         Where that quality was looked for: the `measure`, its `bound`, and what was `found`.
+    default : dict
+        If none was: what the image was taken for ("kind"), and where its noise decided, that "noise" and the error over
+        it ("times"); see `inrstore.store.defaults`.
     source_bytes : int
         Uncompressed voxels of the source.
     stored_bytes : int
@@ -150,6 +153,7 @@ class StoreReport:
     seconds: float
     noise: dict[str, Any] | None = None
     preserve: dict[str, Any] | None = None
+    default: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object."""
@@ -178,6 +182,9 @@ class ConvertReport(StoreReport):
         What of the text in the file was left out, as asked.
     warnings : tuple of str
         What the user should know of how the image was made or read.
+    kept : float or None
+        With a mask the part of the places that it keeps; errors and PSNR are of these alone. None of a store of
+        an earlier run.
     """
 
     mb_per_s: float
@@ -188,6 +195,7 @@ class ConvertReport(StoreReport):
     dtype: str
     stripped: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    kept: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -250,6 +250,7 @@ def _common(store: Store, measures: Measures, seconds: float) -> dict[str, Any]:
         "promised": store.promised,
         "noise": store.said("noise"),
         "preserve": store.said("preserve"),
+        "default": store.default,
         "source_bytes": store.source_bytes,
         "stored_bytes": size,
         "ratio": store.source_bytes / size,
