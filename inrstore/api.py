@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +67,8 @@ def convert(
     psnr: float | None = None,
     rmse: float | None = None,
     max_error: float | None = None,
+    noise: float | None = None,
+    preserve: str | Mapping[str, float] | None = None,
     lossless: bool = False,
     preset: Preset = "balanced",
     mode: Mode = "auto",
@@ -111,6 +113,13 @@ def convert(
         `inrstore.store.defaults`. Where networks or a mode are asked for it is 40.
     rmse, max_error : float, optional
         Quality in stored units instead.
+    noise : float, optional
+        Instead, of every measurement an rmse of at most so many times the standard deviation of its noise, as
+        `inrstore.evaluate.noise` estimates it from the image.
+    preserve : str or mapping, optional
+        Instead, the coarsest quality that keeps a measure of an analysis: "fa", "md", "bold", "volume" or "hu", or with
+        its bound {"fa": 0.03}; see `inrstore.store.measures`. It is looked for by converting and measuring again and
+        again. Of many images a rule says which.
     lossless : bool
         Keep every bit instead. Images of labels are always kept so, unless a rule names them.
     preset : {"fast", "balanced", "small", "paper"}
@@ -179,7 +188,7 @@ def convert(
     MissingDependencyError
     """
     options = Options(
-        quality=Quality.of(psnr, rmse, max_error, lossless),
+        quality=Quality.of(psnr, rmse, max_error, lossless, noise, preserve),
         preset=preset,
         mode=mode,
         network=Network.of(network),
@@ -199,7 +208,7 @@ def convert(
     if log_fit is not None:
         _check_log(Path(log_fit), options)
         options = replace(options, log_fit=table)
-    asked = bool(lossless) or any(value is not None for value in (psnr, rmse, max_error))
+    asked = bool(lossless) or any(value is not None for value in (psnr, rmse, max_error, noise, preserve))
     if options.shared and asked and not lossless and rules is None:
         raise ConfigurationError("shared: networks of predictors serve lossless images alone; ask for lossless")
     include, exclude = _globs("include", include), _globs("exclude", exclude)
@@ -282,6 +291,8 @@ def update(
     psnr: float | None = None,
     rmse: float | None = None,
     max_error: float | None = None,
+    noise: float | None = None,
+    preserve: str | Mapping[str, float] | None = None,
     lossless: bool = False,
     preset: Preset | None = None,
     mask: str | os.PathLike[str] | None = None,
@@ -313,7 +324,7 @@ def update(
     ----------
     src, dst : path-like or str
         Source and archive. The source may lie elsewhere than it did, under the same name.
-    psnr, rmse, max_error, lossless, preset, mask
+    psnr, rmse, max_error, noise, preserve, lossless, preset, mask
         As in `convert`; for all images that no rule speaks of, or with `only` for those.
     shared : sequence of path-like or str
         As in `convert`. The files that the archive was made with, again, or others instead of them.
@@ -349,8 +360,8 @@ def update(
     """
     source, destination = os.fspath(src), os.fspath(dst)
     recorded = Record(archive_place(destination)).job()
-    asked = bool(lossless) or any(value is not None for value in (psnr, rmse, max_error))
-    quality = Quality.of(psnr, rmse, max_error, lossless) if asked else None
+    asked = bool(lossless) or any(value is not None for value in (psnr, rmse, max_error, noise, preserve))
+    quality = Quality.of(psnr, rmse, max_error, lossless, noise, preserve) if asked else None
     given = "" if mask is None else mask_path(os.fspath(mask))
     only = _globs("only", only)
     parameters = _parameters(shared)

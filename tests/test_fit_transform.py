@@ -197,6 +197,39 @@ def test_numbers_that_are_none_are_kept_bit_for_bit(alone):
     assert encode_chunks([values], target, FAST)[0] is not None and len(data) < values.nbytes / 2
 
 
+def weighted(air: float, dtype: str = "<i2") -> tuple[np.ndarray, np.ndarray]:
+    """Return a head in which some measurements have little signal, with noise of magnitude, and where it is."""
+    rng = np.random.default_rng(9)
+    z, y, x = np.meshgrid(*[np.linspace(-1.2, 1.2, n) for n in (10, 24, 26)], indexing="ij")
+    head = z * z + y * y + x * x < 1
+    fluid = head & (np.abs(x) < 0.3)
+    signal = np.where(fluid, 900, 400) * np.exp(
+        -np.where(fluid, 3.0, 0.7) * np.array([0, *[1.5] * 7])[:, None, None, None]
+    )
+    noisy = np.hypot(np.where(head, signal, 0) + rng.normal(0, 8, (8, *head.shape)), rng.normal(0, 8, (8, *head.shape)))
+    values = np.where(head, np.maximum(noisy, 1), noisy * air)
+    return (np.rint(values) if dtype[-2] in "iu" else values).astype(dtype), head
+
+
+@pytest.mark.parametrize("dtype", ["<i2", "<u2", "<f4"])
+@pytest.mark.parametrize("air", [0.3, 1.0])
+def test_a_signal_does_not_fall_to_0_where_that_costs_nothing(alone, air, dtype):
+    values, head = weighted(air, dtype)
+    values[:, ~head] = np.where(values[:, ~head] < 1, 0, values[:, ~head])
+    target = Target(rmse=12.0)
+    _, decoded = coded(values, target)
+    assert (values[:, head] > 0).all() and (decoded[:, head] > 0).all()
+    assert 0.97 * target.rmse < found_rmse(values, decoded, target) <= target.rmse
+
+
+def test_background_of_0_that_comes_back_stays_0(alone):
+    values, head = weighted(0.0)
+    values[:, head] += 200  # nothing of it is near 0
+    _, decoded = coded(values, Target(rmse=12.0))
+    zero = (decoded == 0).all(axis=0)
+    assert zero[~head].any() and not zero[head].any()
+
+
 def test_constant_measurements_are_exact(alone):
     values = scan((5, 8, 12, 13), 8)
     values[1], values[4] = 700, 0

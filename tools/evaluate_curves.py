@@ -117,11 +117,12 @@ def measure(name: str, wanted: list[Asked], *, kept: bool, yardsticks: bool) -> 
 
 def noise_of(source: Path) -> dict[str, float]:
     """Return the noise of a scan in stored units, and the PSNR at which the error of a middling measurement is that."""
-    from inrstore.evaluate.floor import floor
     from inrstore.sources import read_source
+    from inrstore.store.quality import noise_of as measured
 
-    voxels = read_source(source).voxels
-    found = floor(voxels)
+    image = read_source(source)
+    voxels = image.voxels
+    found = float(np.median(measured(image, voxels.ndim - 3).sigma))
     ranges = np.ptp(voxels.reshape(-1, math.prod(voxels.shape[-3:])).astype(np.float64), axis=1)
     return {"noise": float(f"{found:.5g}"), "noise_psnr": round(20 * math.log10(float(np.median(ranges)) / found), 2)}
 

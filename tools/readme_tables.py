@@ -194,6 +194,37 @@ def evaluate_table() -> str:
     return "\n".join([*lines, f"MD in µm²/ms. On an {found['processor']}, Python {found['python']}, {versions}."])
 
 
+def noise_table() -> str:
+    """Return what estimators say of the noise of scans, stored units."""
+    rows = [row for row in _preserve_rows() if row["part"] == "noise"]
+    names = list(dict.fromkeys(row["estimator"] for row in rows))
+    lines = [f"| scan | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    for scan in dict.fromkeys(row["scan"] for row in rows):
+        own = {row["estimator"]: f"{row['sigma']:.3g}" for row in rows if row["scan"] == scan}
+        lines.append(f"| {scan} | {' | '.join(own.get(name, '') for name in names)} |")
+    return "\n".join(lines)
+
+
+def preserve_table() -> str:
+    """Return what searches found that did not know the scan's own curve."""
+    head = "scan | measure | bound | first guess | found | quality | tries | CPU, s | kB | ratio | PSNR, dB"
+    lines = [f"| {head} |", "|---" * 11 + "|"]
+    for row in _preserve_rows():
+        if row["part"] != "search":
+            continue
+        quality = ", ".join(f"{name} {value:g}" for name, value in row["found"].items() if name != "figure")
+        psnr = "" if row["psnr"] is None else f"{row['psnr']:.2f}"
+        lines.append(f"| {row['scan']} | {row['measure']} | {row['bound']:g} | {row['first']['figure']:.3g} | "
+                     f"{row['found']['figure']:.3g} | {quality} | {row['trials']} | {row['cpu_s']:.0f} | "
+                     f"{row['bytes'] / 1e3:.1f} | {row['ratio']:.1f} | {psnr} |")  # fmt: skip
+    return "\n".join(lines)
+
+
+def _preserve_rows() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((ROOT / "tools" / "results" / "preserve.json").read_text())["rows"]
+    return rows
+
+
 def _asked(row: dict[str, Any], noise: float | None) -> tuple[str, str]:
     """Return what a row of the evaluation is of, and its error over the noise of a middling measurement."""
     if row["candidate"] == "default":
@@ -284,6 +315,8 @@ TABLES = {
     "defaults": defaults_table,
     "convert": convert_table,
     "lossless": lossless_table,
+    "noise": noise_table,
+    "preserve": preserve_table,
     "rate": rate_table,
     "read": read_table,
     "short": short_table,

@@ -23,6 +23,7 @@ from inrstore.errors import InrstoreError, UnsupportedImageError
 from inrstore.files import Place
 from inrstore.files.zips import ZipPlace
 from inrstore.sources import read_image
+from inrstore.store import preserve
 from inrstore.store.conversion import Conversion
 
 SAMPLES = 2
@@ -214,7 +215,7 @@ def _sample(
     if mask is not None:
         there = mask != key and place.size(mask) is not None and not isinstance(place, ZipPlace)
         options = replace(options, mask=place.label(mask) if there else "")
-    conversion = Conversion(source, f"{key}.estimate.zarr", options)
+    conversion = Conversion(source, f"{key}.estimate.zarr", preserve.first(source, options))
     options = conversion.options  # with a default quality in place of none
     reading = time.perf_counter() - began
     indices = list(conversion.grid)

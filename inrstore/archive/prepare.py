@@ -42,6 +42,7 @@ from inrstore.store import manifest
 from inrstore.store.container import refuse_existing
 from inrstore.store.convert import convert_image
 from inrstore.store.options import Options, chunks_of
+from inrstore.store.preserve import require
 from inrstore.store.quality import Quality
 from inrstore.store.reports import ConvertReport, JobCallback
 
@@ -116,6 +117,14 @@ def make_job(source: str, destination: str, rules: Rules, *, batch: int = 1, pic
     """
     source, destination = absolute(source), absolute(destination)
     check_apart(source, destination)
+    if rules.base.quality.preserve is not None:
+        name = rules.base.quality.preserve.measure
+        raise ConfigurationError(
+            f'preserve {name}: not every image has it; say in a rule which, as [dwi] preserve = "{name}"'
+        )
+    for rule in rules.rules:
+        if rule.quality is not None and rule.quality.preserve is not None:
+            require(rule.quality.preserve.measure)
     if batch < 1:
         raise ConfigurationError(f"batch must be 1 or more, not {batch}")
     name = source.replace("\\", "/").rstrip("/").rpartition("/")[2]

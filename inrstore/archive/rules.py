@@ -47,9 +47,10 @@ UK_BIOBANK = {"20250": "dwi", "20252": "T1w", "20253": "FLAIR", "20227": "bold",
 """Data field -> modality, by the BIDS name (UK Biobank showcase, bulk NIfTI fields)."""
 
 _BULK_ZIP = re.compile(r"\d+_(\d{5})_\d+_\d+\.zip", re.ASCII)
-QUALITIES = ("psnr", "rmse", "max_error", "lossless")
+QUALITIES = ("psnr", "rmse", "max_error", "noise", "preserve", "lossless")
 _TYPES: dict[str, tuple[type, ...]] = {
     "psnr": (int, float), "rmse": (int, float), "max_error": (int, float), "lossless": (bool,),
+    "noise": (int, float), "preserve": (str, dict),
     "shared": (str,),
     "preset": (str,), "mask": (str,), "keep": (str,), "network": (str,), "sine": (str,),
     **{one.name: (int, float) if isinstance(one.default, float) else (int,)

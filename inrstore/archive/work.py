@@ -238,9 +238,7 @@ class _Worker:
         if store.attributes["source"].get("sha256") != sha256.hexdigest():
             return "made from another file: the source was changed"
         labels = not choice.named and store.promised == Quality(lossless=True).to_dict()
-        asked = choice.options.quality
-        same = bool(store.default) if asked.default else store.promised == asked.to_dict()
-        if not same and not labels:
+        if not choice.options.quality.made(store.measured) and not labels:
             return f"with another quality: {store.promised}"
         return ""
 

@@ -57,6 +57,18 @@ def convert(
         float | None,
         typer.Option(metavar="E", help="Largest error of any voxel, in stored units.", show_default=False),
     ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(metavar="K", help="RMSE of each volume, in standard deviations of its noise.", show_default=False),
+    ] = None,
+    preserve: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MEASURE[=BOUND]",
+            help="The fewest bytes that keep fa, md, bold, volume or hu within a bound.",
+            show_default=False,
+        ),
+    ] = None,
     lossless: Annotated[bool, typer.Option("--lossless", help="Keep every bit.")] = False,
     preset: Annotated[PresetName, typer.Option(help="Time to spend.")] = PresetName.balanced,
     mode: Annotated[
@@ -184,6 +196,8 @@ def convert(
             psnr=psnr,
             rmse=rmse,
             max_error=max_error,
+            noise=noise,
+            preserve=preserve,
             lossless=lossless,
             preset=preset.value,
             mode=mode.value,

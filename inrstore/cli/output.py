@@ -271,7 +271,7 @@ def convert_plan_text(plan: ConvertPlan) -> str:
     """Return what a job would do, a line for each image."""
     lines = [plan.source]
     for image in plan.images:
-        asked = ", ".join(name if value is True else f"{name} {value:g}" for name, value in image.quality.items())
+        asked = _asked(image.quality)
         asked = f"{asked or 'by its noise'} (default)" if image.default or not asked else asked
         rule = f" [{image.rule}]" if image.rule not in ("", "*") else ""
         size = "" if image.stored_bytes is None else f" -> about {size_text(image.stored_bytes)}"
@@ -318,7 +318,7 @@ def images_text(records: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for record in records:
         shape = "x".join(str(n) for n in reversed(record["shape"])) or "?"
-        asked = ", ".join(name if value is True else f"{name} {value:g}" for name, value in record["quality"].items())
+        asked = _asked(record["quality"])
         ratio = "" if record["ratio"] is None else f"{record['ratio']:.1f}:1"
         gone = "  gone from the source" if record["gone"] else ""
         size = size_text(record["stored_bytes"])
@@ -433,8 +433,31 @@ _KINDS = {
 }
 
 
+def _asked(quality: Mapping[str, Any]) -> str:
+    """Return a quality as people read it."""
+    parts = []
+    for name, value in quality.items():
+        inner = value.items() if isinstance(value, Mapping) else ()
+        parts += [f"{name} {measure}={bound:g}" for measure, bound in inner]
+        if not isinstance(value, Mapping):
+            parts.append(name if value is True else f"{name} {value:g}")
+    return ", ".join(parts)
+
+
+def _origin(report: StoreReport) -> str:
+    """Return lines on the noise that a promise is counted in, and on what it was looked for to preserve."""
+    text = ""
+    if report.noise is not None:
+        low, high = report.noise["sigma_range"]
+        text += f"\n  noise     {report.noise['sigma']:g} stored units"
+        text += (f" ({low:g} to {high:g})" if low != high else "") + f" by {report.noise['estimator']}"
+    if report.preserve is not None:
+        text += "\n  preserves {measure}: {found:g}, bound {bound:g}".format(**report.preserve)
+    return text
+
+
 def _lines(report: StoreReport) -> str:
-    asked = ", ".join(name if value is True else f"{name} {value:g}" for name, value in report.promised.items())
+    asked = _asked(report.promised)
     sizes = report.mode_bytes if isinstance(report, InfoReport) else {}
     modes = ", ".join(f"{count} {mode}{_saved(sizes.get(mode))}" for mode, count in sorted(report.modes.items()))
     if report.lossless:
@@ -446,7 +469,7 @@ def _lines(report: StoreReport) -> str:
     return (
         f"  size      {size_text(report.stored_bytes)} for {size_text(report.source_bytes)} of voxels:"
         f" {report.ratio:.1f} : 1\n"
-        f"  quality   {quality}; promised: {asked}\n"
+        f"  quality   {quality}; promised: {asked}{_origin(report)}\n"
         f"{_default(report.default)}"
         f"  modes     {modes} of {report.chunks} chunks{_networks(report)}"
     )

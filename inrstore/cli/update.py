@@ -23,7 +23,11 @@ def update(
     psnr: Annotated[float | None, typer.Option(metavar="DB", help="Another quality.", show_default=False)] = None,
     rmse: Annotated[float | None, typer.Option(metavar="R", help="Another quality.", show_default=False)] = None,
     max_error: Annotated[float | None, typer.Option(metavar="E", help="Another quality.", show_default=False)] = None,
+    noise: Annotated[float | None, typer.Option(metavar="K", help="Another quality.", show_default=False)] = None,
     lossless: Annotated[bool, typer.Option("--lossless", help="Another quality.")] = False,
+    preserve: Annotated[
+        str | None, typer.Option(metavar="MEASURE[=BOUND]", help="Another quality, with --only.", show_default=False)
+    ] = None,
     preset: Annotated[PresetName | None, typer.Option(help="Another effort.", show_default=False)] = None,
     mask: Annotated[str | None, typer.Option(metavar="FILE", help="Another mask.", show_default=False)] = None,
     shared: Annotated[
@@ -73,7 +77,8 @@ def update(
         from inrstore import api
 
         result = api.update(
-            source, archive, psnr=psnr, rmse=rmse, max_error=max_error, lossless=lossless,
+            source, archive, psnr=psnr, rmse=rmse, max_error=max_error, noise=noise, preserve=preserve,
+            lossless=lossless,
             preset=None if preset is None else preset.value, mask=mask, include=include, exclude=exclude, rules=rules,
             shared=shared or (), only=only or (), force=force or (),
             restore=restore or (), reread=reread, allow_unmatched=allow_unmatched,

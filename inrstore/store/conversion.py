@@ -21,6 +21,7 @@ from inrstore.chunk.shared import Shared, texts_of
 from inrstore.chunk.shared import of as shared_of
 from inrstore.errors import ConfigurationError, QualityError
 from inrstore.evaluate.metrics import ErrorStatistics, Measures, Ranges
+from inrstore.evaluate.noise import Excess
 from inrstore.sources import Source
 from inrstore.sources.strip import stripped
 from inrstore.store import attributes, layout, manifest, masks
@@ -28,6 +29,7 @@ from inrstore.store.container import Member, is_zip, publish, refuse_existing
 from inrstore.store.defaults import quality_for
 from inrstore.store.layout import Array, Grid, ZarrFormat
 from inrstore.store.options import Options
+from inrstore.store.quality import noise_of
 from inrstore.store.reader import Store, naming
 from inrstore.store.reports import Clock, ConvertReport
 
@@ -35,6 +37,10 @@ _TINY = 1e-12
 """Error over the target where there was none: a promise is a positive number."""
 _ROWS = 1 << 18
 """Values that are compared at once where the worst one is looked for."""
+_AIMS = 0.99, 0.975, 0.965
+"""Of what a measurement may be off: what is aimed at when chunks are coded again, each time."""
+_REFINED = 8
+"""Times that they are at most."""
 
 
 class Conversion:
@@ -48,7 +54,10 @@ class Conversion:
         Chunks that are encoded.
     """
 
-    def __init__(self, source: Source, destination: str, options: Options, work: str = "", replaces: str = "") -> None:
+    def __init__(
+        self, source: Source, destination: str, options: Options, work: str = "", replaces: str = "",
+        shares: npt.NDArray[np.float64] | None = None,
+    ) -> None:  # fmt: skip
         self.dropped: tuple[str, ...] = ()
         if options.strip:
             source, self.dropped = stripped(source)
@@ -70,11 +79,72 @@ class Conversion:
         chunks = chunks_for(source.voxels.shape, self.dims, options, spatial=source.spatial)
         self.grid = Grid(source.voxels.shape, chunks)
         self.nominal = options.quality.psnr_at_target(self.ranges)
-        targets = options.quality.chunk_targets(self.grid, self.ranges, self.dims, self.cut)
-        self.targets: dict[tuple[int, ...], Target] = dict(zip(self.grid, targets, strict=True))
+        self.noise = noise_of(source, leading, self.inside) if options.quality.noise is not None else None
+        self._refined = 0
+        self._sigma = None if self.noise is None else self.noise.sigma * (1.0 if shares is None else shares)
+        self.targets: dict[tuple[int, ...], Target] = self._targets(self._sigma)
+        self.preserved: dict[str, Any] | None = None
         self.frames: dict[tuple[int, ...], bytes] = {}
         self._worst, self._parameters = 1.0, tuple[bytes, ...]()
         self._promised = options.quality
+
+    def _targets(self, sigma: npt.NDArray[np.float64] | None) -> dict[tuple[int, ...], Target]:
+        targets = self.options.quality.chunk_targets(self.grid, self.ranges, self.dims, self.cut, sigma)
+        return dict(zip(self.grid, targets, strict=True))
+
+    @property
+    def shares(self) -> npt.NDArray[np.float64] | None:
+        """What each measurement may be off, over its noise; None where that is nothing to go by."""
+        return None if self.noise is None or self._sigma is None else np.asarray(self._sigma / self.noise.sigma)
+
+    @property
+    def stored(self) -> int:
+        """Bytes of the chunks."""
+        return sum(map(len, self.frames.values()))
+
+    def decoded(self) -> npt.NDArray[Any]:
+        """Return the image as readers decode it."""
+        out = np.zeros(self.grid.shape, layout.stored_dtype(self.source.voxels.dtype))
+        for index in self.grid:
+            out[self.grid.region(index)] = self._decoded(index)
+        return out
+
+    def refine(self) -> bool:
+        """Return whether chunks have to be coded again: a measurement is further off than its noise allows.
+
+        Chunks keep a mean over their measurements; which share of it each one gets, only shows when it is decoded. So
+        those that got too much are asked for more, the others for less, and in the end all for more.
+        """
+        if self.noise is None or self._sigma is None or self.options.quality.noise is None:
+            return False
+        excess = Excess(self.noise)
+        for index in self.grid:
+            region = self.grid.region(index)
+            excess.add(self.source.voxels[region], self._decoded(index), region)
+        ratios = excess.ratios() / self.options.quality.noise
+        if ratios.max(initial=0.0) <= 1:
+            return False
+        if self._refined == _REFINED and self.options.strict:
+            return False  # networks hold every chunk, or the image fails
+        self._refined += 1
+        if self._refined > _REFINED:
+            self.targets = dict.fromkeys(self.grid, Target(lossless=True))
+            self._sigma = None
+        else:
+            if self._refined <= len(_AIMS):
+                self._sigma = self._sigma * np.clip(_AIMS[self._refined - 1] / np.maximum(ratios, 1e-3), 0.25, 1.25)
+            else:
+                self._sigma = self._sigma * (0.997 / float(ratios.max())) ** (self._refined - len(_AIMS))
+            self.targets = self._targets(self._sigma)
+        self.frames, self._worst, self._parameters = {}, 1.0, ()
+        return True
+
+    def _decoded(self, index: tuple[int, ...]) -> npt.NDArray[Any]:
+        """Return a chunk as readers decode it, without its padding."""
+        dtype = layout.stored_dtype(self.source.voxels.dtype)
+        with naming(self.key(index)):
+            chunk = decode_chunk(self.frames[index], self.grid.chunks, dtype, shared_of(*self._parameters))
+        return chunk[tuple(slice(s.stop - s.start) for s in self.grid.region(index))]
 
     def cut(self, index: tuple[int, ...]) -> tuple[npt.NDArray[Any], masks.Inside | None]:
         """Return a chunk, and its part of the mask if there is one."""
@@ -118,8 +188,8 @@ class Conversion:
 
     def finish(self, clock: Clock) -> ConvertReport:
         """Decode the chunks, measure, write everything and give the store its name."""
-        measures, worst, decoded, modes = self._measure(clock)
-        broken = self.options.quality.broken_by(measures)
+        measures, ratios, worst, decoded, modes = self._measure(clock)
+        broken = self.options.quality.broken_by(measures, ratios)
         if broken:
             raise QualityError(f"{self.source.label}: {broken}; nothing was written")
         self._promised = self.options.quality.kept_by(measures)
@@ -131,6 +201,8 @@ class Conversion:
             **measures.to_dict(),
             worst_voxel=worst,
             promised=self._promised.to_dict(),
+            noise=None if self.noise is None else self.noise.describe(),
+            preserve=self.preserved,
             default=self.default,
             source_bytes=nbytes,
             stored_bytes=size,
@@ -148,7 +220,9 @@ class Conversion:
             kept=None if self.inside is None else float(self.inside.mean()),
         )
 
-    def _measure(self, clock: Clock) -> tuple[Measures, tuple[int, ...], str, dict[str, int]]:
+    def _measure(
+        self, clock: Clock
+    ) -> tuple[Measures, npt.NDArray[np.float64] | None, tuple[int, ...], str, dict[str, int]]:
         """Decode every chunk and compare it with the source."""
         voxels = self.source.voxels
         statistics = ErrorStatistics(self.ranges)
@@ -156,6 +230,7 @@ class Conversion:
         worst = (0,) * voxels.ndim
         sha256, modes, largest = hashlib.sha256(), Counter[str](), 0.0
         shared = shared_of(*self._parameters)
+        excess = None if self.noise is None else Excess(self.noise)
         for done, index in enumerate(self.grid, 1):
             data, key = self.frames[index], self.key(index)
             with naming(key):
@@ -169,6 +244,8 @@ class Conversion:
             if inside is not None and decoded.any(where=~inside):
                 raise QualityError(f"{self.source.label}: {key}: voxels outside the mask are not 0")
             statistics.add(voxels[region], decoded, region, inside)
+            if excess is not None:
+                excess.add(voxels[region], decoded, region)
             if statistics.largest > before:
                 worst = _worst(voxels[region], decoded, region, inside)
             if self.options.found:
@@ -180,7 +257,8 @@ class Conversion:
         if statistics.not_finite_changed:
             raise QualityError(f"{self.source.label}: {statistics.not_finite_changed} non-finite voxels changed")
         # As people and NIfTI name a voxel: x first.
-        return statistics.result(), worst[::-1], manifest.whole(sha256.digest()), dict(modes)
+        ratios = None if excess is None else excess.ratios()
+        return statistics.result(), ratios, worst[::-1], manifest.whole(sha256.digest()), dict(modes)
 
     def _members(self, measures: Measures, worst: tuple[int, ...], decoded: str) -> tuple[list[Member], bool]:
         """Return every file of the store, the sealed document of the group first, and whether it is an OME-Zarr."""
@@ -203,6 +281,10 @@ class Conversion:
         arrays = [image, *(array for array, _ in small)]
         default = {"default": self.default} if self.default else {}
         quality = {"asked": self._promised.to_dict(), **default, **measures.to_dict(), "worst_voxel": list(worst)}
+        if self.noise is not None:
+            quality["noise"] = self.noise.describe()
+        if self.preserved is not None:
+            quality["preserve"] = self.preserved
         tool = f"inrstore {version('inrstore')}"
         group = attributes.group_attributes(self.source, self.dims, zarr_format, tool, quality)
         own = group[layout.ATTRIBUTES]
@@ -292,6 +374,8 @@ def report_of(store: Store) -> ConvertReport:
         **store.stated().to_dict(),
         worst_voxel=tuple(store.measured.get("worst_voxel", ())),
         promised=store.promised,
+        noise=store.said("noise"),
+        preserve=store.said("preserve"),
         default=store.default,
         source_bytes=nbytes,
         stored_bytes=size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +14,11 @@ from inrstore.chunk.shared import of as shared_of
 from inrstore.errors import InrstoreError, NotHeldError, QualityError
 from inrstore.options import EncodeOptions, Progress, ProgressCallback, available_cores
 from inrstore.sources import Source
+from inrstore.store import preserve
+from inrstore.store.container import refuse_existing
 from inrstore.store.conversion import Conversion
 from inrstore.store.options import Options
+from inrstore.store.quality import Quality
 from inrstore.store.reports import Clock, ConvertReport, JobCallback
 
 
@@ -68,27 +72,66 @@ def convert_images(
     running: dict[int, Conversion] = {}
     clock = Clock(progress, 0, 0)
     old = replaces or [""] * len(images)
+    ready: dict[int, Conversion] = {}
     for number, ((source, destination), wanted, seal) in enumerate(zip(images, options, old, strict=True)):
         try:
+            if wanted.quality.preserve is not None:
+                ready[number] = _preserving(source, destination, wanted, work, seal, clock)
+                continue
             running[number] = Conversion(source, destination, wanted, work, seal)
         except InrstoreError as error:
             results[number] = error
     clock.add(sum(len(c.grid) for c in running.values()), sum(c.source.voxels.nbytes for c in running.values()))
     try:
-        _encode(list(running.values()), clock)
+        _encode_until_kept(list(running.values()), clock)
     except InrstoreError as error:
-        if len(running) == 1:
+        if len(running) == 1 and not ready:
             return [results.get(number, error) for number in range(len(images))]
         # Whose chunk it was is found out by converting one at a time.
         for number in running:
             results[number] = convert_images([images[number]], [options[number]], progress, work, [old[number]])[0]
         running.clear()
+    running |= ready
     for number in list(running):
         try:
             results[number] = running.pop(number).finish(clock)
         except InrstoreError as error:
             results[number] = error
     return [results[number] for number in range(len(images))]
+
+
+def _encode_until_kept(conversions: Sequence[Conversion], clock: Clock) -> None:
+    """Encode every chunk, again where a measurement is further off than its noise allows."""
+    left = conversions
+    while left:
+        _encode(left, clock)
+        left = [conversion for conversion in left if conversion.refine()]
+
+
+def _preserving(source: Source, destination: str, options: Options, work: str, seal: str, clock: Clock) -> Conversion:
+    """Return an encoded image of the coarsest quality that keeps a measure within its bound."""
+    if not seal:
+        refuse_existing(destination)
+
+    numbers = itertools.count(1)
+
+    def attempt(quality: Quality, before: Conversion | None) -> Conversion:
+        clock.prefix = f"try {next(numbers)}: "
+        shares = None if before is None else before.shares
+        conversion = Conversion(source, destination, replace(options, quality=quality), work, seal, shares)
+        clock.add(len(conversion.grid), source.voxels.nbytes)
+        _encode_until_kept([conversion], clock)
+        return conversion
+
+    asked = options.quality.preserve
+    assert asked is not None
+    try:
+        found = preserve.search(source, options, attempt)
+    finally:
+        clock.prefix = ""
+    conversion: Conversion = found.trial
+    conversion.preserved = {"measure": asked.measure, "bound": asked.bound, "found": float(f"{found.figure:.5g}")}
+    return conversion
 
 
 def _encode(conversions: Sequence[Conversion], clock: Clock) -> None:

@@ -15,16 +15,16 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from inrstore.evaluate.floor import floor
+from inrstore.errors import ConfigurationError
 from inrstore.evaluate.fmri import LEAST_VOLUMES
 from inrstore.sources import Source
 from inrstore.store import layout
-from inrstore.store.quality import Quality
+from inrstore.store.quality import Quality, noise_of
 
 Kind: TypeAlias = Literal["dmri", "fmri", "structural", "ct", "image"]
 KINDS: tuple[Kind, ...] = ("dmri", "fmri", "structural", "ct", "image")
 
-TIMES: Mapping[Kind, float] = {"dmri": 0.5, "fmri": 0.3, "structural": 0.3, "ct": 0.5}
+TIMES: Mapping[Kind, float] = {"dmri": 0.3, "fmri": 0.2, "structural": 0.2, "ct": 0.5}
 """Error of the default over the noise."""
 _ROUNDING = 0.5
 """Stored units; an error below it is no smaller in a file of integers than none."""
@@ -83,22 +83,16 @@ def quality_for(
     kind = kind_of(image, suffix)
     if kind not in TIMES or image.voxels.ndim < 3:
         return Quality(lossless=True), {"kind": kind}
-    noise, times = floor(image.voxels), TIMES[kind]
-    if not math.isfinite(noise):
+    try:
+        found = noise_of(image, image.voxels.ndim - 3, inside)
+    except ConfigurationError:
         return Quality(lossless=True), {"kind": kind}
+    noise, times = float(np.median(found.sigma)), TIMES[kind]
     why: dict[str, Any] = {"kind": kind, "noise": float(f"{noise:.4g}")}
     # An rmse counts every voxel; where background was set to 0 there is no error, and it may all be elsewhere.
-    rmse = float(f"{times * noise * math.sqrt(_counted(image.voxels, inside)):.4g}")
+    kept = found.counted.size if inside is None else int(np.count_nonzero(inside))
+    share = np.count_nonzero(found.counted) / max(1, kept)
+    rmse = float(f"{times * noise * math.sqrt(share):.4g}")
     if rmse <= (_ROUNDING if image.voxels.dtype.kind in "iu" else 0.0):
         return Quality(lossless=True), why
     return Quality(rmse=rmse), {**why, "times": times}
-
-
-def _counted(voxels: npt.NDArray[Any], inside: npt.NDArray[np.bool_] | None) -> float:
-    """Return the part of the voxels (those of a mask) that are not 0 in some measurement."""
-    space = voxels.shape[-3:]
-    there = np.zeros(space, np.bool_)
-    for volume in voxels.reshape(-1, *space):
-        there |= volume != 0
-    kept = np.ones(space, np.bool_) if inside is None else inside.reshape(space)
-    return int(np.count_nonzero(there & kept)) / (int(np.count_nonzero(kept)) or 1)

@@ -172,7 +172,7 @@ def evaluate(
     model = None
     if kind != "image":
         try:
-            model = _model(kind, image, wanted)
+            model = model_of(kind, image, wanted)
         except (MissingDependencyError, ConfigurationError) as error:
             if wanted.kind is not None or wanted.mask or wanted.seed:
                 raise
@@ -227,7 +227,7 @@ def _fits(store: Store, image: Source) -> Iterator[str]:
         yield f"{store.label} has a mask: PSNR, SSIM and errors are those inside it"
 
 
-def _model(kind: Kind, image: Source, wanted: Wanted) -> Model:
+def model_of(kind: Kind, image: Source, wanted: Wanted) -> Model:
     """Return what is computed from an image of a kind.
 
     Raises

@@ -58,6 +58,8 @@ class Options(EncodeOptions):
         object.__setattr__(self, "found", self.quality.found)
         if self.strict and self.quality.max_error is not None:
             raise ConfigurationError("max_error: networks keep a mean error; ask for psnr or rmse in mode siren")
+        if self.strict and self.quality.preserve is not None:
+            raise ConfigurationError("preserve: looked for by converting again and again, which goes with no network")
         if self.planar and not _single_slices(self.chunks):
             raise ConfigurationError(f"chunks: a network for each slice has chunks of one slice, not {self.chunks!r}")
         if self.zarr_format not in (2, 3):

@@ -181,6 +181,11 @@ class Store:
         except KeyError as error:
             raise StoreError(f"{self.label}: attribute quality.{error.args[0]} is missing") from error
 
+    def said(self, name: str) -> dict[str, Any] | None:
+        """Return an object in what the store says of its quality, None if it says nothing."""
+        found = self.measured.get(name)
+        return found if isinstance(found, dict) else None
+
     def number(self, name: str) -> float:
         """Return an attribute that has to be a finite number."""
         value = self.attributes.get(name)

@@ -63,6 +63,7 @@ class Clock:
         self._total = total
         self._bytes = nbytes
         self._start = time.perf_counter()
+        self.prefix = ""  # of what is told: which of several tries it is
 
     @property
     def wanted(self) -> bool:
@@ -87,7 +88,7 @@ class Clock:
         seconds = self.seconds
         self._callback(
             JobProgress(
-                stage=stage,
+                stage=self.prefix + stage,
                 chunks_done=done,
                 chunks_total=self._total,
                 fraction=part,
@@ -116,6 +117,10 @@ class StoreReport:
         Whether every bit is the same.
     promised : dict
         The quality that was asked for.
+    noise : dict or None
+        Where the promise is one of noise: the `estimator`, and median and range of `sigma`, stored units.
+    preserve : dict or None
+        Where that quality was looked for: the `measure`, its `bound`, and what was `found`.
     default : dict
         If none was: what the image was taken for ("kind"), and where its noise decided, that "noise" and the error over
         it ("times"); see `inrstore.store.defaults`.
@@ -146,6 +151,8 @@ class StoreReport:
     chunks: int
     modes: dict[str, int]
     seconds: float
+    noise: dict[str, Any] | None = None
+    preserve: dict[str, Any] | None = None
     default: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,10 +12,11 @@ import numpy as np
 
 from inrstore.errors import ConfigurationError, CorruptChunkError, QualityError, StoreError
 from inrstore.evaluate.metrics import ErrorStatistics, Measures, Ranges
+from inrstore.evaluate.noise import Excess, Noise
 from inrstore.sources import Source, read_source
 from inrstore.sources.strip import stripped
 from inrstore.store import layout, manifest, masks
-from inrstore.store.quality import Quality
+from inrstore.store.quality import Quality, noise_of
 from inrstore.store.reader import Store
 from inrstore.store.reports import Clock, InfoReport, JobCallback, VerifyReport
 
@@ -82,12 +83,14 @@ def verify_store(
     for name in opened.small_names():
         opened.read(name)
     chosen = [] if fast else [index for number, index in enumerate(opened.grid) if number % parts == part]
-    statistics, modes = _decode(opened, chosen, source, clock)
+    promised = Quality.from_dict(opened.promised)
+    noise = None if source is None or promised.noise is None else _noise(opened, source)
+    statistics, excess, modes = _decode(opened, chosen, source, noise, clock)
 
     measures = opened.stated()
     if statistics is not None:
         measures = statistics.result()
-        broken = Quality.from_dict(opened.promised).broken_by(measures)
+        broken = promised.broken_by(measures, None if excess is None else excess.ratios())
         if statistics.not_finite_changed:
             broken = f"{statistics.not_finite_changed} non-finite voxels changed"
         if broken:
@@ -131,13 +134,14 @@ def _check_files(opened: Store) -> None:
 
 
 def _decode(
-    opened: Store, chosen: list[tuple[int, ...]], source: Source | None, clock: Clock
-) -> tuple[ErrorStatistics | None, Counter[str]]:
+    opened: Store, chosen: list[tuple[int, ...]], source: Source | None, noise: Noise | None, clock: Clock
+) -> tuple[ErrorStatistics | None, Excess | None, Counter[str]]:
     """Decode chunks; compare them with the source if there is one, and all of them with the digest of the image."""
     inside = _inside(opened) if chosen else None
     statistics = None
     if source is not None:
         statistics = ErrorStatistics(Ranges.of(source.voxels, layout.measurement_axes(opened.dims), inside))
+    excess = None if noise is None else Excess(noise)
     modes, sha256, problems = Counter[str](), hashlib.sha256(), list[str]()
     for done, index in enumerate(chosen, 1):
         try:
@@ -151,11 +155,29 @@ def _decode(
                 region = opened.grid.region(index)
                 kept = None if inside is None else masks.within(inside, region)
                 statistics.add(source.voxels[region], decoded, region, kept)
+                if excess is not None:
+                    excess.add(source.voxels[region], decoded, region)
         clock.tell("decoding", done)
     _raise(opened, problems, len(opened.grid), "chunks")
     if len(chosen) == len(opened.grid) and manifest.whole(sha256.digest()) != opened.decoded_digest:
         raise StoreError(f"{opened.label}: the decoded image is not the one that was checked when the store was made")
-    return statistics, modes
+    return statistics, excess, modes
+
+
+def _noise(opened: Store, source: Source) -> Noise:
+    """Return the noise of the source, measured again as it was when the store was made.
+
+    Raises
+    ------
+    StoreError
+        If that was in a way this program does not know.
+    """
+    estimator = (opened.said("noise") or {}).get("estimator")
+    noise = noise_of(source, layout.measurement_axes(opened.dims), _inside(opened))
+    if estimator != noise.estimator:
+        raise StoreError(f"{opened.label}: attribute quality.noise.estimator: {estimator!r} is not {noise.estimator}, "
+                         "by which the noise of its source is measured")  # fmt: skip
+    return noise
 
 
 def _inside(opened: Store) -> masks.Inside | None:
@@ -226,6 +248,8 @@ def _common(store: Store, measures: Measures, seconds: float) -> dict[str, Any]:
         "store": store.label,
         **measures.to_dict(),
         "promised": store.promised,
+        "noise": store.said("noise"),
+        "preserve": store.said("preserve"),
         "default": store.default,
         "source_bytes": store.source_bytes,
         "stored_bytes": size,

@@ -54,6 +54,8 @@ _SAMPLED = 3  # scans that weights are fitted to; errors of values are looked at
 _CARRIED = 1.04  # errors of values for those of coefficients, before it is known
 _EXPECTED = 0.985, 1.004  # errors that are worth a look at values
 _FINER = 0.75  # the step whose components the first scan looks at
+_LIFTED = 1.0015  # error that a higher least value may cost
+_STAYING = 0.75  # of background at 0: if more would be read as 0, it is not given up for a higher least value
 _NEAR, _RELEASED = 1.04, 2  # how far steps may go from the one that components were chosen for, but for so many scans
 
 
@@ -322,6 +324,8 @@ class _Search:
             wanted = attempt > effort.rounds or _EXPECTED[0] < ratio < _EXPECTED[1]
             if attempt == _SAMPLED - 1 or (attempt >= _SAMPLED and wanted):
                 try:
+                    if attempt == _SAMPLED - 1 and self._lift(coded, headers):
+                        headers = [replace(header, low=self._analysis.low) for header in headers]
                     ratio = self._error(coded, headers, None)
                 except CorruptChunkError:
                     return best
@@ -350,6 +354,40 @@ class _Search:
             )
             del coded, headers  # before as much is made again
         return best
+
+    def _lift(self, coded: Sequence[_Coded], headers: Sequence[Header]) -> bool:
+        """Raise the least value that readers give from 0 to the least positive one, where that helps: say whether.
+
+        A signal that falls to 0 or below has no logarithm, which a model of diffusion takes. It pays where that happens
+        to bright voxels, and background that was 0 in all measurements does not come back as such anyway.
+        """
+        found = self._analysis
+        if found.measurements < 2 or found.low != 0 or found.exponent is None:
+            return False
+        cores = [part.box.core for part in self._parts]
+        least = min(float(np.min(core, where=core > 0, initial=core.max())) for core in cores)
+        low = max(1, math.ceil(math.ldexp(least, -found.exponent)))
+        if low > found.high:
+            return False
+
+        def one(pair: tuple[_Coded, Header]) -> tuple[float, ...]:
+            (c, header), box, axis = pair, pair[0].part.box, found.axis
+            decoded = synthesis(header, c.part.lengths, c.part.subbands, c.coefficients, box.core.dtype, box.core.shape)
+            empty, gone = ((values == 0).all(axis, keepdims=True) for values in (box.core, decoded))
+            if box.inside is not None:
+                empty &= box.inside.all(axis, keepdims=True)
+            mean = box.core.mean(axis, keepdims=True, dtype=np.float64)
+            fell = (box.core > 0) & (decoded == 0) & (mean > mean.mean())
+            before = box.error(decoded)
+            np.maximum(decoded, decoded.dtype.type(low * found.grain), out=decoded)
+            return fell.any(), empty.sum(), (empty & gone).sum(), before, box.error(decoded)
+
+        fell, empty, kept, *errors = zip(*self._each(one, list(zip(coded, headers, strict=True))), strict=True)
+        before, after = (together([part.box for part in self._parts], each) for each in errors)
+        if not any(fell) or sum(kept) > _STAYING * sum(empty) or after > _LIFTED * before:
+            return False
+        found.low = low
+        return True
 
     def _left(self, coded: Sequence[_Coded], step: float) -> float:
         """Return the error of coefficients in targets."""
