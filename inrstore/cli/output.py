@@ -489,7 +489,7 @@ def _default(why: Mapping[str, Any]) -> str:
         text = f"{times:g} times the noise of {noise:g} in this image ({name})"
     else:
         text = f"every bit, for no noise can be told from rounding ({name})"
-    return f"  default   {text}; --psnr, --rmse, --max-error or --lossless for another\n"
+    return f"  default   {text}; --noise, --psnr, --lossless .. for another\n"
 
 
 def _networks(report: StoreReport) -> str:
