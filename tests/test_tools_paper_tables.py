@@ -8,8 +8,10 @@ import pytest
 from common import ROOT, needs_torch
 
 from tools import paper_tables
+from tools.environment import DATA
 from tools.paper_mancini_report import mancini
-from tools.paper_tables import Results, beside
+from tools.paper_rows import Results
+from tools.paper_tables import beside
 from tools.paper_tables_report import TABLES, _our_rows, machine
 
 PUBLISHED = json.loads((ROOT / "tools/published.json").read_text())
@@ -117,7 +119,7 @@ def test_the_tables_of_mancini_judge_each_tissue(monkeypatch):
 @pytest.mark.real
 @pytest.mark.fit
 def test_a_table_is_measured_on_a_cut_of_a_scan(tmp_path, monkeypatch):
-    if not paper_tables.DATA.is_dir():
+    if not DATA.is_dir():
         pytest.skip("needs the scans")
     monkeypatch.setattr(paper_tables, "CUBES", {"s09": ((100, 108), (100, 108), (70, 78))})
     monkeypatch.setattr(paper_tables, "CURVE", (20, 30))

@@ -29,7 +29,7 @@ from inrstore.evaluate.findings import foreground
 from inrstore.evaluate.plain import Plain
 from inrstore.options import Network
 from inrstore.sources import Source, read_source
-from tools import paper_tables as tables
+from tools import paper_rows as tables
 from tools.environment import sha256
 
 RATIO = 9.0
