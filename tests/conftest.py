@@ -10,6 +10,14 @@ import pytest
 # memory of tests that measure these.
 os.environ.setdefault("INRSTORE_COMPILED", "0")
 
+try:
+    from hypothesis import settings
+except ModuleNotFoundError:  # its tests are skipped
+    pass
+else:
+    settings.register_profile("any machine", deadline=None)  # one that has other work takes longer, and is right
+    settings.load_profile("any machine")
+
 
 @pytest.fixture
 def small(monkeypatch):

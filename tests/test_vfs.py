@@ -446,11 +446,11 @@ def test_ten_thousand_images_are_listed_at_once_and_no_store_is_opened(tmp_path,
         entries.append(ManifestEntry(out=f"{name}.ozx", kind="store", bytes=9, digest="s" * 22, key=f"{name}.nii.gz"))
     write_manifest(place, entries)
     monkeypatch.setattr(module, "Store", None)
-    start = time.perf_counter()
+    start = time.process_time()
     with Vfs(archive) as vfs:
         assert sum(1 for _ in vfs.walk()) == 10_001
         assert vfs.entries("sub-00007/anat")[0].name == "sub-00007_T1w.nii"
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_stores_that_were_read_stay_open_up_to_a_number(tmp_path, monkeypatch):
