@@ -133,6 +133,6 @@ def test_an_archive_of_the_time_of_40_db_keeps_them_when_it_is_updated(tmp_path)
 
 @pytest.mark.real
 def test_the_default_suits_real_scans(tmp_path):
-    report = inrstore.convert(real_scan("sub-s06"), tmp_path / "s.ozx")
+    report = inrstore.convert(real_scan("sub-s06tiny"), tmp_path / "s.ozx")
     assert report.default["kind"] == "dmri" and report.promised.keys() == {"rmse"}
     assert json.loads(json.dumps(report.to_dict()))["default"] == report.default

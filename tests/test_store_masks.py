@@ -70,7 +70,7 @@ def test_the_command_says_what_a_mask_keeps(head, tmp_path):
 
 @pytest.mark.real
 def test_a_mask_of_a_real_scan_makes_no_store_larger_by_default(tmp_path):
-    source = real_scan("sub-s06")
+    source = real_scan("sub-s06tiny")
     image = nib.load(source)
     mean = np.asarray(image.dataobj).mean(axis=-1)
     nib.save(nib.Nifti1Image((mean > mean.mean()).astype(np.uint8), image.affine), tmp_path / "mask.nii")
