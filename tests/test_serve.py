@@ -357,7 +357,7 @@ def test_an_index_of_ten_thousand_images_is_quick(tmp_path, monkeypatch):
         for offset in (0, 9_000):
             began = time.monotonic()
             index = as_json(own, f"/index.json?offset={offset}&limit=1000")
-            assert time.monotonic() - began < 8
+            assert time.monotonic() - began < 2
             assert (index["total"], len(index["images"])) == (10_000, 1000)
             assert index["images"][0]["path"] == f"sub-{offset:05}/sub-{offset:05}_T1w.nii"
             assert index["images"][0]["shape"] == [2, 3, 4]
@@ -784,9 +784,7 @@ def test_a_signal_ends_it_at_once(made, tmp_path, number):
             began = time.monotonic()
             process.send_signal(number)
             assert process.wait(20) == 0
-            assert (
-                time.monotonic() - began < 10
-            )  # of which the end of Python takes a part; connections may idle for longer
+            assert time.monotonic() - began < 4  # of which the end of Python takes a part
         connection.close()
         said = process.stderr.read() if process.stderr is not None else ""
         assert ("GET /nii/b/large.nii - 200" in said) == (number == signal.SIGTERM)
@@ -876,5 +874,5 @@ def test_it_stops_while_answers_are_on_their_way(made, tmp_path):
         assert seen.wait(20)
         began = time.monotonic()
         own.close()
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 2
         own.close()
