@@ -32,6 +32,7 @@ _GAINS = 255  # largest gain with several measurements: their ranges need no mor
 _FINE_GAIN = 1 << 15
 _SCALE = float(1 << 13)  # least scale of the basis
 _COLUMN = 0.07  # of the target: how far a rounded column may carry its component into others
+_NOTHING, _NOTHING_OF_FIRST = 1e-3, 1e-6  # standard deviations that are none, in errors and parts of the first
 _LOOKED_AT, _LOOKED_AT_VALUES = 6, 3_000_000  # components that the number of levels is chosen by, at least
 
 
@@ -204,12 +205,19 @@ class Analysis:
         if not 1 <= shift <= 45:
             return None
         scale = wanted * 2.0**shift
-        unit = _COLUMN / np.maximum(self.spread, 1e-3)
+        unit = _COLUMN / np.maximum(self.spread, _NOTHING)
         shifts = np.clip(np.floor(np.log2(np.maximum(unit * scale, 1))), 0, 11).astype(np.int64)
+        # Components without variance have directions by chance, whose roundings would be made up for by others.
+        count = max(1, int((self.spread > max(_NOTHING, _NOTHING_OF_FIRST * float(self.spread[0]))).sum()))
         while True:
             basis = np.rint(self.vectors * (scale / 2.0**shifts)).astype(np.int64)
+            rounded = basis * 2.0**shifts / scale
             try:
-                turn = solved(basis * 2.0**shifts / scale, self.vectors)
+                if count == measurements:
+                    turn = solved(rounded, self.vectors)
+                else:
+                    turn, some = np.zeros((measurements, measurements)), np.ascontiguousarray(rounded[:, :count].T)
+                    turn[:count] = solved(products(some, some), products(some, np.ascontiguousarray(self.vectors.T)))
             except np.linalg.LinAlgError:  # columns of components without variance were rounded to nothing
                 if not shifts.any():
                     return None

@@ -239,6 +239,7 @@ class _Group:
         self.results: list[siren.Siren | None] = [None] * len(items)
         self.enough: dict[int, Architecture] = {}
         self.above: dict[int, float] = {}  # decibels over target of these
+        self.fitted: dict[int, Networks] = {}  # of these
         self.calm = [1.0] * len(items)
         self.reached: list[float | None] = [None] * len(items)
         self.probed = torch.zeros(len(items))
@@ -276,7 +277,7 @@ class _Group:
             sizes = missed
         for i, size in self.enough.items():  # what was large enough before something smaller was tried
             if self.results[i] is None:
-                self._fit_size([i], size, self.effort.retries)
+                self._round([i], self.fitted[i], size, self.effort.retries)
 
     def _fit_once(self) -> None:
         """Fit networks of the size that is given, and keep what they reach, or what of them is asked for."""
@@ -365,25 +366,30 @@ class _Group:
                 self.calm[i], short[i] = self.calm[i] / 3, 0.0
             elif d > TOO_LARGE and attempt < _SHRINKS and self._may_shrink(i, size):
                 self.enough[i], self.above[i], short[i] = size, d, (0.5 - d) / 2
+                self.fitted[i] = networks.subset([nets.index(i)])
         ready = [i for i in range(len(nets)) if nets[i] not in short]
         if ready:
-            before = networks.subset(ready)  # the pass changes what it is given
-            found = round_in_the_loop(
-                self.batch.subset([nets[i] for i in ready]), networks.subset(ready),
-                self._schedule(self.effort.rounding, size, ROUNDING), self.recipe.omega_0,
-                self._reporter("rounding weights", begin + 0.5, 0.3, self.effort.rounding, log="rounding",
-                               nets=[nets[i] for i in ready]),
-            )  # fmt: skip
-            for row, (i, network) in enumerate(zip(ready, found, strict=True)):
-                item = self.items[nets[i]]
-                if network is None and item.problem.budget == NO_BUDGET:  # a held chunk may have finer weights
-                    alone = self.batch.subset([nets[i]])
-                    network = round_after(item, alone, before.subset([row]), found=False)
-                if network is None:
-                    short[nets[i]] = 0.3
-                else:
-                    self.results[nets[i]] = network
+            short |= dict.fromkeys(self._round([nets[i] for i in ready], networks.subset(ready), size, attempt), 0.3)
         return short
+
+    def _round(self, nets: list[int], networks: Networks, size: Architecture, attempt: int) -> list[int]:
+        """Round fitted networks; return those that are none then."""
+        before = networks.clone()  # the pass changes what it is given
+        schedule = self._schedule(self.effort.rounding, size, ROUNDING)
+        reporter = self._reporter(
+            "rounding weights", 0.6 + 0.3 * attempt, 0.3, schedule.steps, log="rounding", nets=nets
+        )
+        found = round_in_the_loop(self.batch.subset(nets), networks, schedule, self.recipe.omega_0, reporter)
+        missed = []
+        for row, (net, network) in enumerate(zip(nets, found, strict=True)):
+            item = self.items[net]
+            if network is None and item.problem.budget == NO_BUDGET:  # a held chunk may have finer weights
+                network = round_after(item, self.batch.subset([net]), before.subset([row]), found=False)
+            if network is None:
+                missed.append(net)
+            else:
+                self.results[net] = network
+        return missed
 
     def _fit_floats(self, nets: list[int], size: Architecture, reporter: _Reporter) -> Networks:
         """Fit in full precision and keep the best of each; a network that is well over its target leaves the batch."""
