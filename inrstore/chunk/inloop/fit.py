@@ -171,7 +171,8 @@ class _Fit:
         self._out = np.float32(max(float(np.sqrt((y.astype(np.float64) ** 2).mean())), 1e-3))
         x /= self._in[:, None]
         y /= self._out
-        self._x, self._y = x, y
+        order = rng.permutation(x.shape[1])  # once, so that a batch is a piece of memory
+        self._x, self._y, self._next = x.take(order, 1), y.take(order, 1), 0
         bound = math.sqrt(1.5 / len(x))
         self._weights = rng.uniform(-bound, bound, (plan.units, len(x))).astype(np.float32)
         self._biases = rng.uniform(-np.pi / 2, np.pi / 2, plan.units).astype(np.float32)
@@ -189,8 +190,7 @@ class _Fit:
             if step == rounded_from:
                 self._choose_grains()
             rate = _LAST_RATE + (_RATE - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * step / plan.steps))
-            pick = self._rng.integers(0, self._x.shape[1], plan.batch)
-            for p, g, (mean, square) in zip(self._parameters, self._gradients(pick), moments, strict=True):
+            for p, g, (mean, square) in zip(self._parameters, self._gradients(), moments, strict=True):
                 mean += (1 - _BETAS[0]) * (g - mean)
                 square += (1 - _BETAS[1]) * (g * g - square)
                 scale = np.sqrt(square / (1 - _BETAS[1] ** step)) + 1e-9
@@ -219,24 +219,32 @@ class _Fit:
         return (np.rint(self._weights / step) * step, np.rint(self._biases / turn) * turn,
                 np.rint(self._readout / gains) * gains)  # fmt: skip
 
-    def _gradients(self, pick: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], ...]:
-        x, y = self._x[:, pick], self._y[:, pick]
+    def _picked(self, count: int) -> tuple[Singles, Singles]:
+        """Return inputs and wanted corrections of so many positions."""
+        begin, last = self._next, self._x.shape[1] - count
+        if begin > last:  # another round, of other batches
+            begin = int(self._rng.integers(0, min(count, last + 1)))
+        self._next = begin + count
+        return self._x[:, begin : self._next], self._y[:, begin : self._next]
+
+    def _gradients(self) -> tuple[npt.NDArray[Any], ...]:
+        x, y = self._picked(min(self._x.shape[1], self._plan.batch))
         weights, biases, readout = self._rounded()
         z = product(weights, x) + biases[:, None]
         hidden = np.sin(z)
         error = product(readout, hidden) - y
         back = product(np.ascontiguousarray(readout.T), error) * np.cos(z)
-        count = np.float32(len(pick))
+        count = np.float32(y.shape[1])
         return products(back, x) / count, back.mean(1), products(error, hidden) / count
 
     def _solve(self) -> None:
         """Set the read-out by least squares, for the weights as they will be coded."""
-        some = self._rng.integers(0, self._x.shape[1], min(self._x.shape[1], _SOLVED_FROM))
+        x, y = self._picked(min(self._x.shape[1], _SOLVED_FROM))
         weights, biases, _ = self._rounded()
-        hidden = np.sin(product(weights, self._x[:, some]) + biases[:, None])
-        square = products(hidden, hidden) / len(some)
+        hidden = np.sin(product(weights, x) + biases[:, None])
+        square = products(hidden, hidden) / y.shape[1]
         square += _RIDGE * max(float(np.trace(square)) / len(square), 1e-6) * np.eye(len(square))
-        self._readout[:] = solved(square, (products(hidden, self._y[:, some]) / len(some))).T
+        self._readout[:] = solved(square, (products(hidden, y) / y.shape[1])).T
 
     def _network(self) -> Network:
         assert self._grain is not None and self._gains is not None
