@@ -41,6 +41,9 @@ EXACT_SUM = 1 << 52
 MAX_PREDICTOR_BITS = 40
 """Bits of an integer in a matrix of the predictor: sums of a row of them fit 64 bits."""
 
+MAX_RICE_BITS = 34
+"""Low bits of an integer in Rice code; with quotients below 64 it has no more bits than others."""
+
 MAX_PREDICTOR_RANGE = 65535
 """Largest minus smallest value that the predictor codes: products with weights fit 32 bits."""
 

@@ -69,16 +69,35 @@ def check_outputs(dtype: np.dtype, exponent: int, low: int, high: int) -> None:
 # Section 12.3. Matrices of integers.
 def read_matrix(payload: Reader, rows: int, columns: int, field: str) -> np.ndarray:
     """Return a matrix, as int64."""
-    widths = payload.array("u1", columns, field)
-    check(np.all(widths <= 40), field, "a width is above 40")
-    total = rows * int(widths.sum())
-    bits = np.unpackbits(np.frombuffer(payload.take(-(-total // 8), field), np.uint8), bitorder="little")
-    check(not bits[total:].any(), field, "the bits after the last are not 0")
-    z, at = np.zeros((rows, columns), np.int64), 0
-    for column, width in enumerate(widths.tolist()):
-        part = bits[at : at + rows * width].reshape(rows, width).astype(np.int64)
-        z[:, column], at = part @ (1 << np.arange(width, dtype=np.int64)), at + rows * width
-    return np.where(z % 2 == 0, z >> 1, -1 - (z >> 1))
+    codes = payload.array("u1", columns, field).tolist()
+    check(all(c % 128 <= 40 or 64 <= c % 128 <= 98 for c in codes), field, "a column has a code of no kind")
+    at = 0  # of the next bit
+
+    def bit() -> int:
+        nonlocal at
+        check(at // 8 < len(payload.rest), field, "the bits end early")
+        at += 1
+        return payload.rest[(at - 1) // 8] >> (at - 1) % 8 & 1
+
+    z = np.zeros((rows, columns), np.int64)
+    for column, code in enumerate(codes if rows else ()):
+        width = code % 64
+        if code % 128 >= 64:
+            for row in range(rows):
+                while bit() == 0:
+                    z[row, column] += 1
+                    check(z[row, column] <= 63, field, "64 zeros in front of a number")
+        for row in range(rows):
+            z[row, column] = (int(z[row, column]) << width) + sum(bit() << i for i in range(width))
+    while at % 8:
+        check(bit() == 0, field, "the bits after the last are not 0")
+    payload.take(at // 8, field)
+    out = np.where(z % 2 == 0, z >> 1, -1 - (z >> 1))
+    for column, code in enumerate(codes):
+        if code >= 128:
+            out[:, column] = np.cumsum(out[:, column])
+    check(not np.any(np.abs(out) > 1 << 39), field, "a number is beyond 2^39")
+    return out
 
 
 def read_column(payload: Reader, rows: int, field: str) -> np.ndarray:

@@ -46,6 +46,27 @@ def bands_of(lengths: Key, levels: Key) -> list[Band]:
     return bands
 
 
+# Section 14.4. Usual weights.
+USUAL_WEIGHTS = np.array([
+    (0, 0, 0, 0, 0, 0, 0, 0, 51017),
+    (0, 136, 42, 0, 0, 0, 0, 0, 580),
+    (0, 72, 33, 0, 0, 0, 0, 0, 34),
+    (0, 26, 18, 0, 0, 0, 0, 0, 530),
+    (0, 0, 0, 0, 3, 5, 13, 7, 17),
+    (63, 54, 26, 0, 1, 1, 6, 2, 1),
+    (34, 50, 10, 0, 0, 0, 5, 1, 1),
+    (27, 37, 4, 0, 0, 0, 1, 0, 1),
+    (0, 0, 0, 0, 2, 0, 16, 2, 1),
+    (53, 22, 21, 0, 0, 0, 9, 0, 1),
+    (35, 45, 6, 0, 0, 0, 7, 0, 1),
+    (32, 33, 3, 0, 0, 0, 3, 0, 1),
+    (0, 0, 0, 0, 0, 0, 8, 1, 1),
+    (40, 0, 15, 0, 0, 0, 6, 0, 1),
+    (32, 0, 5, 0, 0, 0, 5, 0, 1),
+    (28, 0, 1, 0, 0, 0, 4, 0, 1),
+])  # fmt: skip
+
+
 # Section 14.1. Header.
 class Header:
     """The fields of the header, and what follows from them."""
@@ -104,7 +125,7 @@ class Header:
             self.basis = read_matrix(payload, t, self.k, "basis")
         self.bands = bands_of(self.lengths, self.levels)
         kinds = 1 + sum(count > 0 for count in self.levels)
-        self.weights = read_matrix(payload, 4 * kinds, 9, "weights").tolist()
+        self.weights = (read_matrix(payload, 4 * kinds, 9, "weights") + USUAL_WEIGHTS[: 4 * kinds]).tolist()
         for w in self.weights:
             check(min(w) >= 0, "weights", "one is negative")
             reach = sum(n * x for n, x in zip((6, 6, 12, 8, 1, 6, 7, 42), w[:8], strict=True))
@@ -118,13 +139,13 @@ def first_counts() -> tuple[list[list[int]], list[list[int]]]:
     f, g = [], []
     for c in range(64):
         u = (17867, 21247, 25268, 30048)[c % 4] << c // 4
-        ones = 384 * u // (u + 2**21)
-        f.append([384 - ones, max(1, ones)])
+        ones = 1536 * u // (u + 2**21)
+        f.append([1536 - ones, max(1, ones)])
         v = u >> low_bits_of(c)
         r, w = (v << 16) // (v + 2**21), [2**16]
         for _ in range(17):
             w.append(w[-1] * r >> 16)
-        g.append([2 + 512 * x // sum(w) for x in w])
+        g.append([2 + 4096 * x // sum(w) for x in w])
     return f, g
 
 

@@ -18,9 +18,10 @@ from inrstore.chunk.entropy.student import StudentTable
 from inrstore.chunk.kernels import choice
 from inrstore.chunk.quality import Target
 from inrstore.chunk.transform import compiled_encode, wavelet
+from inrstore.chunk.transform.contexts import USUAL
 from inrstore.chunk.transform.rdoq import Chooser
 from inrstore.chunk.transform.subbands import levels_of, subbands_of
-from inrstore.chunk.transform.weights import START, Sampler
+from inrstore.chunk.transform.weights import Sampler
 from inrstore.options import EncodeOptions
 
 pytestmark = pytest.mark.skipif(find_spec("numba") is None, reason="loops are compiled by numba")
@@ -52,7 +53,7 @@ def coded(lengths: tuple[int, int, int], components: int, levels: tuple[int, int
         values[rng.random(values.shape) < 0.1] *= 40
         values = np.where(rng.random(values.shape) < 0.1, np.rint(2 * values) / 2, values)  # ties
         whole[subband.level, subband.key] = values.astype(np.float32)[: active[number]].clip(-(2**22), 2**22)
-    weights = START.copy()
+    weights = USUAL.copy()
     weights[..., :-1] = rng.integers(0, 80, weights[..., :-1].shape) * (rng.random(weights[..., :-1].shape) < 0.8)
     chooser, sampler = Chooser(subbands, whole), Sampler()
     found = compiled_encode.scan(subbands, iter(active), levels, weights, chooser, sampler)

@@ -2,7 +2,7 @@
 
     OPENBLAS_NUM_THREADS=1 python -m tools.bench_shared                      # everything; about half an hour
     OPENBLAS_NUM_THREADS=1 python -m tools.bench_shared --targets s03:36     # added to what is known
-    OPENBLAS_NUM_THREADS=1 python -m tools.bench_shared --constants          # weights and counts alone, dMRI
+    OPENBLAS_NUM_THREADS=1 python -m tools.bench_shared --usual              # usual weights of the format, left one out
     python -m tools.bench_shared --only-report                               # the table of what is known
 
 A scan is coded as one chunk by mode transform, preset balanced. What it has now is the better of no network and its
@@ -27,8 +27,8 @@ A name takes `NAME` bytes, once. Coefficients of a chunk are chosen at steps `RA
 same ones, and the logarithm of bytes is interpolated in that of the error to exactly the target, between the two steps
 around it. Bytes are those of real streams and headers, errors those of the values that readers would decode.
 
-With `--constants` weights and counts are those of the other dMRI scans at all three targets together, as if they stood
-in the format: a byte says so instead of a name. `first` are the weights that an encoder begins with.
+`--usual` prints the usual weights of contexts (specification section 14.4), fitted to the dMRI scans at all three
+targets, and measures the encoder with them, and with those that the other scans would have given.
 
 The other scans are those of `TRAINING`, at the same PSNR; the means of the table are over them, too, and `total` is of
 their bytes. 3-D scans are cut to `SLABS` values. Results: tools/results/shared.json.
@@ -62,14 +62,16 @@ from inrstore.chunk.transform import rdoq
 from inrstore.chunk.transform.adaptive import INCREMENT, Model
 from inrstore.chunk.transform.analysis import Analysis
 from inrstore.chunk.transform.compiled_encode import components_of, outputs
+from inrstore.chunk.transform.contexts import USUAL
 from inrstore.chunk.transform.encode import EFFORTS, _Search
 from inrstore.chunk.transform.header import kinds_of
-from inrstore.chunk.transform.weights import START, Sampler, fitted
+from inrstore.chunk.transform.weights import Sampler, fitted
 from inrstore.options import EncodeOptions
 from inrstore.store import layout
 from inrstore.store.layout import Grid
 from inrstore.store.quality import Quality
 from tools.bench_rate_data import load, read_rows, write_rows
+from tools.bench_rate_ours import measure as measure_ours
 from tools.environment import describe
 
 PAIR = "own network", "as it is, then own"
@@ -79,6 +81,7 @@ TARGETS = {
     "3-D": (("s11", "s08", "s10", "s07"), (35.0, 40.0)),
 }
 TRAINING = {"dMRI": ("s01", "s02", "s03"), "3-D": ("s07", "s08", "s10", "s11")}
+UNSEEN: dict[str, tuple[float, ...]] = {"s04": (32.0, 36.0, 40.0), "s05": (36.0,), "s06": (36.0,), "s12": (35.0, 40.0)}
 SLABS = dict.fromkeys(("s07", "s10"), 48 * 256 * 256)
 NAME, RATIO, COARSER = 9, 1.03, 1.07
 STEPS, WARM, WARM_RATE = 6000, 400, 3e-3
@@ -139,8 +142,13 @@ class Scan:
         assert headers is not None
         size = self.around + len(headers[0].write()) + len(coded[0].chooser.streams(coded[0].coefficients))
         if entropy.weights is not None:
-            size -= len(write_matrix(headers[0].weights.reshape(-1, headers[0].weights.shape[-1])))
+            size -= weights_size(headers[0].weights)
         return coded[0], headers[0], size
+
+
+def weights_size(weights: Array) -> int:
+    """Return the bytes of weights in a header."""
+    return len(write_matrix((weights - USUAL[: len(weights)]).reshape(-1, weights.shape[-1])))
 
 
 @contextmanager
@@ -436,7 +444,7 @@ def measure(group: str, scan: Scan, others: Sequence[Scan]) -> Row:
     weights = pooled_weights(others)
     own_is_best = found.get("own network", math.inf) < found["no network"]
     current = nets["own network"] if own_is_best else (None, 0.0)
-    free = len(write_matrix(scan.plain.settings.weights.reshape(-1, scan.plain.settings.weights.shape[-1])))
+    free = weights_size(scan.plain.settings.weights)
     found["bound: own weights free"] = now - free
     found["weights"] = Curve(scan, Entropy(weights)).size(current[0]) + current[1] + NAME
     strengths = {s: Curve(scan, Entropy(None, pooled_counts(others, s))).size(current[0]) for s in STRENGTHS}
@@ -467,24 +475,33 @@ def measure(group: str, scan: Scan, others: Sequence[Scan]) -> Row:
             "bytes": {k: round(v, 1) for k, v in found.items()}, "seconds": seconds}  # fmt: skip
 
 
-def constants(arrays: str | None) -> list[Row]:
-    """Return bytes at equal error with weights and counts that no chunk or archive brings."""
+def usual() -> list[Row]:
+    """Return bytes with the usual weights of the format, and with those that the other scans would have given it."""
     places = [(name, psnr) for psnr in sorted(TARGETS["dMRI"][1]) for name in TRAINING["dMRI"]]
-    scans = {place: Scan(*place, arrays) for place in places}
+    scans = {place: Scan(*place, None) for place in places}
+    made = pooled_weights(list(scans.values()))
+    print(made.reshape(-1, made.shape[-1]).tolist())
     rows = []
-    for (name, psnr), scan in scans.items():
-        others = [s for (n, _), s in scans.items() if n != name]
-        assert scan.plan is not None
-        own = fit([seen(scan.view, scan.plan)], scan.plan)
-        weights, counts = pooled_weights(others), pooled_counts(others, STRENGTHS[-1])
-        ways = {"first": Entropy(START), "weights": Entropy(weights), "counts": Entropy(None, counts),
-                "weights, counts": Entropy(weights, counts)}  # fmt: skip
-        sizes = {way: Curve(scan, entropy).size(applied(own, scan.plan.leading)) + 1 for way, entropy in ways.items()}
-        sizes = {"now": Curve(scan, Entropy()).size(applied(own, scan.plan.leading)), **sizes}
-        size = len(own.write())
-        rows.append({"scan": name, "asked": psnr, "bytes": {k: round(v + size, 1) for k, v in sizes.items()}})
+    for name, psnr in [*places, *((n, p) for n, asked in UNSEEN.items() for p in asked)]:
+        volume, options = load(name, None, 0), EncodeOptions(mode="transform")
+        found = {"usual": measure_ours(volume, Quality(psnr=psnr), options)["bytes"]}
+        if name in TRAINING["dMRI"]:
+            with of_format(pooled_weights([s for (n, _), s in scans.items() if n != name])):
+                found["of the others"] = measure_ours(volume, Quality(psnr=psnr), options)["bytes"]
+        rows.append({"scan": name, "asked": psnr, "bytes": found})
         print(json.dumps(rows[-1]), flush=True)
     return rows
+
+
+@contextmanager
+def of_format(weights: Array) -> Iterator[None]:
+    """Let the format have other usual weights."""
+    before = USUAL.copy()
+    USUAL[:] = weights
+    try:
+        yield
+    finally:
+        USUAL[:] = before
 
 
 def report(rows: list[Row]) -> str:
@@ -511,13 +528,13 @@ def main() -> None:
     parser.add_argument("--targets", help="s03:36,s11:40,...; all without it")
     parser.add_argument("--arrays", help="folder of s01.npy, ... to read instead of the scans")
     parser.add_argument("--only-report", action="store_true", help="no measurements")
-    parser.add_argument("--constants", action="store_true", help="weights and counts of all targets together")
+    parser.add_argument("--usual", action="store_true", help="usual weights of the format, and of other scans")
     arguments = parser.parse_args()
     rows = read_rows(RESULT)
     known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    top = {"environment": describe(), "constants": known.get("constants", [])}
-    if arguments.constants:
-        write_rows(RESULT, top | {"constants": constants(arguments.arrays)}, rows)
+    top = {"environment": describe(), "usual": known.get("usual", [])}
+    if arguments.usual:
+        write_rows(RESULT, top | {"usual": usual()}, rows)
     elif not arguments.only_report:
         wanted = None if arguments.targets is None else arguments.targets.split(",")
         for group, (names, qualities) in TARGETS.items():

@@ -27,6 +27,7 @@ from inrstore.chunk.neural.neighbourhood import PYRAMID, Neighbourhood, Volume, 
 from inrstore.chunk.neural.network import Network
 
 from .frames import Array, ball, boxed, smooth, with_exceptions, with_mask
+from .matrices import size_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +122,7 @@ def pieces_of(payload: bytes) -> Pieces:
     take("words", end - at)
     take("offset", 2)
     for name, rows in (("near_weights", 14), ("error_weights", 19)):
-        take(name, 1 + (rows * payload[at] + 7) // 8)
+        take(name, size_of(payload[at:], rows, 1))
     forms = b""
     for _ in range(64):
         size = 1 if payload[at] == 255 else 7

@@ -33,6 +33,7 @@ from inrstore.errors import LimitExceededError
 
 from .frames import Array, ball, boxed, with_exceptions, with_mask
 from .inloop import Filter, any_filter, take_apart
+from .matrices import size_of
 
 Ints = npt.NDArray[np.int64]
 Pieces = dict[str, bytes]
@@ -225,7 +226,7 @@ def pieces_of(payload: bytes, box: tuple[int, ...]) -> Pieces:
         return out[name]
 
     def matrix(name: str, rows: int, columns: int) -> None:
-        take(name, columns + -(-rows * sum(payload[at : at + columns]) // 8))
+        take(name, size_of(payload[at:], rows, columns))
 
     corrected = take("flags", 1)[0] & 1
     axis = take("channel_axis", 1)[0]

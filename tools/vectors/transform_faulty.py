@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from inrstore.chunk import frame, modes
 from inrstore.chunk.encode import encode_as, seal
 from inrstore.chunk.entropy.bits import write_matrix
+from inrstore.chunk.transform.contexts import USUAL
 
 from .frames import edit, like, payload_of, repack
 from .transform import Pieces, Plan, joined, payload_for, pieces_of, transform_frame
@@ -110,6 +111,10 @@ def _ranges(whole: bytes, pieces: Pieces) -> Faults:
     yield "transform-column-shift-16", one(column_shifts=b"\0\x10"), _LIMIT, "transform.column_shifts"
 
 
+def _bits(bits: Sequence[int]) -> bytes:
+    return np.packbits(np.array(bits, np.uint8), bitorder="little").tobytes()
+
+
 def _matrices(whole: bytes, pieces: Pieces) -> Faults:
     def one(**fields: bytes) -> bytes:
         return changed(whole, pieces, **fields)
@@ -141,12 +146,23 @@ def _matrices(whole: bytes, pieces: Pieces) -> Faults:
         active[1] = number
         yield f"transform-active-{number}", one(active=write_matrix(active[:, None])), _BAD, "transform.active"
 
+    # Three numbers in one column: codes of no kind, Rice code that ends early or goes on too long, sums too large.
+    for code in (41, 63, 99, 127, 169, 227):
+        yield f"transform-active-code-{code}", one(active=bytes([code]) + bytes(80)), _LIMIT, "transform.active"
+    short = one(active=b"\x40", lanes=b"", bits=b"", bit_bytes=b"", signs=b"", sign_bytes=b"", states=b"", words=b"")
+    yield "transform-active-ends-early", short, _BAD, "transform.active"
+    for zeros in (63, 64):  # 64 is none of Rice code, 63 no number of components
+        yield f"transform-active-after-{zeros}-zeros", one(active=b"\x40" + _bits([0] * zeros + [1] * 40)), _BAD, \
+            "transform.active"  # fmt: skip
+    gain = _bits(([0] * 39 + [1]) * 3)
+    yield "transform-gains-sums-beyond-2to39", one(gains=bytes([128 + 40, 0]) + gain), _LIMIT, "transform.gains"
+
     rows = header.weights.reshape(-1, 9)
 
     def weights(row: int, column: int, number: int) -> bytes:
         out = rows.copy()
         out[row, column] = number
-        return one(weights=write_matrix(out))
+        return one(weights=write_matrix(out - USUAL.reshape(-1, 9)[: len(out)]))
 
     yield "transform-weight-negative", weights(3, 2, -1), _BAD, "transform.weights"
     yield "transform-weight-alone-negative", weights(0, 8, -1), _BAD, "transform.weights"

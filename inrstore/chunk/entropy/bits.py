@@ -15,33 +15,104 @@ Words = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
 
 
+RICE, DIFFERENCES = 64, 128
+"""Bits of the code of a column: it is in Rice code; what stands there are differences to the row above."""
+_MOST_QUOTIENT = 63
+_LARGEST = 1 << (limits.MAX_PREDICTOR_BITS - 1)
+_WINDOW = 1 << 18  # bits that are looked at together
+
+
 def write_matrix(values: npt.ArrayLike) -> bytes:
-    """Return a matrix (R, C) as bytes; each column has its own width."""
+    """Return a matrix (R, C) as bytes, each column in the code that makes it the smallest (section 12.3)."""
     matrix = np.atleast_2d(np.asarray(values, np.int64))
-    coded = (matrix << 1) ^ (matrix >> 63)
-    widths = np.array([int(w).bit_length() for w in coded.max(0, initial=0)], np.uint8)
-    bits = [(coded[:, j, None] >> np.arange(w) & 1).astype(np.uint8).reshape(-1) for j, w in enumerate(widths)]
-    packed = np.packbits(np.concatenate(bits), bitorder="little") if bits else np.zeros(0, np.uint8)
-    return widths.tobytes() + packed.tobytes()
+    codes, bits = np.zeros(matrix.shape[1], np.uint8), [np.zeros(0, np.uint8)]
+    for number, column in enumerate(matrix.T):
+        ways = [(0, (column << 1) ^ (column >> 63))]
+        if len(column) > 1:
+            steps = np.diff(column, prepend=0)
+            ways.append((DIFFERENCES, (steps << 1) ^ (steps >> 63)))
+        size, code, coded = min(((*_fewest(z), z) for _, z in ways), key=lambda found: found[0])
+        codes[number] = code + next(flag for flag, z in ways if z is coded)
+        width = code & (RICE - 1)
+        if code >= RICE:
+            unary = np.zeros(size - width * len(coded), np.uint8)
+            unary[np.cumsum((coded >> width) + 1) - 1] = 1
+            bits.append(unary)
+        bits.append((coded[:, None] >> np.arange(width) & 1).astype(np.uint8).reshape(-1))
+    return codes.tobytes() + np.packbits(np.concatenate(bits), bitorder="little").tobytes()
+
+
+def _fewest(coded: Ints) -> tuple[int, int]:
+    """Return the fewest bits that numbers (not negative) take, and the code of that."""
+    width = int(coded.max(initial=0)).bit_length()
+    fewest, code = width * len(coded), width
+    for low in range(max(0, width - 6), min(width, limits.MAX_RICE_BITS + 1)):  # quotients are below 64
+        size = int((coded >> low).sum()) + (1 + low) * len(coded)
+        if size < fewest:
+            fewest, code = size, RICE + low
+    return (fewest, code) if width <= limits.MAX_PREDICTOR_BITS else (1 << 60, code)
 
 
 def read_matrix(reader: Reader, rows: int, columns: int, field: str) -> Ints:
     """Return a matrix of that many rows and columns; a column without bits costs one byte of input."""
-    widths = reader.array("u1", columns, field).astype(np.int64)
-    if (widths > limits.MAX_PREDICTOR_BITS).any():
+    codes = reader.array("u1", columns, field).astype(np.int64)
+    rice, widths = (codes & RICE) > 0, codes & (RICE - 1)
+    if (widths > np.where(rice, limits.MAX_RICE_BITS, limits.MAX_PREDICTOR_BITS)).any():
         raise LimitExceededError(field, f"integers of more than {limits.MAX_PREDICTOR_BITS} bits")
-    total = rows * int(widths.sum())
-    bits = np.unpackbits(reader.array("u1", -(-total // 8), field), bitorder="little")
-    if bits[total:].any():
+    out = np.zeros((columns, rows), np.int64)
+    most = np.cumsum(rows * (widths + (_MOST_QUOTIENT + 1) * rice))
+    data, position, first = reader.data[reader.position :], 0, 0
+    while rows and first < columns:
+        last = max(first + 1, int(np.searchsorted(most, (most[first - 1] if first else 0) + _WINDOW, "right")))
+        here = slice(first, last)
+        position += _read_columns(data, position, widths[here], rice[here], out[here], field)
+        first = last
+    if position & 7 and data[position >> 3] >> (position & 7):
         raise CorruptChunkError(field, "bits after the last number are set")
-    out = np.zeros((len(widths), rows), np.int64)
-    some = np.repeat(widths[widths > 0], rows)
-    if some.size:
-        begins = np.cumsum(some) - some
-        places = np.arange(total) - np.repeat(begins, some)
-        out[widths > 0] = np.add.reduceat(bits[:total].astype(np.int64) << places, begins).reshape(-1, rows)
+    reader.take(-(-position // 8), field)
     signed: Ints = (out >> 1) ^ -(out & 1)
+    if (codes >= DIFFERENCES).any():
+        signed[codes >= DIFFERENCES] = np.cumsum(signed[codes >= DIFFERENCES], 1)
+        if (np.abs(signed) > _LARGEST).any():
+            raise LimitExceededError(field, f"integers of more than {limits.MAX_PREDICTOR_BITS} bits")
     return signed.T
+
+
+def _read_columns(data: memoryview, position: int, widths: Ints, rice: npt.NDArray[np.bool_], out: Ints,
+                  field: str) -> int:  # fmt: skip
+    """Fill columns (rows of `out`) with numbers from a bit on; return how many bits they take."""
+    rows = out.shape[1]
+    most = rows * int((widths + (_MOST_QUOTIENT + 1) * rice).sum())
+    some = np.frombuffer(data[position >> 3 : (position + most + 7) >> 3], np.uint8)
+    bits = np.unpackbits(some, bitorder="little")[position & 7 :]
+    ones = bits.nonzero()[0] if rice.any() else np.zeros(0, np.int64)
+    begins, at = np.zeros(len(widths), np.int64), 0  # of the low bits
+    for column, (width, coded) in enumerate(zip(widths.tolist(), rice.tolist(), strict=True)):
+        if coded:
+            begin = int(np.searchsorted(ones, at))
+            ends = ones[begin : begin + rows]
+            if len(ends) < rows:
+                raise CorruptChunkError(field, "the bits end early")
+            out[column] = ends
+            out[column, 1:] -= ends[:-1]
+            out[column, 0] -= at - 1
+            at = int(ends[-1]) + 1
+        begins[column] = at
+        at += rows * width
+    if at > len(bits):
+        raise CorruptChunkError(field, f"{at} bits expected, {len(bits)} are left")
+    out[rice] -= 1
+    if (out > _MOST_QUOTIENT).any():
+        raise CorruptChunkError(field, f"more than {_MOST_QUOTIENT} zeros in front of a number")
+    out <<= widths[:, None]
+    for width in np.unique(widths[widths > 0]).tolist():
+        of = (widths == width).nonzero()[0]
+        size = 16 if width <= 16 else 64
+        low = np.zeros((len(of), rows, size), np.uint8)
+        for place, begin in zip(low, begins[of].tolist(), strict=True):
+            place[:, :width] = bits[begin : begin + rows * width].reshape(rows, width)
+        out[of] += np.packbits(low, bitorder="little").view(f"<u{size // 8}").reshape(len(of), rows).astype(np.int64)
+    return at
 
 
 def write_column(values: Ints) -> bytes:

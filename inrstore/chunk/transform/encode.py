@@ -24,13 +24,14 @@ from inrstore.chunk.linear import product
 from inrstore.chunk.task import Task
 from inrstore.chunk.transform.analysis import Analysis, Doubles, Part, Singles
 from inrstore.chunk.transform.compiled_encode import components_of, outputs, scan, synthesis
+from inrstore.chunk.transform.contexts import USUAL
 from inrstore.chunk.transform.header import Header, arrangement, kinds_of, name_of
 from inrstore.chunk.transform.rdoq import Chooser
 from inrstore.chunk.transform.scan import Coefficients
 from inrstore.chunk.transform.spectrum import Spectrum
 from inrstore.chunk.transform.steps import Steps
 from inrstore.chunk.transform.subbands import Triple
-from inrstore.chunk.transform.weights import START, Sampler, fitted
+from inrstore.chunk.transform.weights import Sampler, fitted, worthwhile
 from inrstore.errors import CorruptChunkError
 from inrstore.options import Preset
 
@@ -46,7 +47,7 @@ _MOST_VALUE = 1 << 22
 _PLANS = (Plan(4, 1, 8), Plan(8, 2, 16), Plan(12, 3, 24), Plan(16, 4, 32))
 _PLANS_OF_ONE = tuple(Plan(1, 1, units, offsets=WIDE) for units in (8, 16, 32))
 _BYTES_PER_WEIGHT, _NETWORK_SHARE = 0.65, 0.08
-_COARSER, _CORRECTED = 1.07, 7
+_COARSER, _CORRECTED, _CLOSER = 1.07, 7, 4
 _NEARBY, _FITS = 1.06, 4  # how far a step may be from the one that a network was fitted to, but for so many fits
 _BRIEF = 3  # times shorter is the first fit, which only says what step the second one is for
 _FITTED_VALUES = 1 << 24  # of the parts that a network is fitted to; more says little more
@@ -227,6 +228,7 @@ class _Search:
     def _corrected(self, plain: _Plain, plan: Plan) -> Offer | None:
         """Return the payloads of a coarser step whose components a network brings nearer to the true ones."""
         settings, best = replace(plain.settings, step=plain.settings.step * _COARSER), None
+        kept: tuple[_Settings, float, Correction] | None = None
         correction, fitted_at, fits, steps = None, 0.0, 0, Steps()
         for attempt in range(_CORRECTED):
             step = settings.step
@@ -250,7 +252,7 @@ class _Search:
             if ratio <= 1:
                 offer = _offer(coded, [replace(h, correction=correction) for h in headers])
                 if best is None or offer.size < best.size:
-                    best = offer
+                    best, kept = offer, (settings, ratio, correction)
                 if ratio >= _ENOUGH:
                     break
             if steps.narrow:
@@ -266,6 +268,29 @@ class _Search:
                     break  # about what it would take: not worth the second fit
             settings = replace(settings, step=following)
             del coded, headers
+        return best if best is None or kept is None else self._closer(best, *kept)
+
+    def _closer(self, best: Offer, settings: _Settings, ratio: float, correction: Correction) -> Offer:
+        """Go on with the network of an offer where those fitted after it have led away from the target."""
+        steps = Steps()
+        for _ in range(_CLOSER):
+            steps.watch(settings.step, ratio)
+            steps.add(settings.step, ratio)
+            if _ENOUGH <= ratio <= 1 or steps.narrow:
+                break
+            slope = self._spectrum.slope(settings.step, settings.most)
+            settings = replace(settings, step=steps.following(settings.step, ratio, slope, _AIM))
+            coded = self._code(settings, sample=False)
+            headers = None if coded is None else self._headers(settings, coded)
+            if coded is None or headers is None:
+                break
+            try:
+                ratio = self._error(coded, headers, correction)
+            except CorruptChunkError:
+                break
+            if ratio <= 1:
+                offer = _offer(coded, [replace(h, correction=correction) for h in headers])
+                best = min(best, offer, key=lambda one: one.size)
         return best
 
     def _fitted(self, step: float, coded: Sequence[_Coded], headers: Sequence[Header], plan: Plan) -> Correction:
@@ -302,7 +327,7 @@ class _Search:
     def _plain(self, effort: Effort) -> _Plain | None:
         """Search the step; return the fewest bytes found that keep the target."""
         step = chosen_at = self._spectrum.first_step(1.0)
-        settings = _Settings(step, START[: kinds_of(self._levels)], (0, 0), self._spectrum.worthwhile(step * _FINER))
+        settings = _Settings(step, USUAL[: kinds_of(self._levels)], (0, 0), self._spectrum.worthwhile(step * _FINER))
         best: _Plain | None = None
         steps = Steps()
         carried, misses = _CARRIED, 0
@@ -346,6 +371,8 @@ class _Search:
             if attempt < _SAMPLED:
                 samplers = [c.sampler for c in coded if c.sampler is not None]
                 weights = fitted(samplers, kinds_of(self._levels))
+                if attempt == _SAMPLED - 1:
+                    weights = worthwhile(samplers, weights)
                 settings = replace(settings, biases=_biases([c.chooser for c in coded]), weights=weights)
                 self._spectrum.learn(step, _worth([c.chooser for c in coded], self._analysis.measurements))
             aim = _AIM if best is not None else 1 - (1 - _AIM) * 2**misses

@@ -20,7 +20,7 @@ from inrstore.chunk.inloop.correction import Correction
 from inrstore.chunk.inloop.correction import read as read_correction
 from inrstore.chunk.shared import NOTHING, Shared
 from inrstore.chunk.transform.contexts import CLIP as MOST_MAGNITUDE
-from inrstore.chunk.transform.contexts import FEATURES, KINDS, MOST_OF, PASSES
+from inrstore.chunk.transform.contexts import FEATURES, KINDS, MOST_OF, PASSES, USUAL
 from inrstore.chunk.transform.subbands import MOST_LEVELS, Subband, Triple, halved, subbands_of
 from inrstore.errors import CorruptChunkError, LimitExceededError
 
@@ -91,7 +91,7 @@ class Header:
         out += write_matrix(np.stack([self.gains, self.offsets], 1))
         if len(self.basis) > 1:
             out += self.column_shifts.astype("u1").tobytes() + write_matrix(self.basis)
-        out += write_matrix(self.weights.reshape(-1, FEATURES + 1))
+        out += write_matrix((self.weights - USUAL[: len(self.weights)]).reshape(-1, FEATURES + 1))
         return out if self.correction is None else out + self.correction.write()
 
 
@@ -241,7 +241,9 @@ def _read_common(reader: Reader, flags: int, box: tuple[int, ...] | None, measur
         if (column_shifts > MOST_COLUMN_SHIFT).any():
             raise LimitExceededError("transform.column_shifts", f"one is above {MOST_COLUMN_SHIFT}")
         basis = read_matrix(reader, measurements, components, "transform.basis")
-    weights = read_matrix(reader, kinds_of(levels) * len(PASSES), FEATURES + 1, "transform.weights")
+    kinds = kinds_of(levels)
+    weights = read_matrix(reader, kinds * len(PASSES), FEATURES + 1, "transform.weights")
+    weights += USUAL[:kinds].reshape(weights.shape)
     if (weights < 0).any():
         raise CorruptChunkError("transform.weights", "a weight below 0")
     if (reach(weights) >= limits.EXACT_FLOAT32).any():

@@ -9,14 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from inrstore import limits
+from inrstore.chunk.entropy.contexts import contexts as context_of
 from inrstore.chunk.least_squares import combined, solve_not_negative
-from inrstore.chunk.transform.contexts import CLIP, FEATURES, KINDS, PASSES, Known
+from inrstore.chunk.transform.adaptive import CONTEXTS, SIZES, low_bits
+from inrstore.chunk.transform.contexts import CLIP, FEATURES, USUAL, Known
 from inrstore.chunk.transform.header import reach
 
 Ints = npt.NDArray[np.int64]
+Doubles = npt.NDArray[np.float64]
 
-START: Ints = np.tile(np.array([26, 26, 26, 26, 26, 5, 26, 5, 100], np.int64), (KINDS, len(PASSES), 1))
-"""Weights of the first scan: 1/256 of a magnitude, the last in units of 2^-12."""
 _SAMPLE = 3000
 _UNITS = np.array([256.0] * FEATURES + [4096.0])
 
@@ -62,16 +63,8 @@ def fitted(samplers: Sequence[Sampler], kinds: int) -> Ints:
 
     Errors are weighted by the inverse of about the expected variance, which grows with the expected magnitude.
     """
-    out = START[:kinds].copy()
-    seen: dict[tuple[int, int], list[Any]] = {}
-    for sampler in samplers:
-        for place, samples in sampler.seen.items():
-            seen.setdefault(place, []).extend(samples)
-    for (kind, step), samples in seen.items():
-        values = np.concatenate([v for _, v, _ in samples]).astype(np.float64)
-        rows = np.ones((FEATURES + 1, len(values)))
-        np.concatenate([r for r, _, _ in samples], 1, out=rows[:-1])
-        each = np.concatenate([np.full(len(v), n) for _, v, n in samples])
+    out = USUAL[:kinds].copy()
+    for (kind, step), (rows, values, each) in _seen(samplers).items():
         if not values.any():
             continue
         weight = each / (rows[:-1].mean(0) + 0.01)
@@ -83,3 +76,53 @@ def fitted(samplers: Sequence[Sampler], kinds: int) -> Ints:
         if reach(whole[None])[0] < limits.EXACT_FLOAT32:
             out[kind, step] = whole
     return out
+
+
+def worthwhile(samplers: Sequence[Sampler], weights: Ints) -> Ints:
+    """Return the rows of weights that save more bits than they take, and the usual ones elsewhere.
+
+    Bits are those of the samples, with the shares of flags and sizes that they have in each context in the mean of
+    both.
+    """
+    seen, kinds = _seen(samplers), len(weights)
+    both = [{place: _symbols(rows, values, each, table[place]) for place, (rows, values, each) in seen.items()}
+            for table in (USUAL[:kinds], weights)]  # fmt: skip
+    counts = np.ones((CONTEXTS, SIZES + 1))
+    for made in both:
+        for context, symbol, _, each in made.values():
+            counts += np.bincount(context * (SIZES + 1) + symbol, each, counts.size).reshape(counts.shape)
+    lengths = np.log2(counts.sum(1, keepdims=True)) - np.log2(counts)
+    out = weights.copy()
+    for place in seen:
+        usual, own = (
+            float(((lengths[context, symbol] + width * (symbol > 0)) * each).sum())
+            for context, symbol, width, each in (made[place] for made in both)
+        )
+        taken = 2 * np.ceil(np.log2(np.abs(weights[place] - USUAL[place]) + 1)).sum() + FEATURES + 1
+        if usual - own < taken:
+            out[place] = USUAL[place]
+    return out
+
+
+def _seen(samplers: Sequence[Sampler]) -> dict[tuple[int, int], tuple[Doubles, Doubles, Doubles]]:
+    """Return for each kind and pass what was known around values (and 1), the values, and how many each stands for."""
+    seen: dict[tuple[int, int], list[Any]] = {}
+    for sampler in samplers:
+        for place, samples in sampler.seen.items():
+            seen.setdefault(place, []).extend(samples)
+    out = {}
+    for place, samples in seen.items():
+        values = np.concatenate([v for _, v, _ in samples]).astype(np.float64)
+        rows = np.ones((FEATURES + 1, len(values)))
+        np.concatenate([r for r, _, _ in samples], 1, out=rows[:-1])
+        out[place] = rows, values, np.concatenate([np.full(len(v), n) for _, v, n in samples])
+    return out
+
+
+def _symbols(rows: Doubles, values: Doubles, each: Doubles, weights: Ints) -> tuple[Ints, Ints, Ints, Doubles]:
+    """Return contexts, symbols (0 for a zero, else 1 more than the size), widths of low bits, and how many each is."""
+    expected = combined(weights * np.array([16.0] * FEATURES + [1.0]), rows)
+    context = context_of(expected) >> 2
+    width = low_bits(context)
+    size = np.minimum((values.astype(np.int64) - 1) >> width, SIZES - 1)
+    return context, np.where(values > 0, size + 1, 0), width, each

@@ -89,21 +89,27 @@ export class Reader {
 
   /** 12.3: a matrix, row by row. The caller has checked rows and columns. */
   matrix(rows, columns, field) {
-    const widths = this.take(columns, field);
-    let total = 0;
-    for (const width of widths) {
-      this.limit(width <= 40, field, `a width of ${width} bits`);
-      total += width * rows;
+    const codes = this.take(columns, field);
+    for (const code of codes) {
+      const c = code % 128;
+      this.limit(c <= 40 || (c >= 64 && c <= 98), field, `a column has the code ${code}`);
     }
-    const bits = new Bits(this.take(Math.ceil(total / 8), field), () => this.fail(field, "bits are missing"));
+    const bits = new Bits(this.bytes.subarray(this.at), () => this.fail(field, "bits are missing"));
     const out = new Float64Array(rows * columns);
-    for (let c = 0; c < columns; c++) {
-      for (let r = 0; r < rows; r++) {
-        const z = bits.take(widths[c]);
-        out[r * columns + c] = z % 2 ? -1 - (z - 1) / 2 : z / 2;
+    for (let c = 0; rows && c < columns; c++) {
+      const width = codes[c] % 64;
+      for (let r = 0; codes[c] % 128 >= 64 && r < rows; r++) {
+        while (!bits.take(1)) this.check(++out[r * columns + c] <= 63, field, "64 zeros in front of a number");
       }
+      for (let r = 0; r < rows; r++) out[r * columns + c] = out[r * columns + c] * 2 ** width + bits.take(width);
     }
-    this.check(bits.clean(), field, "bits after the last are set");
+    this.check(bits.padded(), field, "bits after the last are set");
+    this.take(bits.at / 8, field);
+    for (let i = 0; i < out.length; i++) {
+      const y = out[i] % 2 ? -1 - (out[i] - 1) / 2 : out[i] / 2;
+      out[i] = codes[i % columns] < 128 || i < columns ? y : y + out[i - columns];
+      this.limit(Math.abs(out[i]) <= 2 ** 39, field, "a number is beyond 2^39");
+    }
     return out;
   }
 }
@@ -133,6 +139,11 @@ export class Bits {
     const i = at >>> 3;
     const word = bytes[i] | (bytes[i + 1] << 8) | (bytes[i + 2] << 16) | (bytes[i + 3] << 24);
     return (word >>> (at & 7)) & ((1 << width) - 1);
+  }
+
+  /** Go on to the next byte; true if the bits before it are 0. */
+  padded() {
+    return this.take(-this.at & 7) === 0;
   }
 
   /** True if less than a byte is left, and that is 0. */

@@ -79,15 +79,15 @@ function startCounts() {
   const sizes = new Float64Array(64 * 18);
   for (let c = 0; c < 64; c++) {
     const u = [17867, 21247, 25268, 30048][c % 4] * 2 ** (c >> 2);
-    const o = Math.floor((384 * u) / (u + 2 ** 21));
-    flags[2 * c] = 384 - o;
+    const o = Math.floor((1536 * u) / (u + 2 ** 21));
+    flags[2 * c] = 1536 - o;
     flags[2 * c + 1] = Math.max(1, o);
     const v = Math.floor(u / 2 ** quietBits(c));
     const ratio = Math.floor((2 ** 16 * v) / (v + 2 ** 21));
     const w = [2 ** 16];
     for (let s = 1; s < 18; s++) w.push(Math.floor((w[s - 1] * ratio) / 2 ** 16));
     const sum = w.reduce((a, b) => a + b);
-    w.forEach((x, s) => (sizes[18 * c + s] = 2 + Math.floor((512 * x) / sum)));
+    w.forEach((x, s) => (sizes[18 * c + s] = 2 + Math.floor((4096 * x) / sum)));
   }
   return { flags, sizes };
 }

@@ -4,6 +4,27 @@ import { correct, readCorrection } from "./inloop.js";
 import { decodeSubbands } from "./coefficients.js";
 import { checkOutputs, scaled } from "./types.js";
 
+/** 14.4: what a row of weights is the difference to. */
+// prettier-ignore
+const USUAL_WEIGHTS = [
+  0, 0, 0, 0, 0, 0, 0, 0, 51017,
+  0, 136, 42, 0, 0, 0, 0, 0, 580,
+  0, 72, 33, 0, 0, 0, 0, 0, 34,
+  0, 26, 18, 0, 0, 0, 0, 0, 530,
+  0, 0, 0, 0, 3, 5, 13, 7, 17,
+  63, 54, 26, 0, 1, 1, 6, 2, 1,
+  34, 50, 10, 0, 0, 0, 5, 1, 1,
+  27, 37, 4, 0, 0, 0, 1, 0, 1,
+  0, 0, 0, 0, 2, 0, 16, 2, 1,
+  53, 22, 21, 0, 0, 0, 9, 0, 1,
+  35, 45, 6, 0, 0, 0, 7, 0, 1,
+  32, 33, 3, 0, 0, 0, 3, 0, 1,
+  0, 0, 0, 0, 0, 0, 8, 1, 1,
+  40, 0, 15, 0, 0, 0, 6, 0, 1,
+  32, 0, 5, 0, 0, 0, 5, 0, 1,
+  28, 0, 1, 0, 0, 0, 4, 0, 1,
+];
+
 const GAINS = [36, 41, 48, 55, 63, 72, 83, 96, 110, 126, 145, 167, 192, 221, 254, 292, 336, 386, 444, 510, 586, 674, 775,
                891, 1024, 1177, 1353, 1556]; // prettier-ignore
 
@@ -81,7 +102,7 @@ function readHead(r, type, box, corrected) {
     basis = r.matrix(count, components, "basis").map((x, i) => x * 2 ** shifts[i % components]);
   }
   const rows = 4 * (1 + levels.filter(Boolean).length);
-  const weights = r.matrix(rows, 9, "weights");
+  const weights = r.matrix(rows, 9, "weights").map((w, i) => w + USUAL_WEIGHTS[i]);
   r.check(weights.every((w) => w >= 0), "weights", "one is negative");
   for (let i = 0; i < rows; i++) {
     const w = weights.subarray(9 * i);
