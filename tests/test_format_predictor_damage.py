@@ -13,7 +13,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import pytest
-from checks import check_equal_bits
+from checks import ROOT, check_equal_bits, load
 from test_format_predictor import predicted, scan, scan_of_two_textures
 
 from inrstore import limits
@@ -314,6 +314,20 @@ def test_matrices_and_bits_come_back():
         matrix = rng.integers(-(2 ** rng.integers(0, 39)), 2**38, (rows, columns))
         data = write_matrix(matrix)
         assert (read_matrix(Reader(memoryview(data)), rows, columns, "m") == matrix).all()
+    parts = load(ROOT / "specs" / "decoder_parts.py", "inrstore_decoder_parts")
+    for spread in (0.3, 3.0, 300.0, 1e9):
+        for rows, columns in ((1, 4), (2, 3), (40, 9), (118, 30)):
+            matrix = np.rint(rng.laplace(0, spread, (rows, columns))).astype(np.int64)
+            matrix[:, 1] = 7 * np.arange(rows) - 2**37  # differences are smaller
+            matrix[:, 2] = np.arange(rows) == rows - 1  # and Rice code
+            data = write_matrix(matrix)
+            reader, other = Reader(memoryview(data + b"rest")), parts.Reader(data + b"rest")
+            assert (read_matrix(reader, rows, columns, "m") == matrix).all() and reader.remaining == 4
+            assert (parts.read_matrix(other, rows, columns, "m") == matrix).all() and bytes(other.rest) == b"rest"
+            assert len(data) <= columns + -(-sum(rows * int(abs(c).max() * 2).bit_length() for c in matrix.T) // 8)
+    for large in (2**40, 2**60):  # no reader takes them, but they are written
+        data = write_matrix(np.array([[large], [0]]))
+        assert field_of(lambda d=data: read_matrix(Reader(memoryview(d)), 2, 1, "m"), LimitExceededError) == "m"
     assert field_of(lambda: read_matrix(Reader(memoryview(b"\x29" + bytes(9))), 1, 1, "m"), LimitExceededError) == "m"
     assert field_of(lambda: read_matrix(Reader(memoryview(b"\3\x8f")), 1, 1, "m")) == "m"  # padding that is not 0
     widths = rng.integers(0, 26, 500)

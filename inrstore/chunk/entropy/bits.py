@@ -50,7 +50,7 @@ def _fewest(coded: Ints) -> tuple[int, int]:
         size = int((coded >> low).sum()) + (1 + low) * len(coded)
         if size < fewest:
             fewest, code = size, RICE + low
-    return (fewest, code) if width <= limits.MAX_PREDICTOR_BITS else (1 << 60, code)
+    return (fewest, code) if width <= limits.MAX_PREDICTOR_BITS else (1 << 60, min(width, RICE - 1))  # none reads that
 
 
 def read_matrix(reader: Reader, rows: int, columns: int, field: str) -> Ints:
