@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checks import DECODE_ALL, check_equal_bits, decoder, digest, examples, maker, modes, run_python, vectors
+from checks import DECODE_ALL, ROOT, check_equal_bits, decoder, digest, examples, maker, modes, run_python, vectors
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +26,7 @@ from inrstore.chunk.modes import TRANSFORM
 from inrstore.chunk.transform import decode as transform
 from inrstore.chunk.transform import rdoq, wavelet
 from inrstore.chunk.transform.adaptive import INCREMENT, MOST_COUNTS, SIZES, Model
-from inrstore.chunk.transform.contexts import CLIP, MOST_OF, PASSES, known
+from inrstore.chunk.transform.contexts import CLIP, MOST_OF, PASSES, USUAL, known
 from inrstore.chunk.transform.header import reach
 from inrstore.chunk.transform.subbands import keys_of, low_shape, subbands_of
 from inrstore.errors import CorruptChunkError, LimitExceededError
@@ -329,3 +330,14 @@ def test_changed_bytes_of_a_frame_only_ever_raise_one_error():
                     with pytest.raises(decoder().Invalid):
                         decoder().decode(forged)
     assert {"array", "transform.words", "transform.bits", "transform.states", "transform.weights"} <= outcomes
+
+
+def test_the_usual_weights_of_the_specification_are_those_of_the_readers():
+    text = (ROOT / "specs" / "inrstore-1.md").read_text()
+    table = text[text.index("| kind | pass | W[0] |") :].split("\n\n")[0].splitlines()[2:]
+    rows = [[int(cell) for cell in line.strip("|").split("|")] for line in table]
+    assert [row[:2] for row in rows] == [[kind, step] for kind in range(4) for step in range(4)]
+    of_specification = np.array([row[2:] for row in rows])
+    assert (of_specification == USUAL.reshape(16, 9)).all() and not USUAL.flags.writeable
+    decoder()
+    assert (of_specification == sys.modules["decoder_transform"].USUAL_WEIGHTS).all()

@@ -497,11 +497,13 @@ def usual() -> list[Row]:
 def of_format(weights: Array) -> Iterator[None]:
     """Let the format have other usual weights."""
     before = USUAL.copy()
+    USUAL.flags.writeable = True
     USUAL[:] = weights
     try:
         yield
     finally:
         USUAL[:] = before
+        USUAL.flags.writeable = False
 
 
 def report(rows: list[Row]) -> str:
@@ -532,9 +534,10 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = read_rows(RESULT)
     known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    top = {"environment": describe(), "usual": known.get("usual", [])}
-    if arguments.usual:
-        write_rows(RESULT, top | {"usual": usual()}, rows)
+    top = {"environment": describe(), "usual": known.get("usual", {})}
+    if arguments.usual:  # an environment of its own: the other rows stay as they were measured
+        made = {"environment": describe(), "rows": usual()}
+        write_rows(RESULT, {"environment": known.get("environment", {}), "usual": made}, rows)
     elif not arguments.only_report:
         wanted = None if arguments.targets is None else arguments.targets.split(",")
         for group, (names, qualities) in TARGETS.items():

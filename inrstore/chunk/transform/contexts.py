@@ -48,8 +48,10 @@ USUAL: npt.NDArray[np.int64] = np.array([
     (32, 0, 5, 0, 0, 0, 5, 0, 1),
     (28, 0, 1, 0, 0, 0, 4, 0, 1),
 ], np.int64).reshape(KINDS, len(PASSES), FEATURES + 1)  # fmt: skip
-"""Weights that chunks bring differences to: of each kind and pass, 1/256 of a magnitude, the last 2^-12. Fitted by
-`tools.bench_shared --usual` to three scans of diffusion at 32, 36 and 40 dB."""
+"""Weights that chunks bring differences to: of each kind and pass, 1/256 of a magnitude, the last 2^-12. Fitted to
+three scans of diffusion at 32, 36 and 40 dB as `tools.bench_shared --usual` does, whose coefficients were chosen with
+other weights; with these it gives nearly the same."""
+USUAL.flags.writeable = False  # what is read depends on it
 _STEP_OF = {parity: i for i, pair in enumerate(PASSES) for parity in pair}
 _AROUND = [(z, y, x) for z in (-1, 0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1) if (z, y, x) != (0, 0, 0)]
 _FACES = [v for v in _AROUND if sum(map(abs, v)) == 1]

@@ -327,7 +327,8 @@ class _Search:
     def _plain(self, effort: Effort) -> _Plain | None:
         """Search the step; return the fewest bytes found that keep the target."""
         step = chosen_at = self._spectrum.first_step(1.0)
-        settings = _Settings(step, USUAL[: kinds_of(self._levels)], (0, 0), self._spectrum.worthwhile(step * _FINER))
+        usual = USUAL[: kinds_of(self._levels)].copy()
+        settings = _Settings(step, usual, (0, 0), self._spectrum.worthwhile(step * _FINER))
         best: _Plain | None = None
         steps = Steps()
         carried, misses = _CARRIED, 0
