@@ -254,10 +254,11 @@ AROUND = [o for o in itertools.product((-1, 0, 1), repeat=3) if any(o)]
 FACES = [o for o in AROUND if sum(map(abs, o)) == 1]
 
 
-def at(array: np.ndarray, offset: Key) -> np.ndarray:
-    """Return what an array (component, z, y, x) is at the neighbours; it is 0 beyond its edges."""
+def around(array: np.ndarray, offsets: list[Key]) -> list[np.ndarray]:
+    """Return what an array (component, z, y, x) is at each of these neighbours; it is 0 beyond its edges."""
     padded = np.pad(array, [(0, 0), (1, 1), (1, 1), (1, 1)])
-    return padded[:, *(slice(1 + o, 1 + o + n) for o, n in zip(offset, array.shape[1:], strict=True))]
+    places = ([slice(1 + o, 1 + o + n) for o, n in zip(p, array.shape[1:], strict=True)] for p in offsets)
+    return [padded[:, *place] for place in places]
 
 
 def resized(array: np.ndarray, count: int, index: list[np.ndarray]) -> np.ndarray:
@@ -282,13 +283,13 @@ def decode_band(source: Source, head: Header, band: Band, count: int, done: dict
         for (level, key), other in done.items():
             if level == band.level and any(key):
                 q = q + resized(other, count, index)
-    still = [p, sum(at(p, o) for o in FACES), q, sum(at(q, o) for o in FACES)]
+    still = [p, sum(around(p, FACES)), q, sum(around(q, FACES))]
     for number, parities in enumerate(PASSES):
         f = [np.zeros_like(m) for _ in range(4)]
-        for o in AROUND:
+        for o, there in zip(AROUND, around(m, AROUND), strict=True):
             distance = sum(map(abs, o))
             along_high = distance == 1 and any(a and b for a, b in zip(o, band.key, strict=True))
-            f[0 if along_high else distance] += at(m, o)
+            f[0 if along_high else distance] += there
         w = head.weights[4 * sum(band.key) + number]
         expected = w[8] + 16 * sum(a * b for a, b in zip(w[:8], f + still, strict=True))
         parts = [(slice(None), *(slice(digit, None, 2) for digit in parity)) for parity in parities]

@@ -6,6 +6,8 @@ subbands are forgotten in time.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -27,6 +29,27 @@ def low_bits(context: Ints) -> Ints:
     return out
 
 
+@cache
+def _first_counts() -> tuple[Ints, Ints]:
+    """Return the counts that every chunk begins with; not to be written to."""
+    flags, sizes = [], []
+    for context in range(CONTEXTS):
+        # The middle of the context, in units of 2^-21 of a magnitude.
+        middle = _MANTISSAS[context & 3] << (context >> 2)
+        ones = _FIRST_FLAGS * middle // (middle + (1 << 21))
+        flags.append([_FIRST_FLAGS - ones, max(1, ones)])
+        middle >>= max((context >> 2) - 10, 0)
+        ratio = (middle << 16) // (middle + (1 << 21))
+        weights = [1 << 16]
+        for _ in range(SIZES - 1):
+            weights.append(weights[-1] * ratio >> 16)
+        sizes.append([2 + w * _FIRST_SIZES // sum(weights) for w in weights])
+    found = np.array(flags, np.int64), np.array(sizes, np.int64)
+    for counts in found:
+        counts.flags.writeable = False
+    return found
+
+
 class Model:
     """Counts of each context, and the probabilities they stand for.
 
@@ -38,19 +61,8 @@ class Model:
     """
 
     def __init__(self) -> None:
-        flags, sizes = [], []
-        for context in range(CONTEXTS):
-            # The middle of the context, in units of 2^-21 of a magnitude.
-            middle = _MANTISSAS[context & 3] << (context >> 2)
-            ones = _FIRST_FLAGS * middle // (middle + (1 << 21))
-            flags.append([_FIRST_FLAGS - ones, max(1, ones)])
-            middle >>= max((context >> 2) - 10, 0)
-            ratio = (middle << 16) // (middle + (1 << 21))
-            weights = [1 << 16]
-            for _ in range(SIZES - 1):
-                weights.append(weights[-1] * ratio >> 16)
-            sizes.append([2 + w * _FIRST_SIZES // sum(weights) for w in weights])
-        self.flags, self.sizes = np.array(flags, np.int64), np.array(sizes, np.int64)
+        flags, sizes = _first_counts()
+        self.flags, self.sizes = flags.copy(), sizes.copy()
 
     def flag_counts(self) -> Ints:
         """Return the share of values that are not zero, of 2^16, for each context."""
