@@ -218,7 +218,9 @@ def test_several_processes_compile_at_once(tmp_path):
 def test_a_damaged_cache_is_made_anew(tmp_path):
     places = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "INRSTORE_COMPILED": "1"}
     wanted = decoded_apart(tmp_path, **places)
-    for path in (tmp_path / "cache").rglob("*.nb?"):
+    damaged = list((tmp_path / "cache").rglob("*subband*.nb?"))  # not all: each takes seconds to compile
+    assert damaged
+    for path in damaged:
         path.write_bytes(path.read_bytes()[:100])
     assert decoded_apart(tmp_path, **places) == wanted
 

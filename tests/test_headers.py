@@ -192,6 +192,7 @@ def test_labels_are_known_by_their_header(tmp_path, version, order):
         assert read_source(tmp_path / "a.nii").labels == (intent == 1002)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("path", real_files(), ids=lambda path: path.name)
 def test_every_byte_of_a_real_file_comes_back(tmp_path, path):
     if path.stat().st_size > 2_900_000:
@@ -200,6 +201,7 @@ def test_every_byte_of_a_real_file_comes_back(tmp_path, path):
     assert unpacked(out) == {path.name: whole(path)}
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("path", real_files(), ids=lambda path: path.name)
 def test_every_byte_of_a_real_header_comes_back_from_a_lossy_store(tmp_path, path):
     source = read_source(path)

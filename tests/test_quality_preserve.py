@@ -168,6 +168,7 @@ def test_a_scan_without_noise_has_a_psnr(tmp_path):
     assert made.quality.noise is None and 40 < made.quality.psnr < 60
 
 
+@pytest.mark.real
 @pytest.mark.slow
 def test_a_real_scan_keeps_its_bound(tmp_path):
     pytest.importorskip("dipy")
