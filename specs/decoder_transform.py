@@ -13,6 +13,7 @@ import numpy as np
 from decoder_inloop import Correction
 from decoder_parts import Reader, check, check_outputs, read_matrix
 from decoder_predictor import context_of
+from decoder_wavelet import unrounded, volumes_of
 
 Key = tuple[int, ...]
 
@@ -73,7 +74,7 @@ class Header:
 
     def __init__(self, payload: Reader, dtype: np.dtype, box: tuple[int, ...], shared: tuple = ()) -> None:
         check(dtype.kind != "b", "mode", "a transform cannot code bool")
-        check((flags := payload.number("u8", "flags")) <= 2, "flags", f"{flags} has reserved bits")
+        check((flags := payload.number("u8", "flags")) in (0, 1, 2, 4, 5), "flags", f"{flags} is not known")
         check(math.prod(box) <= 1 << 26, "channel_axis", f"a box of {math.prod(box)} values")
         if flags == 2:  # section 14.9
             name = bytes(payload.take(8, "digest"))
@@ -82,20 +83,21 @@ class Header:
             parameter = Reader(found[0])
             check(parameter.number("u8", "kind") == 84, "kind", "this is no shared header")
             t = parameter.number("u16", "measurements")
-            check((flags := parameter.number("u8", "flags")) <= 1, "flags", f"{flags} has reserved bits")
-            self.read_common(parameter, flags == 1, box, dtype)
+            check((flags := parameter.number("u8", "flags")) in (0, 1, 4, 5), "flags", f"{flags} is not known")
+            self.read_common(parameter, flags, box, dtype)
             check(t == self.t, "measurements", f"{t} for a box of {self.t}")
             check(len(parameter.rest) == 0, "shared parameter", "bytes are left over")
         else:
-            self.read_common(payload, flags == 1, box, dtype)
+            self.read_common(payload, flags, box, dtype)
         self.active = read_matrix(payload, len(self.bands), 1, "active")[:, 0].tolist()
         check(all(0 <= a <= self.k for a in self.active), "active", f"one is not in 0..{self.k}")
         count = sum(a * math.prod(band.shape) for a, band in zip(self.active, self.bands, strict=True))
         self.lanes = payload.number("u16", "lanes")
         check(1 <= self.lanes <= 4096 and count <= self.lanes << 15, "lanes", f"{self.lanes} for {count}")
 
-    def read_common(self, payload: Reader, corrected: bool, box: tuple[int, ...], dtype: np.dtype) -> None:
+    def read_common(self, payload: Reader, flags: int, box: tuple[int, ...], dtype: np.dtype) -> None:
         """Read the common fields for a box."""
+        self.trellis = flags >= 4
         self.axis = payload.number("u8", "channel_axis")
         check(self.axis in (*range(len(box)), 255), "channel_axis", f"{self.axis} is no axis")
         self.t = t = 1 if self.axis == 255 else box[self.axis]
@@ -130,7 +132,7 @@ class Header:
             check(min(w) >= 0, "weights", "one is negative")
             reach = sum(n * x for n, x in zip((6, 6, 12, 8, 1, 6, 7, 42), w[:8], strict=True))
             check(4080 * reach + w[8] < 2**24, "weights", "they are too large")
-        self.correction = Correction(payload, self.k) if corrected else None
+        self.correction = Correction(payload, self.k) if flags & 1 else None
 
 
 # Section 14.5. Counts.
@@ -146,7 +148,8 @@ def first_counts() -> tuple[list[list[int]], list[list[int]]]:
         for _ in range(17):
             w.append(w[-1] * r >> 16)
         g.append([2 + 4096 * x // sum(w) for x in w])
-    return f, g
+    second = [min(2 * ones, 1488) for _, ones in f]
+    return f + [[1536 - ones, ones] for ones in second], g
 
 
 def low_bits_of(context: int) -> int:
@@ -169,7 +172,8 @@ def forget(counts: list[int]) -> None:
 class Source:
     """The bits, the signs, the stream and its counts."""
 
-    def __init__(self, payload: Reader, lanes: int) -> None:
+    def __init__(self, payload: Reader, lanes: int, trellis: bool) -> None:
+        self.trellis, self.state = trellis, 0
         self.bits = self.bits_of(payload, "bits")
         self.signs = self.bits_of(payload, "signs")
         self.states = payload.array("<u4", lanes, "states").tolist()
@@ -211,14 +215,21 @@ class Source:
         self.states[lane] = x
         return s
 
-    def flag(self, pair: int) -> bool:
+    def flag(self, context: int) -> tuple[int, bool]:
+        """Return a pair of F, and the flag that is decoded with it."""
+        pair = context + 64 * (self.state >= 4)
         zeros, ones = self.f[pair]
         first = min(max((ones << 16) // (zeros + ones), 1), 65535)
-        return self.symbol([0, first, 2**16]) == 0  # flag 1 comes first
+        flag = self.symbol([0, first, 2**16]) == 0  # flag 1 comes first
+        if self.trellis:
+            x, p, y = self.state >> 2, self.state >> 1 & 1, self.state & 1
+            self.state = 4 * (x ^ p) + 2 * (y ^ flag) + x
+        return pair, flag
 
-    def magnitudes(self, contexts: list[int]) -> list[int]:
-        """Return |q| of all values of a pass."""
-        flags = [self.flag(c) for c in contexts]  # 1.
+    def magnitudes(self, contexts: list[int]) -> tuple[list[int], list[bool]]:
+        """Return |q| of all values of a pass, and which are of the second quantiser."""
+        pairs = [self.flag(c) for c in contexts]  # 1.
+        flags = [flag for _, flag in pairs]
         live = [i for i, flag in enumerate(flags) if flag]
         starts = {c: starts_of(self.g[c]) for c in {contexts[i] for i in live}}
         sizes = [self.symbol(starts[contexts[i]]) for i in live]  # 2.
@@ -231,13 +242,13 @@ class Source:
             low = low_bits_of(contexts[i])
             out[i] = (size << low) + self.number(low) + 1
             check(out[i] <= 2**24, "bits", "a coefficient is too large")
-        for c, flag in zip(contexts, flags, strict=True):  # section 14.5
-            self.f[c][flag] += 64
+        for pair, flag in pairs:  # section 14.5
+            self.f[pair][flag] += 64
         for i, size in zip(live, sizes, strict=True):
             self.g[contexts[i]][size] += 64
         for counts in self.f + self.g:
             forget(counts)
-        return out
+        return out, [pair >= 64 for pair, _ in pairs]
 
     def finish(self) -> np.ndarray:
         """Check that nothing is left over; return the bits of all signs."""
@@ -271,9 +282,9 @@ def resized(array: np.ndarray, count: int, index: list[np.ndarray]) -> np.ndarra
 
 
 def decode_band(source: Source, head: Header, band: Band, count: int, done: dict) -> np.ndarray:
-    """Return |q| of a band; `done` has m of the bands before."""
+    """Return |q| of a band, in half steps with a trellis; `done` has m of the bands before."""
     m = np.zeros((count, *band.shape), np.int64)
-    magnitude, p, q = m.copy(), m.copy(), m.copy()
+    magnitude, second, p, q = m.copy(), m.copy(), m.copy(), m.copy()
     if any(band.key):
         index = [np.arange(n) for n in band.shape]
         parent = done.get((band.level + 1, band.key))
@@ -297,56 +308,11 @@ def decode_band(source: Source, head: Header, band: Band, count: int, done: dict
         found = np.array(source.magnitudes(contexts.tolist()), np.int64)
         for part in parts:
             size = magnitude[part].size
-            magnitude[part], found = found[:size].reshape(magnitude[part].shape), found[size:]
+            magnitude[part], second[part] = found[:, :size].reshape(2, *magnitude[part].shape)
+            found = found[:, size:]
         m = np.minimum(magnitude, 255)
     done[band.level, band.key] = m
-    return magnitude
-
-
-# Section 14.7. Wavelet.
-GAINS = [36, 41, 48, 55, 63, 72, 83, 96, 110, 126, 145, 167, 192, 221, 254, 292, 336, 386, 444, 510, 586, 674, 775,
-         891, 1024, 1177, 1353, 1556]  # fmt: skip
-
-
-def unrounded(head: Header, band: Band, q: np.ndarray) -> np.ndarray:
-    """Return what the coefficients of a band stand for."""
-    a = sum(
-        -count if count <= band.level else 1 - band.level if digit else -(band.level + 1)
-        for count, digit in zip(head.levels, band.key, strict=True)
-    )
-    size = np.abs(q)
-    bias = np.where(size == 1, head.biases[0], head.biases[1])
-    return np.sign(q) * (((128 * size + bias) * GAINS[24 + a] + 64) >> 7)
-
-
-def join(low: np.ndarray, high: np.ndarray, axis: int) -> np.ndarray:
-    """Undo one halving."""
-    low, high = np.moveaxis(low, axis, 0), np.moveaxis(high, axis, 0)
-    v = np.empty((len(low) + len(high), *low.shape[1:]), np.int64)
-    v[0::2], v[1::2] = low, high
-    last = len(v) - 1
-    for first, factor in ((0, 7266), (1, 14466), (0, -868), (1, -25987)):
-        i = np.arange(first, len(v), 2)
-        before, after = np.abs(i - 1), np.where(i == last, last - 1, i + 1)
-        v[i] -= (factor * (v[before] + v[after]) + 2**13) >> 14
-    check(np.all(np.abs(v) < 2**35), "coefficients", "a value of 2^35 or more")
-    return np.moveaxis(v, 0, axis)
-
-
-def volumes_of(head: Header, values: dict) -> np.ndarray:
-    """Return u: components, z, y, x. `values` has all components of all bands."""
-    top = max(head.levels)
-    low = values[max(top - 1, 0), (0, 0, 0)]
-    for j in reversed(range(top)):
-        arrays = {key: array for (level, key), array in values.items() if level == j and any(key)}
-        arrays[0, 0, 0] = low
-        for axis in (2, 1, 0):
-            if j < head.levels[axis]:
-                pairs = {key: tuple(1 if a == axis else digit for a, digit in enumerate(key))
-                         for key in arrays if not key[axis]}  # fmt: skip
-                arrays = {key: join(arrays[key], arrays[other], axis + 1) for key, other in pairs.items()}
-        low = arrays[0, 0, 0]
-    return low
+    return np.where(magnitude, 2 * magnitude - second, 0) if head.trellis else magnitude
 
 
 # Section 14.8. Outputs.
@@ -368,7 +334,7 @@ def outputs_of(head: Header, u: np.ndarray) -> np.ndarray:
 def decode_transform(payload: Reader, dtype: np.dtype, box: tuple[int, ...], shared: tuple = ()) -> np.ndarray:
     """Mode 4: return the values of the box."""
     head = Header(payload, dtype, box, shared)
-    source = Source(payload, head.lanes)
+    source = Source(payload, head.lanes, head.trellis)
     done: dict[tuple[int, Key], np.ndarray] = {}
     found = [decode_band(source, head, band, n, done) for band, n in zip(head.bands, head.active, strict=True)]
     signs = source.finish()

@@ -23,12 +23,13 @@ from inrstore.chunk.entropy.contexts import contexts as context_of
 from inrstore.chunk.entropy.rans import rows_of, write
 from inrstore.chunk.envelope import Envelope
 from inrstore.chunk.frame import Frame
-from inrstore.chunk.transform.adaptive import FLAG_BITS, SIZE_BITS, Model, low_bits
+from inrstore.chunk.transform.adaptive import CONTEXTS, FLAG_BITS, SIZE_BITS, Model, low_bits
 from inrstore.chunk.transform.contexts import Singles
 from inrstore.chunk.transform.decode import ESCAPE, ORDER
 from inrstore.chunk.transform.header import Header, arrangement, kinds_of, name_of
 from inrstore.chunk.transform.scan import scan
 from inrstore.chunk.transform.subbands import Subband, Triple, halved, subbands_of
+from inrstore.chunk.transform.trellis import NEXT
 from inrstore.errors import LimitExceededError
 
 from .frames import Array, ball, boxed, with_exceptions, with_mask
@@ -69,6 +70,8 @@ class Plan:
     largest : int
         One coefficient of each subband has this magnitude; 0 for none.
     correction : Filter, optional
+    trellis : bool
+        Coefficients are magnitudes then, of whichever quantiser their place in the trellis says.
     """
 
     seed: int = 0
@@ -92,6 +95,7 @@ class Plan:
     density: float = 0.5
     largest: int = 0
     correction: Filter | None = None
+    trellis: bool = False
 
     def header(self, box: tuple[int, ...]) -> tuple[Header, list[Subband]]:
         """Return the header for a box, and the subbands."""
@@ -108,7 +112,7 @@ class Plan:
         gains, offsets = (np.resize(np.array(v, np.int64), measurements) for v in (self.gains, self.offsets))
         header = Header(self.axis, levels, self.biases, self.shift, self.offset_shift, self.exponent, self.low,
                         self.high, gains, offsets, shifts, basis, active, rows,
-                        None if self.correction is None else self.correction.build(count))  # fmt: skip
+                        None if self.correction is None else self.correction.build(count), self.trellis)  # fmt: skip
         return header, subbands
 
     def coefficients(self, header: Header, subbands: Sequence[Subband]) -> list[Ints]:
@@ -133,8 +137,9 @@ def _levels(lengths: Triple) -> Triple:
 class Writer:
     """Takes given values for `scan`, and keeps their symbols."""
 
-    def __init__(self, coefficients: Sequence[Ints]) -> None:
-        self._coefficients, self._model = coefficients, Model()
+    def __init__(self, coefficients: Sequence[Ints], *, trellis: bool = False) -> None:
+        self._coefficients, self._model = coefficients, Model(1 + trellis)
+        self._trellis, self._state = trellis, 0
         self._symbols: list[tuple[Ints, Ints, int]] = []
         self._fields: list[tuple[Ints, Ints]] = []
 
@@ -143,13 +148,24 @@ class Writer:
         whole = self._coefficients[subband]
         values = np.concatenate([whole[w].reshape(-1) for w in where])
         place, flags = context_of(expected) >> 2, values != 0
-        ones = self._model.flag_counts()[place]
+        second = self._second(flags) if self._trellis else np.zeros(len(flags), np.int64)
+        ones = self._model.flag_counts()[place + CONTEXTS * second]
         rest = (1 << FLAG_BITS) - ones
         self._symbols.append((np.where(flags, ones, rest), np.where(flags, 0, ones), FLAG_BITS))
-        self._model.count_flags(place, flags)
+        self._model.count_flags(place + CONTEXTS * second, flags)
         if flags.any():
             self._sizes(place[flags], np.abs(values[flags]))
+        if self._trellis:
+            values = np.sign(values) * (2 * np.abs(values) - second)
         return values.astype(np.int32)
+
+    def _second(self, flags: npt.NDArray[np.bool_]) -> Ints:
+        """Return 1 for values of the second quantiser."""
+        out = []
+        for flag in flags.tolist():
+            out.append(self._state >> 2)
+            self._state = int(NEXT[self._state, int(flag)])
+        return np.array(out, np.int64)
 
     def _sizes(self, place: Ints, magnitude: Ints) -> None:
         counts, width = self._model.size_counts(), low_bits(place)
@@ -187,8 +203,8 @@ def payload_for(plan: Plan, box: tuple[int, ...], given: Sequence[Ints] | None =
     """
     header, subbands = plan.header(box)
     coefficients = plan.coefficients(header, subbands) if given is None else given
-    writer = Writer(coefficients)
-    scan(subbands, header.active, header.levels, header.weights, writer)
+    writer = Writer(coefficients, trellis=plan.trellis)
+    scan(subbands, header.active, header.levels, header.weights, writer, trellis=plan.trellis)
     return header.write(name) + writer.streams(plan.lanes)
 
 
@@ -307,6 +323,7 @@ def any_frame(seed: int) -> bytes:
     )  # fmt: skip
     if rng.random() < 0.4:
         plan = replace(plan, correction=any_filter(rng, components))
+    plan = replace(plan, trellis=rng.random() < 0.5)
     try:
         return transform_frame(values, plan, envelope)
     except LimitExceededError:  # large values times large gains: sums of outputs above 2^53

@@ -80,7 +80,7 @@ def _ranges(whole: bytes, pieces: Pieces) -> Faults:
     def one(**fields: bytes) -> bytes:
         return changed(whole, pieces, **fields)
 
-    for flags in (3, 4, 6, 8, 16, 32, 64, 128):
+    for flags in (3, 6, 7, 8, 9, 16, 32, 64, 128):
         yield f"transform-flags-{flags}", one(flags=bytes([flags])), _BAD, "transform.flags"
     yield "transform-shared-header-not-there", one(flags=b"\2"), _BAD, "transform.digest"
     for shift in (0, 46):

@@ -37,6 +37,8 @@ def subset_transform() -> Vectors:
     yield "transform-i2-3d-box", transform_frame(values, Plan(seed=22), boxed((1, 0, 2), (5, 13, 15), _seven("<i2")))
     mask = with_mask(envelopes.whole(values.shape), ball(values.shape), np.zeros((), "<i2"))
     yield "transform-i2-3d-mask", transform_frame(values, Plan(seed=23), mask)
+    yield "transform-i2-3d-trellis", transform_frame(like((9, 13, 12), "<i2"), Plan(seed=25, trellis=True))
+    yield "transform-i2-4d-trellis", transform_frame(like((5, 3, 13, 12), "<i2"), replace(several, trellis=True))
     odd = with_exceptions(envelopes.whole((5, 12, 9)), "<f4", 24)
     yield "transform-f4-3d-exceptions", transform_frame(like((5, 12, 9), "<f4"), Plan(seed=24, exponent=-4), odd)
 
@@ -57,6 +59,8 @@ def shared_transform() -> Iterator[tuple[str, bytes, list[bytes]]]:
     yield "transform-i2-3d-shared", made[0][0], [parameters[0]]
     yield "transform-i2-4d-shared", made[1][0], parameters
     yield "transform-i2-4d-shared-corrected", made[2][0], [other, parameters[2]]
+    frame, parameter = shared_frame(like((3, 5, 9, 8), "<i2"), replace(corrected, trellis=True))
+    yield "transform-i2-4d-shared-corrected-trellis", frame, [parameter]
     box = boxed((0, 1, 0, 0), (4, 3, 12, 12), np.array(-7, "<i2"))
     yield "transform-i2-4d-shared-box", shared_frame(like((4, 3, 12, 13), "<i2"), several, box)[0], [parameters[1]]
 
@@ -115,6 +119,21 @@ def uncommon_transform() -> Vectors:
     for name, length, density in (("at-the-limit", 8168, 0.03), ("in-quarters", 32768, 0.01)):  # 2^17, above 2^18
         yield one(f"i2-counts-forgotten-{name}", like((length,), "<i2"), levels=(0, 0, 1), density=density,
                   spread=4.0, weights=(0,) * 8 + (700,))  # fmt: skip
+    # two quantisers
+    yield one("i2-trellis-of-nothing", small, density=0.0, trellis=True)
+    yield one("i2-trellis-of-no-coefficients", small, active=0, trellis=True)
+    yield one("i2-trellis-dense", small, density=1.0, spread=6.0, trellis=True)
+    yield one("i2-trellis-of-ones", small, density=1.0, spread=0.0, largest=1, trellis=True)
+    yield one("i2-trellis-13-lanes", small, lanes=13, trellis=True)
+    yield one("i2-trellis-100-lanes", like((12, 13, 14), "<i2"), lanes=100, density=0.1, trellis=True)
+    yield one("i2-trellis-low-bits", small, spread=900.0, weights=(40, 40, 20, 20, 100, 20, 20, 5, 9000), trellis=True)
+    yield one("f8-trellis-largest", like((5, 6, 7), "<f8"), levels=(0, 0, 0), largest=2**24, exponent=40,
+              low=-(2**31), high=2**31 - 1, trellis=True)  # fmt: skip
+    yield one("i2-trellis-counts-forgotten", like((8168,), "<i2"), levels=(0, 0, 1), density=0.03, spread=4.0,
+              weights=(0,) * 8 + (700,), trellis=True)  # fmt: skip
+    yield one("i2-trellis-odd-lengths", like((13, 11, 9), "<i2"), levels=(3, 3, 3), density=0.1, trellis=True)
+    for biases in ((127, 127), (-128, -128)):
+        yield one(f"i2-trellis-biases{biases[0]:+}{biases[1]:+}", small, biases=biases, trellis=True)
     # weights
     yield one("i2-weights-0", small, weights=(0,) * 9)
     yield one("i2-weight-alone", small, weights=(0,) * 8 + (2**24 - 1,))

@@ -6,7 +6,7 @@ words 16. This module knows no model: what is coded, and with which tables, is t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -140,6 +140,31 @@ class Stream:
             out[run] = one = slot < count
             self._store(np.where(one, count * share + slot, (total - count) * share + slot - count))
         return out
+
+    def flags_of_two(self, ones: npt.NDArray[np.uint32],
+                     second_of: Callable[[Bools, Bools], npt.NDArray[np.uint8]],
+                     precision: int = PRECISION) -> tuple[Bools, npt.NDArray[np.uint8]]:  # fmt: skip
+        """Return one flag for each count, and which of two counts that was.
+
+        Parameters
+        ----------
+        ones : ndarray of uint32, shape (2, n)
+            As for `flags`, twice.
+        second_of : callable
+            Given the flags of the next values by their first counts and by their second ones, says where the second
+            ones hold (1), else 0.
+        precision : int
+        """
+        out, second = np.empty(ones.shape[1], np.bool_), np.empty(ones.shape[1], np.uint8)
+        mask, total = np.uint32((1 << precision) - 1), np.uint32(1 << precision)
+        for run, x in self._runs(len(out)):
+            slot, share = x & mask, x >> np.uint32(precision)
+            both = slot < ones[:, run]
+            second[run] = which = second_of(both[0], both[1])
+            count = np.where(which, ones[1, run], ones[0, run])
+            out[run] = one = slot < count
+            self._store(np.where(one, count * share + slot, (total - count) * share + slot - count))
+        return out, second
 
     def finish(self) -> None:
         """Refuse words left over, or lanes that are not where their writer began."""

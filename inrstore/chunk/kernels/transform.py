@@ -19,6 +19,8 @@ OK, WORDS_END, BITS_END, TOO_MANY_ZEROS, TOO_LARGE = range(5)
 """What `decode_subband` may return."""
 
 _FLAG_BITS, _SIZE_BITS, _SIZES, _CONTEXTS = 16, 12, 18, 64
+_NEXT = np.array([0, 2, 2, 0, 4, 6, 6, 4, 5, 7, 7, 5, 1, 3, 3, 1], np.int64)
+"""As `transform.trellis.NEXT`, one state after the other."""
 _INCREMENT, _MOST_COUNTS = 64, 64 << 11
 _ESCAPE, _ORDER = 17, 2
 _FIRST = (127 + 5) << 2
@@ -173,14 +175,14 @@ def decode_subband(out: Any, shape: Any, coded: Any, inside: Any, parent: Any, p
         Of the kind of the subband.
     axes : ndarray of int64, shape (3,)
         Which of them the subband is a high pass of.
-    flags, sizes : ndarray of int64, shape (64, 2) and (64, 18)
+    flags, sizes : ndarray of int64, shape (64, 2) or, with a trellis, (128, 2), and (64, 18)
         Counts of the model; updated.
     states, words : ndarray of uint32 and uint16
         Of the stream; states are updated. Behind the words stands one more.
     data : ndarray of uint8
         Bits, and seven zero bytes more.
-    cursor : ndarray of int64, shape (4,)
-        Next word, next lane, next bit, number of bits; updated.
+    cursor : ndarray of int64, shape (5,)
+        Next word, next lane, next bit, number of bits, state of the trellis; updated.
 
     Returns
     -------
@@ -192,7 +194,8 @@ def decode_subband(out: Any, shape: Any, coded: Any, inside: Any, parent: Any, p
     ys = 2 * half
     zs = (height + 2) * ys
     lanes, total_words, end = len(states), len(words) - 1, cursor[3]
-    place, lane, bit = cursor[0], cursor[1], cursor[2]
+    place, lane, bit, state = cursor[0], cursor[1], cursor[2], cursor[4] & 7
+    rows, trellis = len(flags), len(flags) == 2 * _CONTEXTS
     longest = (width + 1) // 2
     sums, singles = np.empty(longest, np.int32), np.empty(longest, np.float32)
     bits, row = singles.view(np.int32), np.empty(longest, np.uint8)
@@ -200,7 +203,8 @@ def decode_subband(out: Any, shape: Any, coded: Any, inside: Any, parent: Any, p
     most = components * ((depth + 1) // 2) * ((height + 1) // 2) * ((width + 1) // 2) * 2 + 1
     live_at, live_inside, live_row = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.int32)
     live_context, live_size = np.empty(most, np.uint8), np.empty(most, np.int32)
-    counted, share = np.zeros((_CONTEXTS, 2), np.int64), np.empty(_CONTEXTS, np.uint32)
+    live_second = np.zeros(most if trellis else 1, np.uint8)
+    counted, share = np.zeros((2 * _CONTEXTS, 2), np.int64), np.empty(2 * _CONTEXTS, np.uint32)
     starts = np.empty((_CONTEXTS, _SIZES + 1), np.uint32)
     lookup = np.empty((1, 1), np.uint8)
     for step in range(4):
@@ -212,7 +216,7 @@ def decode_subband(out: Any, shape: Any, coded: Any, inside: Any, parent: Any, p
         with_parent = len(parent) > 0 and (w[4] != 0 or w[5] != 0)
         with_beside = len(beside) > 0 and (w[6] != 0 or w[7] != 0)
         counted[:] = 0
-        for context in range(_CONTEXTS):
+        for context in range(rows):
             part = (flags[context, 1] << _FLAG_BITS) // (flags[context, 0] + flags[context, 1])
             share[context] = min(max(part, 1), (1 << _FLAG_BITS) - 1)
         live = 0
@@ -266,13 +270,21 @@ def decode_subband(out: Any, shape: Any, coded: Any, inside: Any, parent: Any, p
                             slot, high = x & np.uint32(0xFFFF), x >> np.uint32(16)
                             # Without branches: in noise a flag is a toss-up.
                             one = np.int64(slot < count)
+                            counted_row = np.int64(context)
+                            if trellis:
+                                other, second = share[u(context + _CONTEXTS)], state >> 2
+                                live_second[u(live)] = second
+                                one = np.int64(slot < other) if second else one
+                                count = other if second else count
+                                counted_row += second * _CONTEXTS
+                                state = _NEXT[u(2 * state + one)]
                             zero = np.uint32(one) - np.uint32(1)  # all bits set where the flag is not
                             x = (count ^ (zero & (count ^ (np.uint32(1 << _FLAG_BITS) - count)))) * high + slot
                             x -= zero & count
                             live_at[u(live)], live_inside[u(live)] = flat + 2 * i, own + i
                             live_row[u(live)], live_context[u(live)] = number, context
                             live += one
-                            counted[u(context), u(one)] += 1
+                            counted[u(counted_row), u(one)] += 1
                             if x < np.uint32(1 << 16):
                                 if place >= total_words:
                                     return WORDS_END
@@ -282,7 +294,7 @@ def decode_subband(out: Any, shape: Any, coded: Any, inside: Any, parent: Any, p
                             lane += 1
                             if lane == lanes:
                                 lane = 0
-        for context in range(_CONTEXTS):
+        for context in range(rows):
             flags[context, 0] += _INCREMENT * counted[context, 0]
             flags[context, 1] += _INCREMENT * counted[context, 1]
         _forget(flags)
@@ -294,7 +306,7 @@ def decode_subband(out: Any, shape: Any, coded: Any, inside: Any, parent: Any, p
             if lookup.size == 1:
                 lookup = np.empty((_CONTEXTS, 1 << _SIZE_BITS), np.uint8)
             for context in range(_CONTEXTS):
-                if counted[context, 1]:
+                if counted[context, 1] or counted[_CONTEXTS + context, 1]:
                     for j in range(_SIZES):
                         lookup[context, starts[context, j] : starts[context, j + 1]] = j
         escaped, lows = 0, False
@@ -369,11 +381,11 @@ def decode_subband(out: Any, shape: Any, coded: Any, inside: Any, parent: Any, p
             if magnitude > 1 << 24:
                 return TOO_LARGE
             clipped = np.uint8(min(magnitude, _CLIP))
-            out[live_at[k]] = magnitude
+            out[live_at[k]] = 2 * magnitude - live_second[k] if trellis else magnitude
             coded[live_at[k]] = clipped
             inside[live_inside[k]] = clipped
             rows_inside[live_row[k]] = 1
-    cursor[0], cursor[1], cursor[2] = place, lane, bit
+    cursor[0], cursor[1], cursor[2], cursor[4] = place, lane, bit, state
     return OK
 
 
@@ -465,11 +477,11 @@ def count_live(values: Any) -> int:
 @inlined
 def _dequantise_row(n: int, target: Any, begin: int, values: Any, numbers: Any) -> None:
     """Fill in coefficients in internal units (section 14.7), in the float64 arithmetic of the numpy path."""
-    gain, bias_of_one, bias = numbers[0], numbers[1], numbers[2]
+    gain, bias_of_one, bias, unit = numbers[0], numbers[1], numbers[2], numbers[3]
     for i in range(n):
         value = np.float64(values[i])
         magnitude = abs(value)
-        units = (magnitude * 128.0 + (bias if magnitude > 1.0 else bias_of_one)) * gain
+        units = (magnitude * unit + (bias if magnitude > 1.0 else bias_of_one)) * gain
         number = np.floor((units + 64.0) * 2.0**-7)
         number = number if value > 0.0 else -number
         target[u(begin + i)] = number if value != 0.0 else 0.0
@@ -634,8 +646,8 @@ def join_slices(made: Any, low: Any, right: Any, lower: Any, both: Any, numbers:
         The low pass of both, in internal units; or `low`, if that is empty.
     low, right, lower, both : ndarray of int32, shape (slices, y, x)
         Coefficients: the low pass, the high passes of columns, rows, both. What is missing of slices is zeros.
-    numbers : ndarray of float64, shape (4, 3)
-        For each of the four the gain, and the biases of 1 and of more.
+    numbers : ndarray of float64, shape (4, 4)
+        For each of the four the gain, the biases of 1 and of more, and what 1 counts.
     out : ndarray of float64, shape (slices, rows, columns)
     factors, most
         As for `join_columns`.
@@ -680,7 +692,7 @@ def join_slices(made: Any, low: Any, right: Any, lower: Any, both: Any, numbers:
 
 @compiled("void(int32[::1], float64[::1], float64[::1])")
 def dequantise(values: Any, out: Any, numbers: Any) -> None:
-    """Fill in coefficients in internal units; `numbers` are the gain, and the biases of 1 and of more."""
+    """Fill in coefficients in internal units; `numbers` are those of `join_slices`."""
     _dequantise_row(len(values), out, 0, values, numbers)
 
 

@@ -23,6 +23,10 @@ _FIRST = (127 + 5) << 2
 _CLIP = 255
 _WIDE = 1 << 10
 """Columns that are lifted together."""
+_BEFORE = np.array([(0, 3), (12, 15), (1, 2), (13, 14), (4, 7), (8, 11), (5, 6), (9, 10)], np.int64)
+"""The two ways to each state, as `transform.trellis.NEXT` says: twice the state before, plus the flag."""
+_UNIT, _MOST_SQUARE, _NEVER = 65536.0, 16777216.0, 1 << 55
+"""As in `transform.trellis`."""
 
 
 # ---- what is known around coefficients: as in `kernels.transform` ------------------------------------------
@@ -135,30 +139,118 @@ def _low_bits(context: int) -> int:
 
 
 @inlined
-def _cost(distance: float, magnitude: int, context: int, widths: Any, base: Any, price: float) -> float:
-    """Return the squared error of a magnitude of at least 1, and what its bits are worth."""
-    short = (magnitude - 1) >> widths[u(context)]
-    bits = base[u(context), u(min(short, _ESCAPE))]
+def _cost(distance: float, at: float, magnitude: int, width: int, base: Any, price: float) -> float:
+    """Return the squared error of a magnitude of at least 1 that stands for `at`, and what its bits are worth."""
+    short = (magnitude - 1) >> width
+    bits = base[u(min(short, _ESCAPE))]
     if short >= _ESCAPE:
         zeros, rest = 0, ((short - _ESCAPE) >> _ORDER) + 1
         while rest > 1:
             zeros, rest = zeros + 1, rest >> 1
         bits += np.float64(2 * zeros + 1 + _ORDER)
-    error = distance - np.float64(magnitude)
+    error = distance - at
     return error * error + price * bits
+
+
+@inlined
+def _branches(distance: float, half: float, width: int, none: float, base: Any, price: float) -> tuple[int, int, int]:
+    """Return the costs of zero and of the better magnitude of at least 1, and that, of a quantiser."""
+    square = min(distance * distance, _MOST_SQUARE)
+    zero = np.int64(np.rint((square + none) * _UNIT))
+    first = max(np.int64(distance + half), 1)
+    cost = _cost(distance, np.float64(first) - half, first, width, base, price)
+    if distance + half >= 1.0:  # else it is farther off and takes more bits
+        other = _cost(distance, np.float64(first + 1) - half, first + 1, width, base, price)
+        if other < cost:
+            first, cost = first + 1, other
+    return zero, np.int64(np.rint(min(cost, 2 * _MOST_SQUARE) * _UNIT)), first
+
+
+@inlined
+def _walk(n: int, places: Any, distances: Any, widths: Any, priced: Any, base: Any, price: float, state: int,
+          decisions: Any, either: Any, chosen: Any, second: Any) -> int:  # fmt: skip
+    """Choose along the cheapest path through the trellis; return the state that it ends in.
+
+    The algorithm is that of Viterbi. Costs are integers, so that any order of additions gives the same.
+    """
+    costs = np.full(8, _NEVER, np.int64)
+    costs[state] = 0
+    c0, c1, c2, c3, c4, c5, c6, c7 = costs
+    for i in range(n):
+        context, distance = np.int64(places[u(i)]), np.float64(distances[u(i)])
+        zero, one, magnitude = _branches(distance, 0.0, widths[u(context)], priced[u(context)], base[u(context)], price)
+        row = u(context + _CONTEXTS)
+        zero2, one2, magnitude2 = _branches(distance, 0.5, widths[u(context)], priced[row], base[row], price)
+        either[u(i), 0], either[u(i), 1] = magnitude, magnitude2
+        # The two ways to each state, as in `_BEFORE`.
+        a0, b0 = c0 + zero, c1 + one
+        a1, b1 = c6 + zero2, c7 + one2
+        a2, b2 = c0 + one, c1 + zero
+        a3, b3 = c6 + one2, c7 + zero2
+        a4, b4 = c2 + zero, c3 + one
+        a5, b5 = c4 + zero2, c5 + one2
+        a6, b6 = c2 + one, c3 + zero
+        a7, b7 = c4 + one2, c5 + zero2
+        decisions[u(i)] = (
+            np.int64(b0 < a0) | np.int64(b1 < a1) << 1 | np.int64(b2 < a2) << 2 | np.int64(b3 < a3) << 3
+            | np.int64(b4 < a4) << 4 | np.int64(b5 < a5) << 5 | np.int64(b6 < a6) << 6 | np.int64(b7 < a7) << 7
+        )  # fmt: skip
+        c0, c1, c2, c3 = min(a0, b0), min(a1, b1), min(a2, b2), min(a3, b3)
+        c4, c5, c6, c7 = min(a4, b4), min(a5, b5), min(a6, b6), min(a7, b7)
+        if i & 1023 == 1023:
+            least = min(min(min(c0, c1), min(c2, c3)), min(min(c4, c5), min(c6, c7)))
+            c0, c1, c2, c3 = c0 - least, c1 - least, c2 - least, c3 - least
+            c4, c5, c6, c7 = c4 - least, c5 - least, c6 - least, c7 - least
+    costs[:] = c0, c1, c2, c3, c4, c5, c6, c7
+    best = 0
+    for after in range(8):
+        if costs[after] < costs[best]:
+            best = after
+    at = best
+    for i in range(n - 1, -1, -1):
+        before = _BEFORE[at, np.int64(decisions[u(i)]) >> at & 1]
+        at, flag = before >> 1, before & 1
+        second[u(i)] = at >> 2
+        chosen[u(i)] = either[u(i), u(at >> 2)] * flag
+    return best
+
+
+@inlined
+def _choose(n: int, places: Any, distances: Any, widths: Any, priced: Any, base: Any, price: float,
+            chosen: Any) -> None:  # fmt: skip
+    """Choose each magnitude by itself: 0, the nearest one, or one below."""
+    for i in range(n):
+        best, distance = 0, np.float64(distances[u(i)])
+        if distance >= 0.5:
+            context = np.int64(places[u(i)])
+            lowest = distance * distance + priced[u(context)]
+            most = int(np.rint(distance))
+            for magnitude in range(max(1, most - 1), most + 1):
+                cost = _cost(distance, np.float64(magnitude), magnitude, widths[u(context)], base[u(context)], price)
+                if cost < lowest:
+                    best, lowest = magnitude, cost
+        chosen[u(i)] = best
+
+
+@inlined
+def _parity(step: int, which: int) -> tuple[int, int, int]:
+    """Return a parity of a pass: (0,0,0) or (1,1,1), (1,1,0) (0,0,1), (1,0,1) (0,1,0), (0,1,1) (1,0,0)."""
+    z = which if step in (0, 3) else 1 - which
+    y = which if step in (0, 2) else 1 - which
+    return z, y, which if step < 2 else 1 - which
 
 
 @compiled(
     "int64(float32[::1], int32[::1], int64[::1], uint8[::1], uint8[::1], uint8[::1], uint8[::1], uint16[::1],"
     " uint8[::1], int64[:,::1], int64[::1], int64[:,::1], int64[:,::1], float64, float64[::1], float64[:,::1],"
     " uint8[::1], uint8[::1], int32[::1], int64[:,::1], int64[:,:,::1], int64[:,:,::1], int64[:,:,::1],"
-    " int64[:,:,::1], float64[:,:,::1], int64[:,::1], float64[:,::1])"
+    " int64[:,:,::1], float64[:,:,::1], int64[:,::1], float64[:,::1], int64[::1])"
 )
 def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, parent: Any, parent_rows: Any,
                    beside: Any, beside_rows: Any, weights: Any, axes: Any, flags: Any, sizes: Any, price: float,
                    logs: Any, size_logs: Any, coded_flags: Any, live_context: Any, live_size: Any, ends: Any,
                    flag_shares: Any, flags_seen: Any, size_shares: Any, sizes_seen: Any, worth: Any, excess: Any,
-                   excess_low: Any) -> int:  # fmt: skip
+                   excess_low: Any, walk: Any) -> int:  # fmt: skip
     """Choose the coefficients of a subband, pass after pass.
 
     Parameters
@@ -169,7 +261,7 @@ def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, p
         Zeros; what is chosen is filled in.
     shape, coded, inside, parent, parent_rows, beside, beside_rows, weights, axes
         As for `kernels.transform.decode_subband`.
-    flags, sizes : ndarray of int64, shape (64, 2) and (64, 18)
+    flags, sizes : ndarray of int64, shape (64, 2) or, with a trellis, (128, 2), and (64, 18)
         Counts of the model; updated.
     price : float
         Squared steps that one bit is worth.
@@ -178,12 +270,12 @@ def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, p
     size_logs : ndarray of float64, shape (2, 2^12 + 1)
         Base 2, of counts of sizes, and of them as shares of 2^12.
     coded_flags : ndarray of uint8, of the size of `values`
-        Twice the context of each value in order, and 1 where it is not 0; filled in.
+        Twice the row of `flags` of each value in order, and 1 where it is not 0; filled in.
     live_context, live_size : ndarray of uint8 and int32, of the size of `values`
         Context and magnitude of what is not 0, in order; filled in.
     ends : ndarray of int64, shape (4, 2)
         After each pass: how many values there were, and how many of them were not 0.
-    flag_shares, flags_seen : ndarray of int64, shape (4, 64, 2)
+    flag_shares, flags_seen : ndarray of int64, shape (4, rows of flags, 2)
         Of each pass: the counts of both flags, of 2^16, and how often they were coded. `flags_seen` is zeros.
     size_shares, sizes_seen : ndarray of int64, shape (4, 64, 18)
         The same of sizes. Both are zeros.
@@ -191,7 +283,9 @@ def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, p
         Zeros. Of each pass: the squares that each component saves, the logarithms of its shares, the squares that are
         left.
     excess, excess_low : ndarray of int64 and float64, shape (4, 2)
-        Zeros. Of each pass, for magnitudes of 1 and above: how many, and by how much they are low.
+        Zeros. Of each pass, for coefficients of 1 and above: how many, and by how much they are low.
+    walk : ndarray of int64, shape (1,)
+        State of the trellis; updated.
 
     Returns
     -------
@@ -209,10 +303,15 @@ def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, p
     widths = np.empty(_CONTEXTS, np.int64)
     for context in range(_CONTEXTS):
         widths[context] = _low_bits(context)
-    priced, zero_logs = np.empty(_CONTEXTS), np.empty(_CONTEXTS)
-    base, live_logs = np.empty((_CONTEXTS, _SIZES)), np.empty((_CONTEXTS, _SIZES))
-    none_seen = np.empty((2, _CONTEXTS), np.int64)
+    rows, trellis = len(flags), len(flags) == 2 * _CONTEXTS
+    priced, zero_logs = np.empty(rows), np.empty(rows)
+    base, live_logs = np.empty((rows, _SIZES)), np.empty((rows, _SIZES))
+    none_seen = np.empty((2, rows), np.int64)
     positions, live = 0, 0
+    most = components * ((depth + 1) // 2) * ((height + 1) // 2) * ((width + 1) // 2) * 2
+    places, distances = np.empty(most, np.uint8), np.empty(most, np.float32)
+    chosen, second = np.empty(most, np.int32), np.zeros(most, np.uint8)
+    decisions, either = np.empty(most if trellis else 0, np.uint8), np.empty((most if trellis else 0, 2), np.int32)
     for step in range(4):
         w = weights[step]
         constant = np.int32(w[8])
@@ -224,30 +323,27 @@ def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, p
         ones_of, seen, seen_sizes = flag_shares[step], flags_seen[step], sizes_seen[step]
         shares = size_shares[step]
         _shares_of_sizes(sizes, shares)
-        for context in range(_CONTEXTS):
-            part = (flags[context, 1] << _FLAG_BITS) // (flags[context, 0] + flags[context, 1])
+        for number in range(rows):
+            part = (flags[number, 1] << _FLAG_BITS) // (flags[number, 0] + flags[number, 1])
             part = min(max(part, 1), (1 << _FLAG_BITS) - 1)
-            rest = (1 << _FLAG_BITS) - part
-            ones_of[context, 0], ones_of[context, 1] = rest, part
-            zero_logs[context] = logs[rest]
-            priced[context] = price * -logs[rest]
+            rest, context = (1 << _FLAG_BITS) - part, number & (_CONTEXTS - 1)
+            ones_of[number, 0], ones_of[number, 1] = rest, part
+            zero_logs[number] = logs[rest]
+            priced[number] = price * -logs[rest]
             some, wide = 1.0 - logs[part], np.float64(widths[context])
             for j in range(_SIZES):
                 share = shares[context, j]
-                base[context, j] = (some + wide) + (np.float64(_SIZE_BITS) - size_logs[0, share])
-                live_logs[context, j] = ((logs[part] + size_logs[1, share]) - 1.0) - wide
+                base[number, j] = (some + wide) + (np.float64(_SIZE_BITS) - size_logs[0, share])
+                live_logs[number, j] = ((logs[part] + size_logs[1, share]) - 1.0) - wide
         none_seen[:] = 0
         first_live, none_low, more_low, none_count, more_count = live, 0.0, 0.0, 0, 0
-        for second in range(2):
-            # (0,0,0) (1,1,1) | (1,1,0) (0,0,1) | (1,0,1) (0,1,0) | (0,1,1) (1,0,0)
-            pz = second if step == 0 else (1 - second if step < 3 else second)
-            py = second if step == 0 else (1 - second if step == 1 else (second if step == 2 else 1 - second))
-            px = second if step < 2 else 1 - second
+        count = 0
+        for parity in range(2):
+            pz, py, px = _parity(step, parity)
             n = (width - px + 1) // 2
             if n <= 0:
                 continue
             for c in range(components):
-                saved, logs_of, left_of = worth[step, 0, c], worth[step, 1, c], worth[step, 2, c]
                 for z in range(pz, depth, 2):
                     for y in range(py, height, 2):
                         number = (c * (depth + 2) + z + 1) * (height + 2) + y + 1
@@ -283,46 +379,56 @@ def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, p
                             row[1:n] = row[0]
                         flat = ((c * depth + z) * height + y) * width + px
                         for i in range(n):
-                            context = np.int64(row[u(i)])
-                            value = values[u(flat + 2 * i)]
-                            size = abs(value)
-                            best, distance = 0, np.float64(size)
-                            square = distance * distance
-                            if size >= np.float32(0.5):
-                                lowest = square + priced[u(context)]
-                                most = np.int64(np.rint(distance))
-                                if most > 1:
-                                    cost = _cost(distance, most - 1, context, widths, base, price)
-                                    if cost < lowest:
-                                        best, lowest = most - 1, cost
-                                if most > 0:
-                                    cost = _cost(distance, most, context, widths, base, price)
-                                    if cost < lowest:
-                                        best = most
+                            places[u(count + i)], distances[u(count + i)] = row[u(i)], abs(values[u(flat + 2 * i)])
+                        count += n
+        if trellis:
+            walk[0] = _walk(count, places, distances, widths, priced, base, price, walk[0] & 7, decisions, either,
+                            chosen, second)  # fmt: skip
+        else:
+            _choose(count, places, distances, widths, priced, base, price, chosen)
+        count = 0
+        for parity in range(2):
+            pz, py, px = _parity(step, parity)
+            n = (width - px + 1) // 2
+            if n <= 0:
+                continue
+            for c in range(components):
+                saved, logs_of, left_of = worth[step, 0, c], worth[step, 1, c], worth[step, 2, c]
+                for z in range(pz, depth, 2):
+                    for y in range(py, height, 2):
+                        number = (c * (depth + 2) + z + 1) * (height + 2) + y + 1
+                        own = number * ys + (1 - px) * half + px
+                        flat = ((c * depth + z) * height + y) * width + px
+                        for i in range(n):
+                            context, distance = np.int64(places[u(count)]), np.float64(distances[u(count)])
+                            best, other = np.int64(chosen[u(count)]), np.int64(second[u(count)])
+                            count += 1
+                            place, square = context + other * _CONTEXTS, distance * distance
                             if best:
                                 short = min((best - 1) >> widths[u(context)], _ESCAPE)
-                                left_over = distance - np.float64(best)
+                                whole = 2 * best - other if trellis else best
+                                left_over = distance - (np.float64(best) - 0.5 * np.float64(other))
                                 saved += square - left_over * left_over
                                 left_of += left_over * left_over
-                                logs_of += live_logs[u(context), u(short)]
-                                if best > 1:
+                                logs_of += live_logs[u(place), u(short)]
+                                if whole > 1:
                                     more_low, more_count = more_low + left_over, more_count + 1
                                 else:
                                     none_low, none_count = none_low + left_over, none_count + 1
                                 live_context[u(live)], live_size[u(live)] = context, best
                                 live += 1
-                                seen[u(context), u(1)] += 1
-                                coded_flags[u(positions + i)] = 2 * context + 1
+                                seen[u(place), u(1)] += 1
+                                coded_flags[u(positions + i)] = 2 * place + 1
                                 clipped = np.uint8(min(best, _CLIP))
-                                out[u(flat + 2 * i)] = -best if value < np.float32(0) else best
+                                out[u(flat + 2 * i)] = -whole if values[u(flat + 2 * i)] < np.float32(0) else whole
                                 coded[u(flat + 2 * i)] = clipped
                                 inside[u(own + i)] = clipped
                                 rows_inside[number] = 1
                             else:
                                 left_of += square
-                                logs_of += zero_logs[u(context)]
-                                none_seen[u(i & 1), u(context)] += 1  # by turns, so that none waits for the one before
-                                coded_flags[u(positions + i)] = 2 * context
+                                logs_of += zero_logs[u(place)]
+                                none_seen[u(i & 1), u(place)] += 1  # by turns, so that none waits for the one before
+                                coded_flags[u(positions + i)] = 2 * place
                         positions += n
                 worth[step, 0, c], worth[step, 1, c], worth[step, 2, c] = saved, logs_of, left_of
         for k in range(first_live, live):
@@ -332,10 +438,11 @@ def encode_subband(values: Any, out: Any, shape: Any, coded: Any, inside: Any, p
         excess[step, 0], excess[step, 1] = none_count, more_count
         excess_low[step, 0], excess_low[step, 1] = none_low, more_low
         ends[step, 0], ends[step, 1] = positions, live
-        for context in range(_CONTEXTS):
-            seen[context, 0] = none_seen[0, context] + none_seen[1, context]
+        for number in range(rows):
+            seen[number, 0] = none_seen[0, number] + none_seen[1, number]
             for j in range(2):
-                flags[context, j] += _INCREMENT * seen[context, j]
+                flags[number, j] += _INCREMENT * seen[number, j]
+        for context in range(_CONTEXTS):
             for j in range(_SIZES):
                 sizes[context, j] += _INCREMENT * seen_sizes[context, j]
         _forget(flags)
@@ -445,12 +552,15 @@ def write_subband(coded_flags: Any, live_context: Any, live_size: Any, ends: Any
     end : int
     """
     lanes = len(states)
-    both_of_flags, both_of_sizes = np.empty(2 * _CONTEXTS, np.uint64), np.empty((_CONTEXTS, _SIZES), np.uint64)
+    rows = flag_shares.shape[1]
+    both_of_flags, both_of_sizes = np.empty(2 * rows, np.uint64), np.empty((_CONTEXTS, _SIZES), np.uint64)
     for step in range(3, -1, -1):
+        for number in range(rows):
+            none, some = flag_shares[step, number, 0], flag_shares[step, number, 1]
+            both_of_flags[2 * number] = none << 16 | some
+            both_of_flags[2 * number + 1] = some << 16
         for context in range(_CONTEXTS):
-            none, some, begin = flag_shares[step, context, 0], flag_shares[step, context, 1], 0
-            both_of_flags[2 * context] = none << 16 | some
-            both_of_flags[2 * context + 1] = some << 16
+            begin = 0
             for j in range(_SIZES):
                 both_of_sizes[context, j] = size_shares[step, context, j] << 16 | begin
                 begin += size_shares[step, context, j]

@@ -30,7 +30,7 @@ def low_bits(context: Ints) -> Ints:
 
 
 @cache
-def _first_counts() -> tuple[Ints, Ints]:
+def _first_counts(quantisers: int) -> tuple[Ints, Ints]:
     """Return the counts that every chunk begins with; not to be written to."""
     flags, sizes = [], []
     for context in range(CONTEXTS):
@@ -44,6 +44,9 @@ def _first_counts() -> tuple[Ints, Ints]:
         for _ in range(SIZES - 1):
             weights.append(weights[-1] * ratio >> 16)
         sizes.append([2 + w * _FIRST_SIZES // sum(weights) for w in weights])
+    if quantisers == 2:  # the values of the second are nearer to zero
+        more = [min(2 * some, _FIRST_FLAGS - _FIRST_FLAGS // 32) for _, some in flags]
+        flags += [[_FIRST_FLAGS - some, some] for some in more]
     found = np.array(flags, np.int64), np.array(sizes, np.int64)
     for counts in found:
         counts.flags.writeable = False
@@ -55,13 +58,13 @@ class Model:
 
     Attributes
     ----------
-    flags : ndarray of int64, shape (CONTEXTS, 2)
-        Zero, not zero.
+    flags : ndarray of int64, shape (CONTEXTS, 2) or (2 CONTEXTS, 2)
+        Zero, not zero; with a trellis those of the second quantiser follow.
     sizes : ndarray of int64, shape (CONTEXTS, SIZES)
     """
 
-    def __init__(self) -> None:
-        flags, sizes = _first_counts()
+    def __init__(self, quantisers: int = 1) -> None:
+        flags, sizes = _first_counts(quantisers)
         self.flags, self.sizes = flags.copy(), sizes.copy()
 
     def flag_counts(self) -> Ints:

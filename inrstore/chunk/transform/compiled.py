@@ -53,9 +53,9 @@ def magnitudes(loops: ModuleType, header: Header, subbands: Sequence[Subband], s
     """
     out: Coefficients = {}
     coded: dict[tuple[int, Triple], Magnitudes] = {}
-    model, words = Model(), np.append(stream.words, np.uint16(0))
+    model, words = Model(1 + header.trellis), np.append(stream.words, np.uint16(0))
     data = np.concatenate([bits.data, np.zeros(8, np.uint8)])
-    cursor = np.array([stream.position, stream.lane, bits.position, bits.end], np.int64)
+    cursor = np.array([stream.position, stream.lane, bits.position, bits.end, 0], np.int64)
     for subband, components in zip(subbands, header.active, strict=True):
         count, place = int(components), (subband.level, subband.key)
         coded = {key: value for key, value in coded.items() if key[0] <= subband.level + 1}
@@ -129,7 +129,8 @@ def inverse(loops: ModuleType, coefficients: Mapping[tuple[int, Triple], Words],
         return np.ascontiguousarray(values) if values is not None and len(values) else None
 
     def numbers(level: int, key: Triple) -> list[float]:
-        return [wavelet.gain_of(key, level, levels), *header.biases]
+        unit = 64 if header.trellis else 128
+        return [wavelet.gain_of(key, level, levels), *header.biases, unit]
 
     def dequantised(level: int, key: Triple) -> wavelet.Doubles | None:
         values = found(level, key)

@@ -39,7 +39,7 @@ def scan(subbands: Sequence[Subband], active: Iterable[int], levels: Triple, wei
     positions = sum(math.prod(subband.shape) for subband in subbands)
     loops, reading = _loops(positions), choice.find("transform", positions)
     if loops is None or reading is None:
-        return scan_in_numpy(subbands, active, levels, weights, chooser, sampler)
+        return scan_in_numpy(subbands, active, levels, weights, chooser, sampler, trellis=chooser.trellis)
     chooser.loops = loops
     out: Coefficients = {}
     coded: dict[tuple[int, Triple], Magnitudes] = {}
@@ -68,12 +68,13 @@ def _choose(loops: ModuleType, chooser: Chooser, number: int, out: npt.NDArray[n
     values, size = np.ascontiguousarray(chooser.whole(number)[: len(out)], np.float32), out.size
     coded_flags, contexts = np.empty(size, np.uint8), np.empty(size, np.uint8)
     magnitudes, ends = np.empty(size, np.int32), np.zeros((4, 2), np.int64)
-    flags, sizes = (np.zeros((2, 4, CONTEXTS, n), np.int64) for n in (2, SIZES))
+    flags, sizes = np.zeros((2, 4, *chooser.model.flags.shape), np.int64), np.zeros((2, 4, CONTEXTS, SIZES), np.int64)
     worth, excess, excess_low = np.zeros((4, 3, len(out))), np.zeros((4, 2), np.int64), np.zeros((4, 2))
     count = loops.encode_subband(
         values.reshape(-1), out.reshape(-1), shape, clipped.reshape(-1), inside, *surroundings, weights, axes,
         chooser.model.flags, chooser.model.sizes, chooser.price, FLAG_LOGS, SIZE_LOGS, coded_flags, contexts,
-        magnitudes, ends, flags[0], flags[1], sizes[0], sizes[1], worth, excess, excess_low)  # fmt: skip
+        magnitudes, ends, flags[0], flags[1], sizes[0], sizes[1], worth, excess, excess_low,
+        chooser.walk)  # fmt: skip
     contexts, magnitudes = contexts[:count].copy(), magnitudes[:count].copy()
     chooser.compiled.append((coded_flags, contexts, magnitudes, ends, flags[0], sizes[0]))
     position = live = 0

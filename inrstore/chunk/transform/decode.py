@@ -20,11 +20,12 @@ from inrstore.chunk.kernels import choice
 from inrstore.chunk.products import product
 from inrstore.chunk.shared import NOTHING, Shared
 from inrstore.chunk.transform import compiled, wavelet
-from inrstore.chunk.transform.adaptive import FLAG_BITS, SIZE_BITS, SIZES, Model, low_bits
+from inrstore.chunk.transform.adaptive import CONTEXTS, FLAG_BITS, SIZE_BITS, SIZES, Model, low_bits
 from inrstore.chunk.transform.contexts import Singles
 from inrstore.chunk.transform.header import Header, read_header, read_lanes, shared_name
 from inrstore.chunk.transform.scan import Coefficients, Words, scan
 from inrstore.chunk.transform.subbands import Subband, Triple
+from inrstore.chunk.transform.trellis import Walk
 from inrstore.chunk.transform.window import Window
 from inrstore.errors import CorruptChunkError, LimitExceededError
 
@@ -89,8 +90,8 @@ def _coefficients(
     stream = Stream(reader, lanes, "transform")
     loops = choice.find("transform", math.prod(box))
     if loops is None:
-        source = _Source(stream, bits)
-        coefficients = scan(subbands, header.active, header.levels, header.weights, source)
+        source = (_TrellisSource if header.trellis else _Source)(stream, bits)
+        coefficients = scan(subbands, header.active, header.levels, header.weights, source, trellis=header.trellis)
     else:
         coefficients = compiled.magnitudes(loops, header, subbands, stream, bits)
     bits.finish()
@@ -160,11 +161,16 @@ def _sign(coefficients: Coefficients, first: npt.NDArray[np.uint8], rest: npt.ND
 class _Source:
     """Magnitudes from a stream."""
 
+    QUANTISERS = 1
+
     def __init__(self, stream: Stream, bits: BitReader) -> None:
-        self._stream, self._bits, self._model = stream, bits, Model()
+        self._stream, self._bits, self._model = stream, bits, Model(self.QUANTISERS)
 
     def take(self, subband: int, where: Sequence[tuple[slice, ...]], expected: Singles) -> Words:
-        place = context_of(expected) >> 2
+        return self._magnitudes(context_of(expected) >> 2)
+
+    def _magnitudes(self, place: Ints) -> Words:
+        """Return the magnitudes of a pass from the contexts of its values."""
         live = self._flags(place)
         out = np.zeros(len(place), np.int32)
         if live.size:
@@ -198,6 +204,26 @@ class _Source:
         return out
 
 
+class _TrellisSource(_Source):
+    """Coefficients of two quantisers from a stream, in half steps."""
+
+    QUANTISERS = 2
+
+    def __init__(self, stream: Stream, bits: BitReader) -> None:
+        super().__init__(stream, bits)
+        self._walk, self._second = Walk(), np.zeros(0, np.uint8)
+
+    def _magnitudes(self, place: Ints) -> Words:
+        magnitudes = super()._magnitudes(place)
+        return 2 * magnitudes - np.where(magnitudes > 0, self._second, 0).astype(np.int32)
+
+    def _flags(self, place: Ints) -> Ints:
+        shares = self._model.flag_counts().astype(np.uint32).reshape(2, -1)
+        flags, self._second = self._stream.flags_of_two(shares[:, place], self._walk.quantisers, FLAG_BITS)
+        self._model.count_flags(place + CONTEXTS * self._second, flags)
+        return flags.nonzero()[0]
+
+
 def dequantised(values: npt.NDArray[Any], subband: Subband, header: Header) -> wavelet.Doubles:
     """Return coefficients in internal units (section 14.7)."""
     some = values.reshape(-1).nonzero()[0]
@@ -205,8 +231,9 @@ def dequantised(values: npt.NDArray[Any], subband: Subband, header: Header) -> w
     signed = values.reshape(-1)[some].astype(np.float64)
     magnitude = np.abs(signed)
     bias = np.where(magnitude > 1, float(header.biases[1]), float(header.biases[0]))
-    units = (magnitude * 128 + bias) * wavelet.gain_of(subband.key, subband.level, header.levels)
-    number[some] = np.copysign(np.floor((units + 64) * 2.0**-7), signed)
+    unit = 64 if header.trellis else 128
+    units = (magnitude * unit + bias) * wavelet.gain_of(subband.key, subband.level, header.levels)
+    number[some] = np.sign(signed) * np.floor((units + 64) * 2.0**-7)
     return number.reshape(values.shape)
 
 

@@ -48,6 +48,7 @@ _PLANS = (Plan(4, 1, 8), Plan(8, 2, 16), Plan(12, 3, 24), Plan(16, 4, 32))
 _PLANS_OF_ONE = tuple(Plan(1, 1, units, offsets=WIDE) for units in (8, 16, 32))
 _BYTES_PER_WEIGHT, _NETWORK_SHARE = 0.65, 0.08
 _COARSER, _CORRECTED, _CLOSER = 1.07, 7, 4
+_TRELLIS_BITS, _WIDER = 1 << 15, 1.15  # from which a trellis pays, and how much wider its steps are at the same error
 _NEARBY, _FITS = 1.06, 4  # how far a step may be from the one that a network was fitted to, but for so many fits
 _BRIEF = 3  # times shorter is the first fit, which only says what step the second one is for
 _FITTED_VALUES = 1 << 24  # of the parts that a network is fitted to; more says little more
@@ -72,14 +73,19 @@ class Effort:
         Sizes of a correcting network that are tried; 0 for none.
     network_steps : int
         Of each fit.
+    trellis : bool
+        Whether there are two quantisers.
     """
 
     rounds: int = 6
     networks: int = 0
     network_steps: int = 1500
+    trellis: bool = False
 
 
-EFFORTS: dict[Preset, Effort] = {"fast": Effort(3), "balanced": Effort(6, 1, 2300), "small": Effort(10, 3, 4000)}
+EFFORTS: dict[Preset, Effort] = {
+    "fast": Effort(3), "balanced": Effort(6, 1, 2300), "small": Effort(10, 3, 4000, trellis=True),
+}  # fmt: skip
 """What presets mean to this mode."""
 
 
@@ -163,6 +169,7 @@ class _Settings:
     weights: Ints
     biases: tuple[int, int]
     most: Ints
+    trellis: bool
 
 
 @dataclass(frozen=True)
@@ -328,10 +335,10 @@ class _Search:
         """Search the step; return the fewest bytes found that keep the target."""
         step = chosen_at = self._spectrum.first_step(1.0)
         usual = USUAL[: kinds_of(self._levels)].copy()
-        settings = _Settings(step, usual, (0, 0), self._spectrum.worthwhile(step * _FINER))
+        settings = _Settings(step, usual, (0, 0), self._spectrum.worthwhile(step * _FINER), trellis=False)
         best: _Plain | None = None
         steps = Steps()
-        carried, misses = _CARRIED, 0
+        carried, misses, renewed = _CARRIED, 0, False
         for attempt in range(effort.rounds + _MORE):
             step = settings.step
             moved = max(step / chosen_at, chosen_at / step)
@@ -362,6 +369,11 @@ class _Search:
                     made = _Plain(_offer(coded, headers), settings, ratio, headers[0].basis.shape[1])
                     if best is None or made.offer.size < best.offer.size:
                         best = made
+                if steps.narrow and settings.trellis and not renewed and best is not None and best.error < _ENOUGH:
+                    steps, renewed = (
+                        Steps(),
+                        True,
+                    )  # a path beside may fit better by chance
                 if best is not None and (
                     best.error >= _CLOSE
                     or (attempt >= effort.rounds and best.error >= _ENOUGH)
@@ -380,6 +392,8 @@ class _Search:
             settings = replace(
                 settings, step=steps.following(step, ratio, self._spectrum.slope(step, settings.most), aim)
             )
+            if attempt == 0 and effort.trellis and sum(c.chooser.bits() for c in coded) > _TRELLIS_BITS:
+                settings = replace(settings, step=settings.step * _WIDER, trellis=True)
             del coded, headers  # before as much is made again
         return best
 
@@ -462,7 +476,7 @@ class _Search:
                 scaled[place] = whole[: active[number]]
                 yield active[number]
 
-        chooser = Chooser(part.subbands, scaled)
+        chooser = Chooser(part.subbands, scaled, trellis=settings.trellis)
         sampler = Sampler(len(self._parts)) if sample else None
         coefficients = scan(part.subbands, scale_each(), self._levels, settings.weights, chooser, sampler)
         return _Coded(part, active, coefficients, chooser, sampler)
@@ -480,7 +494,7 @@ class _Search:
         offsets = np.rint(found.mean / found.grain * 2.0 ** (shift - offset_shift)).astype(np.int64)
         header = Header(found.axis, self._levels, settings.biases, shift, offset_shift, found.exponent, found.low,
                         found.high, gains, offsets, shifts[:components], basis[:, :components], coded[0].active,
-                        settings.weights)  # fmt: skip
+                        settings.weights, trellis=settings.trellis)  # fmt: skip
         return [replace(header, active=c.active) for c in coded]
 
 

@@ -27,7 +27,7 @@ from inrstore.errors import CorruptChunkError, LimitExceededError
 NO_CHANNELS = 0xFF
 MOST_LANES = 4096
 MOST_SHIFT, MOST_COLUMN_SHIFT, MOST_GAIN = 45, 15, 65535
-_CORRECTED, _SHARED = 1, 2
+_CORRECTED, _SHARED, _TRELLIS = 1, 2, 4
 _HEAD = "<BBBBBHbbBBbii"
 SHARED_KIND = 0x54
 """First byte of a shared parameter of this mode."""
@@ -56,6 +56,8 @@ class Header:
     weights : ndarray of int64, shape (kinds, passes, FEATURES + 1)
     correction : Correction or None
         What is done to the components before the basis.
+    trellis : bool
+        Whether coefficients are of two quantisers, and counted in half steps.
     """
 
     channel_axis: int | None
@@ -73,6 +75,7 @@ class Header:
     active: Ints
     weights: Ints
     correction: Correction | None = None
+    trellis: bool = False
 
     def write(self, name: bytes = b"") -> bytes:
         """Return the bytes of the header; with the name of a shared parameter all but `active` stands there."""
@@ -85,7 +88,7 @@ class Header:
 
     def _common(self) -> bytes:
         axis = NO_CHANNELS if self.channel_axis is None else self.channel_axis
-        flags = _CORRECTED * (self.correction is not None)
+        flags = _CORRECTED * (self.correction is not None) + _TRELLIS * self.trellis
         out = struct.pack(_HEAD, flags, axis, *self.levels, self.basis.shape[1], *self.biases, self.shift,
                           self.offset_shift, self.exponent, self.low, self.high)  # fmt: skip
         out += write_matrix(np.stack([self.gains, self.offsets], 1))
@@ -206,7 +209,7 @@ def _check_lengths(axis: int | None, levels: Triple, components: int, box: tuple
 
 def _read_common(reader: Reader, flags: int, box: tuple[int, ...] | None, measurements: int = 1) -> Header:
     """Parse what is the same for all chunks of an image, after its flags; without a box for any box."""
-    if flags & ~_CORRECTED:
+    if flags & ~(_CORRECTED | _TRELLIS):
         raise CorruptChunkError("transform.flags", f"reserved bits are set in {flags:#x}")
     axis = reader.number("B", "transform.channel_axis")
     channel_axis = None if axis == NO_CHANNELS else axis
@@ -251,7 +254,7 @@ def _read_common(reader: Reader, flags: int, box: tuple[int, ...] | None, measur
     correction = read_correction(reader, components) if flags & _CORRECTED else None
     return Header(channel_axis, levels, biases, shift, offset_shift, exponent, low, high, gains, offsets,
                   column_shifts, basis, np.zeros(0, np.int64), weights.reshape(-1, len(PASSES), FEATURES + 1),
-                  correction)  # fmt: skip
+                  correction, bool(flags & _TRELLIS))  # fmt: skip
 
 
 def read_lanes(reader: Reader, coefficients: int) -> int:

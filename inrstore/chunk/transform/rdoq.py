@@ -25,6 +25,7 @@ from inrstore.chunk.transform.decode import ESCAPE, ORDER
 from inrstore.chunk.transform.header import MOST_LANES
 from inrstore.chunk.transform.scan import Coefficients, Words
 from inrstore.chunk.transform.subbands import Subband, Triple
+from inrstore.chunk.transform.trellis import MOST_SQUARE, Bytes, cheapest, rounded
 
 Doubles = npt.NDArray[np.float64]
 Symbols = tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16], npt.NDArray[np.uint8]]
@@ -32,6 +33,8 @@ Symbols = tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16], npt.NDArray[np.u
 
 LAMBDA = 0.1155
 """Squared steps that one bit is worth: the slope of a fine uniform quantiser, 2 ln 2 / 12."""
+LAMBDA_OF_TWO = 0.75 * LAMBDA
+"""The same of two quantisers."""
 _BYTES_PER_LANE, _LEAST_PER_LANE, _MOST_PER_LANE = 128, 1500, 30_000
 SHARE = 0.7
 """Of their bits, what components save that are left out: the counts of flags follow what is left."""
@@ -72,7 +75,7 @@ class Pass:
     saved, logs, left : ndarray of float64, shape (components,)
         Squares that each component saves, the logarithms of the shares of what was coded for it, and the squares of
         the errors that are left.
-    flags, flag_counts : ndarray of int64, shape (CONTEXTS, 2)
+    flags, flag_counts : ndarray of int64, shape (CONTEXTS, 2), or twice as many
         How often each flag was coded, and its share of 2^16.
     sizes, size_counts : ndarray of int64, shape (CONTEXTS, SIZES)
         The same of sizes, of 2^12.
@@ -99,8 +102,8 @@ class Chooser:
     subbands : sequence of Subband
     coefficients : mapping of (level, key) to ndarray of float32, shape (components, z, y, x)
         In quantiser steps.
-    factor : float
-        Multiplies `LAMBDA`.
+    trellis : bool
+        Whether there are two quantisers: coefficients are chosen in half steps then.
 
     Attributes
     ----------
@@ -109,6 +112,8 @@ class Chooser:
     compiled : list of tuple of ndarray
         What it chose in each subband, as its `write_subband` takes it.
     model : Model
+    walk : ndarray of int64, shape (1,)
+        State of the trellis.
     price : float
         Squared steps that one bit is worth.
     coefficients : int
@@ -122,13 +127,14 @@ class Chooser:
     """
 
     def __init__(
-        self, subbands: Sequence[Subband], coefficients: Mapping[tuple[int, Triple], Singles], factor: float = 1.0
+        self, subbands: Sequence[Subband], coefficients: Mapping[tuple[int, Triple], Singles], *, trellis: bool = False
     ) -> None:
         self._subbands, self._coefficients = subbands, coefficients
-        self.price = LAMBDA * factor
+        self.trellis, self.walk = trellis, np.zeros(1, np.int64)
+        self.price = LAMBDA_OF_TWO if trellis else LAMBDA
         self.loops: ModuleType | None = None
         self.compiled: list[tuple[npt.NDArray[Any], ...]] = []
-        self.model = Model()
+        self.model = Model(1 + trellis)
         self._symbols: list[Symbols] = []
         self._passes: list[Pass] = []
         self._numbers: list[Ints] = []
@@ -150,33 +156,37 @@ class Chooser:
         values = np.concatenate([whole[:count][w].reshape(-1) for w in where])
         size = np.abs(values)
         ones, size_counts = self.model.flag_counts(), self.model.size_counts()
-        near = (size >= 0.5).nonzero()[0]
-        out = np.zeros(len(values), np.int32)
-        if near.size:
-            out[near] = self._choose(size[near], place[near], ones, size_counts)
+        if self.trellis:
+            out, second = self._walked(size, place, ones, size_counts)
+        else:
+            out, second = np.zeros(len(values), np.int32), np.zeros(len(values), np.uint8)
+            near = (size >= 0.5).nonzero()[0]
+            if near.size:
+                out[near] = self._choose(size[near], place[near], ones, size_counts)
         flags = out > 0
         live = flags.nonzero()[0]
         mine, magnitude = place[live], out[live].astype(np.int64)
+        row = place + CONTEXTS * second
         flag_counts = np.stack([(1 << FLAG_BITS) - ones, ones], 1)
-        some = np.bincount(mine, minlength=CONTEXTS)
-        flags_seen = np.stack([np.bincount(place, minlength=CONTEXTS) - some, some], 1)
+        some = np.bincount(row[live], minlength=len(ones))
+        flags_seen = np.stack([np.bincount(row, minlength=len(ones)) - some, some], 1)
         short = np.minimum((magnitude - 1) >> low_bits(mine), ESCAPE)
         sizes_seen = np.bincount(mine * SIZES + short, minlength=CONTEXTS * SIZES).reshape(CONTEXTS, SIZES)
-        self._symbols.append(
-            _symbols(flag_counts[place, flags.view(np.uint8)], np.where(flags, 0, ones[place]), FLAG_BITS)
-        )
+        self._symbols.append(_symbols(flag_counts[row, flags.view(np.uint8)], np.where(flags, 0, ones[row]), FLAG_BITS))
         if live.size:
             begins = np.cumsum(size_counts, 1) - size_counts
             self._symbols.append(_symbols(size_counts[mine, short], begins[mine, short], SIZE_BITS))
         self.model.add_flags(flags_seen)
         self.model.add_sizes(sizes_seen)
         self.add_fields(mine, magnitude)
-        over = (magnitude > 1).astype(np.intp)
-        squares, left = np.square(size.astype(np.float64)), np.square(size - out)
+        whole_of = np.where(flags, 2 * out - second, 0).astype(np.int32) if self.trellis else out
+        over = (whole_of[live] > 1).astype(np.intp)
+        low = size.astype(np.float64) - (out - 0.5 * second * flags)
+        squares, left = np.square(size.astype(np.float64)), np.square(low)
         lengths = [whole[:1][w].size for w in where]
         component = np.concatenate([np.repeat(np.arange(count), n) for n in lengths])
-        logs = FLAG_LOGS[(1 << FLAG_BITS) - ones][place]
-        logs[live] = FLAG_LOGS[ones][mine] + SIZE_LOGS[1][size_counts][mine, short] - 1 - low_bits(mine)
+        logs = FLAG_LOGS[(1 << FLAG_BITS) - ones][row]
+        logs[live] = FLAG_LOGS[ones][row[live]] + SIZE_LOGS[1][size_counts][mine, short] - 1 - low_bits(mine)
 
         def sums(numbers: Doubles, of: Ints, most: int = count) -> Doubles:
             return np.bincount(of, numbers, most).astype(np.float64)
@@ -184,8 +194,8 @@ class Chooser:
         self.account(subband, Pass(
             sums((squares - left)[live], component[live]), sums(logs, component), sums(left, component), flags_seen,
             flag_counts, sizes_seen, size_counts, np.bincount(over, minlength=2),
-            sums(size[live] - magnitude, over, 2)))  # fmt: skip
-        return np.where(values < 0, -out, out)
+            sums(low[live], over, 2)))  # fmt: skip
+        return np.where(values < 0, -whole_of, whole_of)
 
     def account(self, subband: int, made: Pass) -> None:
         """Add up what a pass was worth, and what it took."""
@@ -200,6 +210,31 @@ class Chooser:
     def _active(whole: Singles, where: Sequence[tuple[slice, ...]], expected: Singles) -> int:
         """Return how many leading components the subband has, from the number of values that are asked for."""
         return len(expected) // sum(whole[:1][w].size for w in where)
+
+    def _walked(self, size: Singles, place: Ints, ones: Ints, size_counts: Ints) -> tuple[Words, Bytes]:
+        """Return the magnitudes along the cheapest path through the trellis, and the quantiser of each."""
+        distance, width = size.astype(np.float64), low_bits(np.arange(CONTEXTS))
+        length = SIZE_BITS - SIZE_LOGS[0][size_counts]
+        costs, either = np.empty((len(size), 4), np.int64), np.empty((len(size), 2), np.int32)
+        for q in range(2):
+            row = place + CONTEXTS * q
+            none = self.price * -FLAG_LOGS[(1 << FLAG_BITS) - ones][row]
+            some = 1.0 - FLAG_LOGS[ones][row]
+            costs[:, 2 * q] = rounded(np.minimum(np.square(distance), MOST_SQUARE) + none)
+            magnitude, lowest = np.zeros(len(size), np.int64), np.full(len(size), np.inf)
+            first = np.maximum((distance + 0.5 * q).astype(np.int64), 1)
+            for candidate in (first, first + 1):
+                short = (candidate - 1) >> width[place]
+                bits = (some + width[place]) + length[place, np.minimum(short, ESCAPE)]
+                beyond = short >= ESCAPE
+                bits[beyond] += 2 * _zeros_of(short[beyond] - ESCAPE) + 1 + ORDER
+                cost = np.square(distance - (candidate - 0.5 * q)) + self.price * bits
+                better = (cost < lowest) & ((candidate == 1) | (distance + 0.5 * q >= 1))
+                magnitude[better], lowest[better] = candidate[better], cost[better]
+            costs[:, 2 * q + 1], either[:, q] = rounded(np.minimum(lowest, 2 * MOST_SQUARE)), magnitude
+        flags, second, self.walk[0] = cheapest(costs, int(self.walk[0]))
+        out: Words = np.where(flags, np.take_along_axis(either, second[:, None].astype(np.intp), 1)[:, 0], 0)
+        return out.astype(np.int32), second
 
     def _choose(self, size: Singles, place: Ints, ones: Ints, size_counts: Ints) -> Words:
         none, some = -FLAG_LOGS[(1 << FLAG_BITS) - ones], 1 - FLAG_LOGS[ones]
@@ -238,7 +273,7 @@ class Chooser:
         self._numbers.append(numbers)
         self._widths.append(np.asarray(widths, np.int64))
 
-    def _bits(self) -> float:
+    def bits(self) -> float:
         """Return the bits of all that was coded."""
         if not self._passes:
             return 0.0
@@ -253,7 +288,7 @@ class Chooser:
         """Return what follows the header: lanes, bits, signs, states and words."""
         negative = self._signs(coefficients)
         symbols = self.coefficients + len(negative)
-        lanes = lane_count(symbols, self.coefficients, self._bits() / 8)
+        lanes = lane_count(symbols, self.coefficients, self.bits() / 8)
         first = np.zeros(16 * lanes, np.uint8)
         first[: min(len(first), len(negative))] = negative[: len(first)]
         signs = np.packbits(negative[len(first) :], bitorder="little").tobytes()

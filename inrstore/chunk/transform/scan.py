@@ -49,7 +49,7 @@ Watch = Callable[[int, int, list[Known | None], Words], None]
 
 
 def scan(subbands: Sequence[Subband], active: Iterable[int], levels: Triple, weights: Ints, coder: Coder,
-         watch: Watch | None = None) -> Coefficients:  # fmt: skip
+         watch: Watch | None = None, *, trellis: bool = False) -> Coefficients:  # fmt: skip
     """Return the quantised coefficients of each subband, shape (active components, z, y, x).
 
     Parameters
@@ -61,7 +61,9 @@ def scan(subbands: Sequence[Subband], active: Iterable[int], levels: Triple, wei
     weights : ndarray of int64, shape (kinds, passes, FEATURES + 1)
     coder : Coder
     watch : callable, optional
-        Shown the kind of a subband, the number of a pass, what was known around its values, and the values.
+        Shown the kind of a subband, the number of a pass, what was known around its values, and their magnitudes.
+    trellis : bool
+        Whether coefficients are counted in half steps; magnitudes are not.
     """
     out: Coefficients = {}
     coded: dict[tuple[int, Triple], Magnitudes] = {}
@@ -87,8 +89,11 @@ def scan(subbands: Sequence[Subband], active: Iterable[int], levels: Triple, wei
                 mine = taken[begin : begin + part.size].reshape(part.shape)
                 begin += part.size
                 values[here] = mine
+                magnitude = np.abs(mine)
+                if trellis:
+                    magnitude = (magnitude + 1) >> 1
                 if watch is not None:
-                    watch(kind_of(subband), step, around.features(parity), mine)
-                around.put(parity, np.minimum(np.abs(mine), CLIP))
+                    watch(kind_of(subband), step, around.features(parity), magnitude)
+                around.put(parity, np.minimum(magnitude, CLIP))
         coded[place] = around.all()
     return out

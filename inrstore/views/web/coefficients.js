@@ -3,6 +3,7 @@ import { product } from "./bytes.js";
 
 const PASSES = [[0, 7], [6, 1], [5, 2], [3, 4]]; // prettier-ignore
 const ESCAPE = 17;
+const NEXT = [0, 2, 2, 0, 4, 6, 6, 4, 5, 7, 7, 5, 1, 3, 3, 1]; // 14.6: the state after a state and a flag
 const quietBits = (c) => Math.max(0, (c >> 2) - 10);
 
 /** Section 12.6, point 6: the context of an expected magnitude. */
@@ -14,9 +15,9 @@ export function contextOf(e) {
 }
 
 /** Decode all subbands: each gets `q`, its coefficients with components first. */
-export function decodeSubbands(r, { subbands, levels, weights }, lanes, bits, signs) {
+export function decodeSubbands(r, { subbands, levels, weights, trellis }, lanes, bits, signs) {
   const stream = new Lanes(r, lanes);
-  const counts = startCounts();
+  const counts = { ...startCounts(), state: 0, trellis };
   let nonzero = 0;
   subbands.forEach((band, index) => {
     band.q = new Int32Array(band.active * band.size);
@@ -75,13 +76,15 @@ function resample(band, k, others, levels, coarser) {
 
 /** 14.5: the counts as they begin. */
 function startCounts() {
-  const flags = new Float64Array(128);
+  const flags = new Float64Array(256); // the second half is of a trellis
   const sizes = new Float64Array(64 * 18);
   for (let c = 0; c < 64; c++) {
     const u = [17867, 21247, 25268, 30048][c % 4] * 2 ** (c >> 2);
     const o = Math.floor((1536 * u) / (u + 2 ** 21));
     flags[2 * c] = 1536 - o;
     flags[2 * c + 1] = Math.max(1, o);
+    flags[2 * c + 129] = Math.min(2 * flags[2 * c + 1], 1488);
+    flags[2 * c + 128] = 1536 - flags[2 * c + 129];
     const v = Math.floor(u / 2 ** quietBits(c));
     const ratio = Math.floor((2 ** 16 * v) / (v + 2 ** 21));
     const w = [2 ** 16];
@@ -100,18 +103,23 @@ function halve(numbers) {
 function decodePass(r, band, pass, weights, around, counts, stream, bits) {
   const [places, contexts] = expected(band, pass, weights, around);
   const total = contexts.length;
-  const { flags, sizes } = counts;
-  const ones = new Uint32Array(64);
-  for (let c = 0; c < 64; c++) {
+  const { flags, sizes, trellis } = counts;
+  const ones = new Uint32Array(128);
+  for (let c = 0; c < 128; c++) {
     const [a, b] = [flags[2 * c], flags[2 * c + 1]];
     ones[c] = Math.min(Math.max(Math.floor((65536 * b) / (a + b)), 1), 65535);
   }
   let found = 0;
+  const seconds = new Uint8Array(total);
   for (let i = 0; i < total; i++) {
     const c = contexts[i];
-    const flag = stream.flag(ones[c]);
-    flags[2 * c + flag] += 64;
+    const second = counts.state >> 2;
+    const row = c + 64 * second;
+    const flag = stream.flag(ones[row]);
+    flags[2 * row + flag] += 64;
+    if (trellis) counts.state = NEXT[2 * counts.state + flag];
     if (flag) {
+      seconds[found] = second;
       places[found] = places[i];
       contexts[found++] = c;
     }
@@ -125,8 +133,8 @@ function decodePass(r, band, pass, weights, around, counts, stream, bits) {
     sizes[18 * c + s[i]] += 64;
     if (s[i] === ESCAPE) escapes.push(i);
   }
+  for (let c = 0; c < 128; c++) halve(flags.subarray(2 * c, 2 * c + 2));
   for (let c = 0; c < 64; c++) {
-    halve(flags.subarray(2 * c, 2 * c + 2));
     halve(sizes.subarray(18 * c, 18 * c + 18));
   }
   const zeros = escapes.map(() => {
@@ -141,7 +149,7 @@ function decodePass(r, band, pass, weights, around, counts, stream, bits) {
     const size = 2 ** d * s[i] + (d ? bits.take(d) : 0) + 1;
     r.limit(size <= 2 ** 24, "bits", `a coefficient of ${size}`);
     const at = places[i];
-    q[at] = size;
+    q[at] = trellis ? 2 * size - seconds[i] : size;
     const [k, rest] = [Math.floor(at / band.size), at % band.size];
     const [z, y] = [Math.floor(rest / (n[1] * n[2])), Math.floor(rest / n[2]) % n[1]];
     padded.values[k * padded.size + padded.first + z * padded.strides[0] + y * padded.strides[1] + (rest % n[2])] =

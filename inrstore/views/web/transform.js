@@ -30,8 +30,9 @@ const GAINS = [36, 41, 48, 55, 63, 72, 83, 96, 110, 126, 145, 167, 192, 221, 254
 
 export function transform(r, type, box, shared) {
   if (type.kind === "b") throw new ChunkError("mode", "transform cannot code bool");
-  const flags = r.choice("u8", "flags", 2);
-  const head = flags === 2 ? readShared(r, type, box, shared) : readHead(r, type, box, flags === 1);
+  const flags = r.u8("flags");
+  r.check([0, 1, 2, 4, 5].includes(flags), "flags", `${flags} is not known`);
+  const head = flags === 2 ? readShared(r, type, box, shared) : readHead(r, type, box, flags);
   const { subbands, components } = head;
   const active = r.matrix(subbands.length, 1, "active");
   r.check(active.every((n) => n >= 0 && n <= components), "active", `one is not in 0..${components}`);
@@ -66,14 +67,15 @@ function readShared(r, type, box, shared) {
   const s = new Reader(plain(found[0]), "transform");
   s.check(s.u8("kind") === 84, "kind", "the shared parameter is no header");
   const count = s.u16("measurements");
-  const flags = s.choice("u8", "flags", 1);
-  const head = readHead(s, type, box, flags === 1);
+  const flags = s.u8("flags");
+  s.check([0, 1, 4, 5].includes(flags), "flags", `${flags} is not known`);
+  const head = readHead(s, type, box, flags);
   s.check(s.left === 0 && count === head.count, "digest", "the shared header is of another image");
   return head;
 }
 
 /** 14.1: the common fields. */
-function readHead(r, type, box, corrected) {
+function readHead(r, type, box, flags) {
   const channel = r.u8("channel_axis");
   r.check(channel === 255 || channel < box.length, "channel_axis", `${channel} is no axis`);
   const count = channel === 255 ? 1 : box[channel];
@@ -109,10 +111,10 @@ function readHead(r, type, box, corrected) {
     const sum = 6 * w[0] + 6 * w[1] + 12 * w[2] + 8 * w[3] + w[4] + 6 * w[5] + 7 * w[6] + 42 * w[7];
     r.limit(4080 * sum + w[8] < 2 ** 24, "weights", `row ${i} is too large`);
   }
-  const correction = corrected ? readCorrection(r, components) : null;
+  const correction = flags & 1 ? readCorrection(r, components) : null;
   const subbands = listSubbands(lengths, levels);
   return { channel, count, lengths, levels, components, biases, shift, offsetShift, exponent, low, high, gains, basis,
-           weights, correction, subbands }; // prettier-ignore
+           weights, correction, subbands, trellis: flags >= 4 }; // prettier-ignore
 }
 
 /** m[j][a]: lengths of the axes before level j is halved. */
@@ -143,7 +145,7 @@ function listSubbands(lengths, levels) {
 }
 
 /** 14.7: component k, from its coefficients in all subbands. */
-function synthesize(r, { lengths, levels, subbands, biases }, k) {
+function synthesize(r, { lengths, levels, subbands, biases, trellis }, k) {
   const m = lengthsOf(lengths, levels);
   const dequantized = (band) => {
     const out = new Float64Array(band.size);
@@ -153,11 +155,12 @@ function synthesize(r, { lengths, levels, subbands, biases }, k) {
       return sum + (l <= band.level ? -l : digit ? 1 - band.level : -(band.level + 1));
     }, 0);
     const gain = GAINS[24 + a];
+    const unit = trellis ? 64 : 128;
     for (let i = 0, from = k * band.size; i < band.size; i++) {
       const q = band.q[from + i];
       if (!q) continue;
       const size = Math.abs(q);
-      const value = Math.floor(((128 * size + biases[size === 1 ? 0 : 1]) * gain + 64) / 128);
+      const value = Math.floor(((unit * size + biases[size === 1 ? 0 : 1]) * gain + 64) / 128);
       out[i] = q < 0 ? -value : value;
     }
     return out;
