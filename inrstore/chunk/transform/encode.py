@@ -370,10 +370,8 @@ class _Search:
                     if best is None or made.offer.size < best.offer.size:
                         best = made
                 if steps.narrow and settings.trellis and not renewed and best is not None and best.error < _ENOUGH:
-                    steps, renewed = (
-                        Steps(),
-                        True,
-                    )  # a path beside may fit better by chance
+                    # Errors of paths differ by chance: one beside may end nearer to the target.
+                    steps, renewed = Steps(), True
                 if best is not None and (
                     best.error >= _CLOSE
                     or (attempt >= effort.rounds and best.error >= _ENOUGH)
