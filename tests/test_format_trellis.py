@@ -142,9 +142,9 @@ def test_compiled_loops_and_numpy_write_the_same_bytes():
         assert payload(values, True) == compiled
 
 
-def test_preset_small_has_it_and_keeps_its_promise():
+def test_presets_but_fast_have_it_and_keep_their_promise():
     values = noisy()
-    for preset, flags in (("balanced", 0), ("small", 4)):
+    for preset, flags in (("fast", 0), ("balanced", 4), ("small", 4)):
         data = encode_chunks([values], Target(rmse=5.0), EncodeOptions(preset=preset, mode="transform"))[0]
         assert frame.unpack(data).payload[1] == flags
         decoded = decode_chunk(data)

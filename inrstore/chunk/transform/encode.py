@@ -84,7 +84,8 @@ class Effort:
 
 
 EFFORTS: dict[Preset, Effort] = {
-    "fast": Effort(3), "balanced": Effort(6, 1, 2300), "small": Effort(10, 3, 4000, trellis=True),
+    "fast": Effort(3), "balanced": Effort(6, 1, 2300, trellis=True),
+    "small": Effort(10, 3, 4000, trellis=True),
 }  # fmt: skip
 """What presets mean to this mode."""
 
@@ -235,7 +236,7 @@ class _Search:
     def _corrected(self, plain: _Plain, plan: Plan) -> Offer | None:
         """Return the payloads of a coarser step whose components a network brings nearer to the true ones."""
         settings, best = replace(plain.settings, step=plain.settings.step * _COARSER), None
-        kept: tuple[_Settings, float, Correction] | None = None
+        kept: tuple[_Settings, float, Correction, Steps] | None = None
         correction, fitted_at, fits, steps = None, 0.0, 0, Steps()
         for attempt in range(_CORRECTED):
             step = settings.step
@@ -259,7 +260,7 @@ class _Search:
             if ratio <= 1:
                 offer = _offer(coded, [replace(h, correction=correction) for h in headers])
                 if best is None or offer.size < best.size:
-                    best, kept = offer, (settings, ratio, correction)
+                    best, kept = offer, (settings, ratio, correction, steps)
                 if ratio >= _ENOUGH:
                     break
             if steps.narrow:
@@ -277,12 +278,9 @@ class _Search:
             del coded, headers
         return best if best is None or kept is None else self._closer(best, *kept)
 
-    def _closer(self, best: Offer, settings: _Settings, ratio: float, correction: Correction) -> Offer:
+    def _closer(self, best: Offer, settings: _Settings, ratio: float, correction: Correction, steps: Steps) -> Offer:
         """Go on with the network of an offer where those fitted after it have led away from the target."""
-        steps = Steps()
         for _ in range(_CLOSER):
-            steps.watch(settings.step, ratio)
-            steps.add(settings.step, ratio)
             if _ENOUGH <= ratio <= 1 or steps.narrow:
                 break
             slope = self._spectrum.slope(settings.step, settings.most)
@@ -295,6 +293,8 @@ class _Search:
                 ratio = self._error(coded, headers, correction)
             except CorruptChunkError:
                 break
+            steps.watch(settings.step, ratio)
+            steps.add(settings.step, ratio)
             if ratio <= 1:
                 offer = _offer(coded, [replace(h, correction=correction) for h in headers])
                 best = min(best, offer, key=lambda one: one.size)
