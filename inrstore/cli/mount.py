@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from inrstore.cli import output
-from inrstore.cli.options import Target
+from inrstore.cli.options import Cache, Scratch, Target
 
 
 def mount(
@@ -19,18 +19,8 @@ def mount(
     ] = False,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay until it is unmounted.")] = False,
     allow_other: Annotated[bool, typer.Option("--allow-other", help="Let other users read, too.")] = False,
-    cache: Annotated[
-        int | None,
-        typer.Option(
-            metavar="MIB", help="Decoded chunks to keep; a quarter of the memory, at most 1024.", show_default=False
-        ),
-    ] = None,
-    scratch: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER", help="For decoded voxels that exceed the cache; that of the system.", show_default=False
-        ),
-    ] = None,
+    cache: Cache = None,
+    scratch: Scratch = None,
     log: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Where a background process says why a read failed.", show_default=False),

@@ -84,6 +84,18 @@ Include = Annotated[
     list[str] | None,
     typer.Option(metavar="GLOB", help="Only files that fit it; can be given several times.", show_default=False),
 ]
+Cache = Annotated[
+    int | None,
+    typer.Option(
+        metavar="MIB", help="Decoded chunks to keep; a quarter of the memory, at most 1024.", show_default=False
+    ),
+]
+Scratch = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER", help="For decoded voxels that exceed the cache; that of the system.", show_default=False
+    ),
+]
 
 
 def described(network: StrEnum | None, mode: ModeName, preset: PresetName, **given: Any) -> Network | None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from inrstore.cli import output
-from inrstore.cli.options import Target
+from inrstore.cli.options import Cache, Scratch, Target
 
 
 def serve(
@@ -29,18 +29,8 @@ def serve(
             help="Web pages that may read it: *, those of https://..., or none but its own.",
         ),
     ] = "*",
-    cache: Annotated[
-        int | None,
-        typer.Option(
-            metavar="MIB", help="Decoded chunks to keep; a quarter of the memory, at most 1024.", show_default=False
-        ),
-    ] = None,
-    scratch: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER", help="For decoded voxels that exceed the cache; that of the system.", show_default=False
-        ),
-    ] = None,
+    cache: Cache = None,
+    scratch: Scratch = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each request.")] = False,
 ) -> None:
     """Serve a store, or the tree that an archive was, over HTTP until SIGINT or SIGTERM; nothing is written."""
