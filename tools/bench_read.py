@@ -81,7 +81,7 @@ def coded(volume: Volume) -> dict[str, list[bytes]]:
     whole = Grid(image.shape, image.shape)
     for decibels in DECIBELS:
         (target,) = Quality(psnr=decibels).chunk_targets(whole, volume.ranges, dims, lambda _: (image, None))
-        for name, options in (("", EncodeOptions(mode="transform", preset="fast")), (" network", EncodeOptions())):
+        for name, options in (("", EncodeOptions(mode="transform")), (" network", EncodeOptions())):
             if name and decibels != DECIBELS[-1]:
                 continue
             frame = encode_as(TRANSFORM, image, target, options=options)
